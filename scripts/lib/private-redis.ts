@@ -1,0 +1,184 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { accessSync, constants, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+
+export interface PrivateRedis {
+  readonly url: string;
+  readonly port: number;
+  /** Ends the server and removes what it wrote. */
+  stop(): Promise<void>;
+}
+
+/** The user's own Redis by REDIS_URL, else a private one. */
+export async function provideRedis(): Promise<PrivateRedis> {
+  const url = process.env['REDIS_URL'];
+  if (url) return { url, port: Number(new URL(url).port || 6379), stop: async () => undefined };
+  return await startRedis();
+}
+
+export interface StartOptions {
+  /** Default: a free one. */
+  readonly port?: number;
+  /** More arguments for the server: `['--maxmemory-policy', 'allkeys-lru']`. */
+  readonly args?: readonly string[];
+}
+
+/**
+ * Starts a private server without persistence. It cannot outlive this process, however that ends: a watchdog holds the
+ * other end of a pipe, and ends the server when the pipe closes.
+ */
+export async function startRedis({ port, args = [] }: StartOptions = {}): Promise<PrivateRedis> {
+  const program = findProgram();
+  for (let attempt = 0; ; attempt++) {
+    const chosen = port ?? (await freePort());
+    const directory = mkdtempSync(join(tmpdir(), 'crossfade-redis-'));
+    const watchdog = program.kind === 'docker' ? startContainer(chosen, args) : startServer(program.path, chosen, directory, args);
+    const stop = async () => {
+      if (watchdog.exitCode === null && watchdog.signalCode === null) {
+        const gone = once(watchdog, 'exit');
+        watchdog.ref();
+        watchdog.stdin?.destroy();
+        await gone;
+      }
+      rmSync(directory, { recursive: true, force: true });
+    };
+    if (await answers(chosen, watchdog)) return { url: `redis://127.0.0.1:${chosen}/0`, port: chosen, stop };
+    await stop();
+    if (attempt >= 4) throw new Error(`a private Redis did not start on port ${chosen}`);
+  }
+}
+
+/** Ends the server by SIGKILL once standard input closes, and ends itself once the server has ended. */
+const WATCHDOG = `
+dir=$1; shift
+exec 3<&0
+"$@" >"$dir/log" 2>&1 3<&- &
+server=$!
+(cat <&3 >/dev/null; kill -9 $server 2>/dev/null) &
+exec 3<&-
+wait $server
+rm -rf "$dir"
+`;
+
+function startServer(path: string, port: number, directory: string, args: readonly string[]): ChildProcess {
+  const server = [path, '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory, ...args];
+  return startWatchdog(['-c', WATCHDOG, 'crossfade-redis', directory, ...server]);
+}
+
+function startContainer(port: number, args: readonly string[]): ChildProcess {
+  const name = `crossfade-redis-${process.pid}-${port}`;
+  const script = 'name=$1; shift; docker run --rm --name "$name" "$@" >/dev/null 2>&1 & cat >/dev/null; docker rm -f "$name" >/dev/null 2>&1';
+  return startWatchdog([
+    '-c',
+    script,
+    'crossfade-redis',
+    name,
+    '-p',
+    `127.0.0.1:${port}:6379`,
+    'redis:7-alpine',
+    'redis-server',
+    '--save',
+    '',
+    ...args,
+  ]);
+}
+
+/** In a session of its own, so that Ctrl-C in the terminal reaches this process first and the pipe then does the rest. */
+function startWatchdog(args: readonly string[]): ChildProcess {
+  const child = spawn('/bin/sh', [...args], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] });
+  child.unref();
+  child.once('exit', () => child.stdin?.destroy());
+  child.stdin?.on('error', () => undefined);
+  if (child.stdin && 'unref' in child.stdin && typeof child.stdin.unref === 'function') child.stdin.unref();
+  return child;
+}
+
+type Program = { readonly kind: 'server'; readonly path: string } | { readonly kind: 'docker' };
+
+/** A server from PATH, else Debian's package, else Docker, else one line that says what to install. */
+function findProgram(): Program {
+  const path = onPath('redis-server') ?? onPath('valkey-server') ?? installed();
+  if (path) return { kind: 'server', path };
+  if (onPath('docker') && succeeds('docker', ['info'])) return { kind: 'docker' };
+  throw new Error(
+    process.platform === 'darwin'
+      ? 'Redis is needed: brew install redis (or set REDIS_URL, or start Docker).'
+      : 'Redis is needed: install redis-server or valkey-server with the package manager of this system (or set REDIS_URL, or start Docker).',
+  );
+}
+
+function onPath(program: string): string | undefined {
+  return (process.env['PATH'] ?? '')
+    .split(delimiter)
+    .map((directory) => join(directory, program))
+    .find((path) => {
+      try {
+        accessSync(path, constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    });
+}
+
+/** Debian's package, where this process may install it. `policy-rc.d` keeps the package from starting a service of its own. */
+function installed(): string | undefined {
+  if (!onPath('apt-get') || process.getuid?.() !== 0) return undefined;
+  process.stderr.write('Installing redis-server with apt-get …\n');
+  const policy = '/usr/sbin/policy-rc.d';
+  const holdServices = !existsSync(policy);
+  if (holdServices) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  try {
+    const install = ['install', '-y', '-qq', '--no-install-recommends', 'redis-server'];
+    if (!succeeds('apt-get', install) && !(succeeds('apt-get', ['update', '-qq']) && succeeds('apt-get', install))) return undefined;
+  } finally {
+    if (holdServices) rmSync(policy, { force: true });
+  }
+  return onPath('redis-server');
+}
+
+function succeeds(program: string, args: readonly string[]): boolean {
+  try {
+    execFileSync(program, [...args], { stdio: 'ignore', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A port that nobody listens on at the moment. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  if (address === null || typeof address === 'string') throw new Error('no free port');
+  return address.port;
+}
+
+/** Whether the server on `port` answers PING before it ends, within a minute (Docker may have to pull its image). */
+async function answers(port: number, watchdog: ChildProcess): Promise<boolean> {
+  for (const end = Date.now() + 60_000; Date.now() < end && watchdog.exitCode === null && watchdog.signalCode === null; ) {
+    if (await pings(port)) return true;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return false;
+}
+
+async function pings(port: number): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1', () => socket.write('PING\r\n'));
+    const settle = (answered: boolean) => {
+      socket.destroy();
+      resolve(answered);
+    };
+    socket.setTimeout(1000, () => settle(false));
+    socket.once('data', (data) => settle(data.toString().startsWith('+PONG')));
+    socket.once('error', () => settle(false));
+    socket.once('close', () => settle(false));
+  });
+}

@@ -1,0 +1,173 @@
+import { Cluster } from 'ioredis';
+import { systemClock } from '../clock.js';
+import { type Config, ConfigError, type ConfigProblem, loadConfig, type RedisTarget, unmappedSessions } from '../config/load.js';
+import { serveJwks } from '../keys/jwks.js';
+import { loadKeyDirectory } from '../keys/load.js';
+import { selfTest } from '../keys/self-test.js';
+import { connectRedis } from '../redis/connection.js';
+import { readFlagFile } from '../rollout/flag-file.js';
+import { isStage } from '../rollout/stage.js';
+import { createLog } from '../telemetry/log.js';
+import { createMetrics } from '../telemetry/metrics.js';
+import { createIssuer } from '../tokens/issue.js';
+import { createProbe } from '../tokens/probe.js';
+import { print } from './print.js';
+
+export interface CheckOptions {
+  readonly config: string;
+  readonly json?: boolean;
+}
+
+/** One thing that would go wrong: where, and what to do. */
+export type Finding = ConfigProblem;
+
+/** `crossfade check`: 0 clean, 1 findings, 2 unreadable config. */
+export async function check({ config: path, json = false }: CheckOptions): Promise<number> {
+  let findings: readonly Finding[];
+  let unreadable = false;
+  try {
+    const config = await loadConfig(path);
+    findings = [
+      ...unmappedSessions(config),
+      ...checkCookies(config),
+      ...checkPaths(config),
+      ...(await checkKeys(config)),
+      ...(await checkFlags(config)),
+      ...(await checkRedis(config)),
+    ];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    findings = error.problems;
+    unreadable = error.code === 'config_unreadable';
+  }
+  if (json) print.json({ config: path, clean: findings.length === 0, findings });
+  else if (findings.length === 0) print.line(`${path}: nothing to find fault with.`);
+  else {
+    print.line(`${path}: ${findings.length === 1 ? '1 finding' : `${findings.length} findings`}`);
+    for (const { path: at, message } of findings) print.line(`  ${at === '' ? '' : `${at}: `}${message}`);
+  }
+  return unreadable ? 2 : findings.length > 0 ? 1 : 0;
+}
+
+/** Whether the browser sends the app's cookie to the bridge. */
+function checkCookies(config: Config): Finding[] {
+  const host = new URL(config.issuer).hostname;
+  return config.sessions.flatMap((session, index) => {
+    const { domain, secure, sameSite } = session.cookieOptions;
+    const at = `sessions[${index}].cookieOptions`;
+    const covers = (name: string) => (domain === undefined ? name === host : name === bare(domain) || name.endsWith(`.${bare(domain)}`));
+    const found: Finding[] = [];
+    if (!covers(host)) found.push({ path: `${at}.domain`, message: `a cookie for ${domain} does not reach the issuer's host ${host}` });
+    if (sameSite === 'none' && !secure) found.push({ path: at, message: 'browsers refuse sameSite: none without secure: true' });
+    for (const client of config.clients.filter(({ exchanges, refreshTransport }) => exchanges && refreshTransport === 'cookie')) {
+      for (const origin of client.origins.filter((known) => /^https?:/.test(known) && !covers(new URL(known).hostname))) {
+        found.push({
+          path: `clients.${client.id}.origins`,
+          message: `${origin} is another host than ${host}: the cookie ${session.cookie} may not be sent from there`,
+        });
+      }
+    }
+    return found;
+  });
+}
+
+function bare(domain: string): string {
+  return domain.replace(/^\./, '').toLowerCase();
+}
+
+function checkPaths({ http, sessions, redis }: Config): Finding[] {
+  const found: Finding[] = [];
+  sessions.forEach(({ keyPrefix, cookieOptions }, index) => {
+    if (keyPrefix !== '' && keyPrefix.startsWith(redis.keyPrefix)) {
+      found.push({
+        path: `sessions[${index}].keyPrefix`,
+        message: `starts with redis.keyPrefix (${redis.keyPrefix}): no session would be read, since those keys are the bridge's own`,
+      });
+    }
+    if (cookieOptions.path !== '/' && !http.basePath.startsWith(cookieOptions.path)) {
+      found.push({ path: `sessions[${index}].cookieOptions.path`, message: `a cookie for ${cookieOptions.path} is not sent to ${http.basePath}` });
+    }
+  });
+  return found;
+}
+
+async function checkKeys(config: Config): Promise<Finding[]> {
+  const { keys, rejected } = await loadKeyDirectory(config.keys);
+  const found: Finding[] = rejected.map(({ file, reason }) => ({ path: 'keys.directory', message: `${file} ${reason}` }));
+  const policy = { issuer: config.issuer, audience: config.audience, clockSkewSeconds: config.tokens.clockSkewSeconds };
+  const random = { token: () => 'check', fraction: () => 0 };
+  const issueAccessToken = createIssuer({ ...config.tokens, issuer: config.issuer, clock: systemClock, random });
+  const probe = createProbe(policy, issueAccessToken, systemClock);
+  for (const key of keys) {
+    const reason = await selfTest(key, serveJwks(keys.map(({ publicJwk }) => publicJwk)).body, probe);
+    if (reason !== undefined) found.push({ path: 'keys.directory', message: `${key.file}: ${reason}` });
+  }
+  if (keys.length === 0 && config.keys.use === 'sign')
+    found.push({ path: 'keys.directory', message: `${config.keys.directory} has no usable signing key: crossfade init makes one` });
+  return found;
+}
+
+async function checkFlags({ rollout }: Config): Promise<Finding[]> {
+  if (rollout.flags?.launchdarkly) return [];
+  if (rollout.flags?.file === undefined) return [];
+  try {
+    const { flags } = await readFlagFile(rollout.flags.file);
+    const stage = flags.get(rollout.stageFlag);
+    if (!stage)
+      return [
+        {
+          path: 'rollout.stageFlag',
+          message: `${rollout.flags.file} has no flag ${rollout.stageFlag}: everybody would be at ${rollout.defaultStage}`,
+        },
+      ];
+    const variations: readonly unknown[] = Array.isArray(stage['variations']) ? stage['variations'] : [];
+    return variations
+      .filter((value) => !isStage(value))
+      .map((value) => ({ path: 'rollout.stageFlag', message: `${rollout.stageFlag} can become ${JSON.stringify(value)}, which is no stage` }));
+  } catch (error) {
+    return [{ path: 'rollout.flags.file', message: error instanceof Error ? error.message : 'cannot be read' }];
+  }
+}
+
+async function checkRedis(config: Config): Promise<Finding[]> {
+  const targets: [string, RedisTarget][] = [['redis', config.redis]];
+  config.sessions.forEach(({ redis }, index) => {
+    if (redis) targets.push([`sessions[${index}].redis`, redis]);
+  });
+  const found = await Promise.all(targets.map(([at, target]) => checkOneRedis(at, target, config)));
+  return found.flat();
+}
+
+async function checkOneRedis(at: string, target: RedisTarget, config: Config): Promise<Finding[]> {
+  const connection = connectRedis(target, { name: at, commandTimeoutMs: 2000, log: createLog({ level: 'silent' }), metrics: createMetrics() });
+  try {
+    if (!(await connection.ready(3000))) return [{ path: at, message: 'Redis does not answer' }];
+    const { client } = connection;
+    const [node] = client instanceof Cluster ? client.nodes('master') : [client];
+    if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
+    const facts = new Map(
+      (await node.info())
+        .split(/\r?\n/)
+        .flatMap((line) => (line.includes(':') ? [[line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)] as const] : [])),
+    );
+    const found: Finding[] = [];
+    const version = facts.get('redis_version') ?? '';
+    if (Number(version.split('.')[0]) < 6) found.push({ path: at, message: `Redis ${version} is too old; 6.0 or newer is needed` });
+    const policy = facts.get('maxmemory_policy');
+    if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
+      found.push({
+        path: at,
+        message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
+      });
+    }
+    if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
+    const [seconds = '0'] = await node.time();
+    const skew = Math.abs(Number(seconds) - Date.now() / 1000);
+    if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
+    return found;
+  } catch (error) {
+    return [{ path: at, message: `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}` }];
+  } finally {
+    connection.close();
+  }
+}

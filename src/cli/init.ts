@@ -1,0 +1,146 @@
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+export interface InitOptions {
+  readonly issuer: string;
+  readonly redis: string;
+  readonly cookie: string;
+  readonly subject: string;
+}
+
+/** `crossfade init`: everything that a first start needs, except the app's own cookie secrets. Overwrites nothing; says what it did. */
+export function init(directory: string, options: InitOptions): string[] {
+  mkdirSync(join(directory, 'keys'), { recursive: true, mode: 0o700 });
+  return [
+    write(directory, 'crossfade.yaml', configText(options), 0o644),
+    write(directory, 'keys/first.pem', newKey(), 0o600),
+    write(directory, 'fleet-secret', `${randomBytes(32).toString('base64url')}\n`, 0o600),
+    write(directory, 'admin-token', `${randomBytes(32).toString('base64url')}\n`, 0o600),
+    write(directory, 'session-secrets', '', 0o600),
+    write(directory, 'flags.json', FLAGS, 0o644),
+    '',
+    'Next:',
+    "  1. put the app's cookie secrets (app.keys) into session-secrets, one a line, newest first",
+    '  2. crossfade check                     what is still wrong',
+    '  3. crossfade check --sample 1000       how many real sessions map to a principal, read-only',
+    '  4. crossfade serve',
+  ];
+}
+
+/** `crossfade init --client ID`: the secret is in the answer and kept nowhere; the file holds its hash. */
+export function initClient(directory: string, id: string): string[] {
+  if (!/^[A-Za-z0-9._-]{1,64}$/.test(id) || id === 'unknown')
+    throw new Error('--client: letters, digits and . _ - only, at most 64, and not unknown');
+  mkdirSync(directory, { recursive: true });
+  if (existsSync(join(directory, `${id}.sha256`)))
+    throw new Error(`${join(directory, `${id}.sha256`)} is there already: remove it to make another secret`);
+  const secret = randomBytes(32).toString('base64url');
+  return [
+    write(directory, `${id}.sha256`, `${createHash('sha256').update(secret).digest('hex')}\n`, 0o600),
+    '',
+    `The secret of ${id}, shown this once:`,
+    '',
+    `  ${secret}`,
+    '',
+    'In crossfade.yaml:',
+    '',
+    'clients:',
+    `  - { id: ${id}, type: confidential, secretHashFile: ./${id}.sha256 }`,
+  ];
+}
+
+function write(directory: string, name: string, text: string, mode: number): string {
+  const path = join(directory, name);
+  if (existsSync(path)) return `  kept    ${path} (it was there)`;
+  writeFileSync(path, text, { mode, flag: 'wx' });
+  return `  wrote   ${path}`;
+}
+
+function newKey(): string {
+  return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+}
+
+function configText({ issuer, redis, cookie, subject }: InitOptions): string {
+  return `# yaml-language-server: $schema=./node_modules/crossfade/dist/config.schema.json
+# Every setting with its default: docs/configuration.md. \${VAR} takes an environment variable.
+
+# The app's own host: its cookies go there, and it is the exact "iss" of the tokens.
+issuer: ${JSON.stringify(issuer)}
+# First: the default "aud" of a token. All: what the bridge itself accepts.
+audience: [${JSON.stringify(issuer)}]
+
+listen: { host: 127.0.0.1, port: 8787 }
+# Health and metrics, for operators only.
+admin: { host: 127.0.0.1, port: 8788, tokenFile: ./admin-token }
+
+# The same on all instances. Whoever has it can make Redis tell the bridge anything.
+fleetSecretFile: ./fleet-secret
+
+# The bridge's own keys. This Redis must not evict.
+redis:
+  url: ${JSON.stringify(redis)}
+
+sessions:
+  - name: web
+    format: koa-session
+    cookie: ${JSON.stringify(cookie)}
+    # What the app's store puts in front of the cookie's value; "" for koa-session's default.
+    keyPrefix: ""
+    # app.keys of the legacy app, one a line, newest first.
+    secretsFile: ./session-secrets
+    # Where in the record the person is. Nothing that is not named here gets into a token.
+    principal:
+      subject: ${subject}
+      # tenant: user.tenant
+      # roles: user.roles
+      # scope: user.scope
+      # authTime: user.loggedInAt
+
+keys: { directory: ./keys, algorithm: ES256 }
+
+rollout:
+  # LaunchDarkly's own shape; or launchdarkly: { sdkKeyFile: ./launchdarkly-key }
+  flags: { file: ./flags.json }
+  defaultStage: session-only
+
+clients:
+  # A browser app on the app's own host. exchanges: it knows how to turn its session into a token.
+  - id: web
+    type: public
+    origins: [${JSON.stringify(originOf(issuer))}]
+    exchanges: true
+    # How a request of this client is known where no Origin says it.
+    match: { host: ${JSON.stringify(URL.canParse(issuer) ? new URL(issuer).host : issuer)} }
+`;
+}
+
+function originOf(issuer: string): string {
+  return URL.canParse(issuer) ? new URL(issuer).origin : issuer;
+}
+
+const FLAGS = `{
+  "flags": {
+    "auth-migration-stage": {
+      "key": "auth-migration-stage",
+      "version": 1,
+      "on": true,
+      "variations": ["session-only", "shadow", "dual", "jwt-preferred", "jwt-only", "recall"],
+      "offVariation": 0,
+      "fallthrough": { "variation": 0 },
+      "rules": [],
+      "salt": "auth-migration-stage"
+    },
+    "auth-migration-kill-switch": {
+      "key": "auth-migration-kill-switch",
+      "version": 1,
+      "on": false,
+      "variations": [false, true],
+      "offVariation": 0,
+      "fallthrough": { "variation": 1 },
+      "rules": [],
+      "salt": "auth-migration-kill-switch"
+    }
+  }
+}
+`;

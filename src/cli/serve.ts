@@ -1,0 +1,86 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import Koa from 'koa';
+import { createBridge } from '../bridge.js';
+import { loadConfig } from '../config/load.js';
+import { createAdminApp } from '../http/admin.js';
+import { createLog, type Log } from '../telemetry/log.js';
+import { createMetrics } from '../telemetry/metrics.js';
+
+export interface ServeOptions {
+  readonly config: string;
+  readonly logLevel: string;
+}
+
+/** `crossfade serve`: both ports, until SIGTERM or SIGINT; then requests under way are answered, and the status is 0. */
+export async function serve(options: ServeOptions): Promise<void> {
+  const config = await loadConfig(options.config);
+  const log = createLog({ level: options.logLevel });
+  const metrics = createMetrics({ processMetrics: true });
+  let accepting = false;
+
+  const bridge = await createBridge(config, { log, metrics });
+  const app = new Koa();
+  app.on('error', (error: unknown) => log.warn({ err: error }, 'a response could not be sent'));
+  app.use(async function closeWhileDraining(ctx, next) {
+    if (!accepting) ctx.set('Connection', 'close');
+    await next();
+  });
+  app.use(bridge.routes());
+  app.use(function notFound(ctx) {
+    ctx.status = 404;
+    ctx.body = { error: 'not_found' };
+  });
+  const admin = createAdminApp({ readiness: () => bridge.readiness(), registry: metrics.registry, accepting: () => accepting });
+
+  const adminServer = await listen(admin.callback(), config.admin, 'admin');
+  const server = await listen(app.callback(), config.listen, 'listen');
+  accepting = true;
+  log.info({ url: describeAddress(server), admin: describeAddress(adminServer) }, 'crossfade is listening');
+
+  await terminated(log);
+  accepting = false;
+  await drain(server, config.shutdownSeconds, log);
+  await drain(adminServer, 0, log);
+  await bridge.close();
+  log.info('crossfade has ended');
+}
+
+/** @throws {Error} in words for an operator, where the port cannot be had. */
+async function listen(handler: RequestListener, { host, port }: { host: string; port: number }, name: string): Promise<Server> {
+  const server = createServer(handler);
+  server.listen(port, host);
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
+    throw new Error(`${name}: cannot listen on ${host}:${port} (${code})`);
+  }
+  return server;
+}
+
+function describeAddress(server: Server): string {
+  const address = server.address();
+  if (address === null || typeof address === 'string') return '';
+  return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
+}
+
+async function terminated(log: Log): Promise<void> {
+  const signal = await new Promise<string>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+  });
+  log.info({ signal }, 'draining: requests under way are answered, no new ones are taken');
+}
+
+/** Lets requests under way end, for as long as `seconds`. */
+async function drain(server: Server, seconds: number, log: Log): Promise<void> {
+  const closed = once(server, 'close');
+  server.close();
+  server.closeIdleConnections();
+  const timer = setTimeout(() => {
+    if (seconds > 0) log.warn({ seconds }, 'requests under way took longer than shutdownSeconds and are cut off');
+    server.closeAllConnections();
+  }, seconds * 1000);
+  await closed;
+  clearTimeout(timer);
+}

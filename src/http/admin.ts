@@ -1,0 +1,51 @@
+import Koa from 'koa';
+import type { Registry } from 'prom-client';
+
+/** What the admin port tells of a bridge. */
+export interface Readiness {
+  /** Sessions can be served. */
+  readonly ready: boolean;
+  /** Tokens can be issued as well. */
+  readonly canIssue: boolean;
+  /** One word for each part, for whoever reads the answer. */
+  readonly parts: Readonly<Record<string, string>>;
+}
+
+export interface AdminOptions {
+  readonly readiness: () => Promise<Readiness>;
+  readonly registry: Registry;
+  /** False from SIGTERM on, so that no new traffic is sent here. */
+  readonly accepting: () => boolean;
+}
+
+/** The operators' port: health for the platform, metrics for Prometheus. None of it needs a token or tells a secret. */
+export function createAdminApp({ readiness, registry, accepting }: AdminOptions): Koa {
+  const app = new Koa();
+  app.use(async function admin(ctx) {
+    ctx.set('Cache-Control', 'no-store');
+    if (ctx.method !== 'GET' && ctx.method !== 'HEAD') {
+      ctx.status = 405;
+      ctx.set('Allow', 'GET, HEAD');
+      return;
+    }
+    switch (ctx.path) {
+      case '/healthz':
+        ctx.body = { status: 'ok' };
+        return;
+      case '/readyz': {
+        const { ready, canIssue, parts } = await readiness();
+        const good = accepting() && ready && (ctx.query['for'] !== 'issue' || canIssue);
+        ctx.status = good ? 200 : 503;
+        ctx.body = { ready: good, accepting: accepting(), ...parts };
+        return;
+      }
+      case '/metrics':
+        ctx.type = registry.contentType;
+        ctx.body = await registry.metrics();
+        return;
+      default:
+        ctx.status = 404;
+    }
+  });
+  return app;
+}

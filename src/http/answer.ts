@@ -1,0 +1,76 @@
+import type { Context } from 'koa';
+import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
+import { describeError, type Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+
+/** An answer that is not the one that was asked for. Plain: the request path makes no Error object for a 401. */
+export interface Refusal {
+  readonly code: ErrorCode;
+  /** For the client: `error_description` (RFC 6749, section 5.2). */
+  readonly description?: string;
+  readonly details?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export interface Answers {
+  /** Writes a refusal to the response. */
+  refuse(ctx: Context, refusal: Refusal): void;
+  /** Writes what was thrown: a CrossfadeError as what it is, anything else as a bare 500 with its cause in the log. */
+  fail(ctx: Context, error: unknown): void;
+}
+
+/** The one mapper between codes and the wire. */
+export function createAnswers({ log, metrics, fraction }: { log: Log; metrics: Metrics; fraction: () => number }): Answers {
+  function refuse(ctx: Context, { code, description, details = {}, headers = {} }: Refusal): void {
+    const { status } = ERRORS[code];
+    if (code === 'temporarily_unavailable') {
+      metrics.unavailable.inc({ reason: details['reason'] ?? 'unknown' });
+      // Spread, so that all who were refused do not come back in the same second.
+      ctx.set('Retry-After', String(1 + Math.floor(fraction() * 10)));
+    }
+    const challenge = challengeFor(code, details);
+    if (challenge !== undefined) ctx.set('WWW-Authenticate', challenge);
+    ctx.set('Cache-Control', 'no-store');
+    ctx.set({ ...headers });
+    ctx.status = status;
+    ctx.body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
+  }
+
+  return {
+    refuse,
+    fail(ctx, error) {
+      if (error instanceof CrossfadeError) {
+        if (error.code === 'temporarily_unavailable') log.warn({ reason: error.details['reason'], err: error.cause }, 'a request was answered 503');
+        const own = error.message !== ERRORS[error.code].meaning;
+        refuse(ctx, { code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
+        return;
+      }
+      log.error({ err: describeError(error) }, 'a request failed in a way that nobody foresaw');
+      ctx.set('Cache-Control', 'no-store');
+      ctx.status = 500;
+      ctx.body = { error: 'server_error' };
+    },
+  };
+}
+
+function wireCode(code: ErrorCode): string {
+  if (code === 'forbidden_origin' || code === 'payload_too_large') return 'invalid_request';
+  return code;
+}
+
+/** RFC 6750, section 3: a bare challenge where no credential came, with the error where a bad one did. */
+function challengeFor(code: ErrorCode, details: Readonly<Record<string, string>>): string | undefined {
+  switch (code) {
+    case 'missing_credential':
+    case 'session_not_accepted':
+      return 'Bearer';
+    case 'invalid_token':
+      return 'Bearer error="invalid_token"';
+    case 'insufficient_scope':
+      return `Bearer error="insufficient_scope", scope="${details['scope'] ?? ''}"`;
+    case 'invalid_client':
+      return 'Basic realm="crossfade"';
+    default:
+      return undefined;
+  }
+}

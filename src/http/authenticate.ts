@@ -1,0 +1,68 @@
+import type { Context, Middleware, Next } from 'koa';
+import type { Rollout } from '../rollout/rollout.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Answers } from './answer.js';
+import { type Authenticate, type Authentication, migrationHeader } from './authenticator.js';
+
+export interface AuthenticateOptions {
+  readonly authenticate: Authenticate;
+  readonly answers: Answers;
+  readonly rollout: Rollout;
+  readonly metrics: Metrics;
+  readonly exchangeUri: string;
+  /** Whether a path is one of the bridge's own endpoints, which judge credentials by themselves. */
+  readonly isOwnPath: (path: string) => boolean;
+}
+
+/** Middleware that puts the principal into `ctx.state`, or answers where no handler may: 400, 401, 503. */
+export function createAuthenticate(options: AuthenticateOptions): Middleware {
+  const { authenticate, answers, metrics, isOwnPath } = options;
+
+  return async function crossfadeAuthenticate(ctx: Context, next: Next): Promise<void> {
+    if (isOwnPath(ctx.path)) return await next();
+    let found: Authentication;
+    try {
+      found = await authenticate(ctx.req);
+    } catch (error) {
+      metrics.requests.inc({ credential: 'unknown', outcome: 'unavailable', client: 'unknown' });
+      answers.fail(ctx, error);
+      return;
+    }
+    countRequest(metrics, found);
+    if (found.kind === 'refused') {
+      answers.refuse(ctx, found.refusal);
+      return;
+    }
+    if (found.kind === 'anonymous') {
+      if (found.rejection) ctx.state.rejection = found.rejection;
+      return await next();
+    }
+    ctx.state.principal = found.principal;
+    await next();
+    nudge(ctx, found, options);
+  };
+}
+
+/** Tells a client that still comes with its session, and could exchange it, to do so. */
+export function nudge(
+  ctx: Context,
+  { principal, client, decision }: Extract<Authentication, { kind: 'authenticated' }>,
+  { rollout, metrics, exchangeUri }: Pick<AuthenticateOptions, 'rollout' | 'metrics' | 'exchangeUri'>,
+): void {
+  if (decision.rules.nudge !== 'forward' || principal.via !== 'session' || !client.exchanges || ctx.headerSent || !rollout.mayNudge()) return;
+  metrics.nudges.inc({ client: client.id });
+  ctx.set('Auth-Migration', migrationHeader(decision.stage, exchangeUri));
+  ctx.set('Cache-Control', withPrivate(ctx.response.get('Cache-Control')));
+}
+
+/** Keeps what the handler said and adds that no shared cache may keep it. */
+function withPrivate(current: string): string {
+  const kept = current.split(',').flatMap((part) => (part.trim() === '' || part.trim().toLowerCase() === 'public' ? [] : [part.trim()]));
+  return kept.some((part) => /^(private|no-store)$/i.test(part)) ? kept.join(', ') : [...kept, 'private'].join(', ');
+}
+
+export function countRequest(metrics: Metrics, found: Authentication): void {
+  const credential = found.kind === 'authenticated' ? found.principal.via : found.kind === 'anonymous' ? 'none' : 'refused';
+  const outcome = found.kind === 'refused' ? found.refusal.code : found.kind;
+  metrics.requests.inc({ credential, outcome, client: found.client.config ? found.client.id : 'unknown' });
+}

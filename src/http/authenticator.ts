@@ -1,0 +1,158 @@
+import type { IncomingMessage } from 'node:http';
+import { unavailable } from '../errors.js';
+import type { Principal } from '../principal.js';
+import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
+import type { Decision, Rollout } from '../rollout/rollout.js';
+import type { CookiePairs } from '../sessions/cookies.js';
+import { type LiveSession, type SessionReader, samePerson } from '../sessions/reader.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import type { Refusal } from './answer.js';
+import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
+import { header, type Peers } from './peer.js';
+import type { Rejection } from './state.js';
+
+export type Authentication =
+  | { readonly kind: 'anonymous'; readonly client: ResolvedClient; readonly rejection?: Rejection }
+  | { readonly kind: 'authenticated'; readonly client: ResolvedClient; readonly principal: Principal; readonly decision: Decision }
+  | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal };
+
+export interface AuthenticatorOptions {
+  readonly sessions: SessionReader;
+  readonly verifyBearer: VerifyBearer;
+  readonly foreignBearer: 'pass' | 'reject';
+  readonly rollout: Rollout;
+  readonly clients: ClientRegistry;
+  readonly peers: Peers;
+  readonly exchangeUri: string;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** credential → principal → stage → decision. Throws where an infrastructure failure leaves no answer but 503. */
+export type Authenticate = (request: IncomingMessage) => Promise<Authentication>;
+
+/** Conflicts that are looked into at once, at most: they are counted beside the request, never in its way. */
+const MAX_CONFLICT_LOOKS = 64;
+
+export function createAuthenticator(options: AuthenticatorOptions): Authenticate {
+  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, exchangeUri, audit, metrics } = options;
+  let conflictLooks = 0;
+
+  function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
+    return clients.resolve({
+      provenId,
+      origin: header(request, 'origin'),
+      host: peers.hostOf(request),
+      userAgent: header(request, 'user-agent'),
+      claimedId: header(request, 'x-client-id'),
+      claimedVersion: header(request, 'x-client-version'),
+      header: (name) => header(request, name.toLowerCase()),
+    });
+  }
+
+  async function byBearer(request: IncomingMessage, bearer: string, cookies: CookiePairs): Promise<Authentication> {
+    const outcome = await verifyBearer(bearer);
+    switch (outcome.kind) {
+      case 'authenticated': {
+        const { principal } = outcome;
+        const client = clientOf(request, principal.client);
+        lookForConflict(principal, cookies);
+        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal) };
+      }
+      case 'rejected':
+        metrics.rejections.inc({ credential: 'bearer', reason: outcome.reason });
+        return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
+      case 'foreign':
+        metrics.rejections.inc({ credential: 'bearer', reason: 'foreign' });
+        if (foreignBearer === 'reject') return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
+        return { kind: 'anonymous', client: clientOf(request), rejection: { credential: 'bearer', reason: 'foreign' } };
+      case 'in-doubt':
+        return await bySameSession(request, outcome.sid, cookies);
+    }
+  }
+
+  /** The one case in which a cookie answers for a bearer: keys are in doubt, and it is the session that the token names. */
+  async function bySameSession(request: IncomingMessage, sid: string | undefined, cookies: CookiePairs): Promise<Authentication> {
+    const outcome = await sessions.read(cookies);
+    if (outcome.kind !== 'authenticated' || outcome.session.sid !== sid) throw unavailable('keys');
+    metrics.sessionAnswers.inc();
+    audit('session.answered', { sid });
+    const client = clientOf(request);
+    const principal = toPrincipal(outcome.session, client.id);
+    return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal) };
+  }
+
+  async function byCookie(request: IncomingMessage, cookies: CookiePairs): Promise<Authentication> {
+    const outcome = await sessions.read(cookies);
+    const client = clientOf(request);
+    switch (outcome.kind) {
+      case 'absent':
+        return { kind: 'anonymous', client };
+      case 'rejected':
+        metrics.rejections.inc({ credential: 'session', reason: outcome.reason });
+        return { kind: 'anonymous', client, rejection: { credential: 'session', reason: outcome.reason } };
+      case 'conflict':
+        metrics.conflicts.inc({ where: 'cookies' });
+        audit('principal.conflict', { where: 'cookies', client: client.id });
+        return { kind: 'refused', client, refusal: { code: 'invalid_request', description: 'two session cookies of different principals' } };
+      case 'authenticated': {
+        const principal = toPrincipal(outcome.session, client.id);
+        const decision = await rollout.decide(client, principal);
+        if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
+          const refusal = sessionNotAccepted(decision, exchangeUri);
+          return { kind: 'refused', client, refusal };
+        }
+        return { kind: 'authenticated', client, principal, decision };
+      }
+    }
+  }
+
+  /** A bearer beside the cookie of another person: the bearer decides, and it is counted (law 4). */
+  function lookForConflict(principal: Principal, cookies: CookiePairs): void {
+    if (conflictLooks >= MAX_CONFLICT_LOOKS || !cookies.some(([name]) => sessions.cookieNames.has(name))) return;
+    if (sessions.namedSids(cookies).every((sid) => sid === principal.sid)) return;
+    conflictLooks += 1;
+    sessions
+      .read(cookies)
+      .then((outcome) => {
+        if (outcome.kind !== 'conflict' && (outcome.kind !== 'authenticated' || samePerson(outcome.session.identity, principal))) return;
+        metrics.conflicts.inc({ where: 'cookie-and-bearer' });
+        audit('principal.conflict', { where: 'cookie-and-bearer', client: principal.client, sid: principal.sid });
+      })
+      .catch(() => undefined) // The bearer has decided; a Redis that is away takes nothing from that.
+      .finally(() => {
+        conflictLooks -= 1;
+      });
+  }
+
+  return async function authenticate(request) {
+    const presented = readCredentials(request);
+    if (presented.malformed) return { kind: 'refused', client: clientOf(request), refusal: malformedRefusal(presented.malformed) };
+    if (presented.bearer !== undefined) return await byBearer(request, presented.bearer, presented.cookies);
+    return await byCookie(request, presented.cookies);
+  };
+}
+
+export function malformedRefusal(malformed: NonNullable<PresentedCredentials['malformed']>): Refusal {
+  const description = malformed === 'token-in-query' ? 'a token does not belong in the query' : 'two Authorization headers';
+  return { code: 'invalid_request', description };
+}
+
+export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: string): Principal {
+  return { ...identity, sid, client, via: 'session', ...(expiresAt === undefined ? {} : { expiresAt }) };
+}
+
+/** The structured dictionary (RFC 9651) that tells a client what to do next. */
+export function migrationHeader(stage: string, exchangeUri: string): string {
+  return `stage=${stage}, exchange="${exchangeUri}"`;
+}
+
+function sessionNotAccepted({ stage }: Decision, exchangeUri: string): Refusal {
+  return {
+    code: 'session_not_accepted',
+    details: { stage, exchange_uri: exchangeUri },
+    headers: { 'Auth-Migration': migrationHeader(stage, exchangeUri) },
+  };
+}

@@ -1,0 +1,52 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { ClientConfig } from '../config/load.js';
+import { CrossfadeError } from '../errors.js';
+import type { ClientRegistry } from '../rollout/clients.js';
+import type { Form } from './form.js';
+import { header } from './peer.js';
+
+/**
+ * The client that a token request names: `client_secret_basic` or `client_secret_post` for confidential clients,
+ * `client_id` for public ones (RFC 6749, section 2.3.1). Undefined where it names none.
+ * @throws {CrossfadeError} `invalid_client`, or `invalid_request` for two ways at once.
+ */
+export function authenticateClient(request: IncomingMessage, form: Form, clients: ClientRegistry): ClientConfig | undefined {
+  const basic = readBasic(header(request, 'authorization'));
+  const posted = { id: form.get('client_id'), secret: form.get('client_secret') };
+  if (basic && posted.secret !== undefined) throw new CrossfadeError('invalid_request', { message: 'the client authenticates in two ways' });
+  if (basic && posted.id !== undefined && posted.id !== basic.id)
+    throw new CrossfadeError('invalid_request', { message: 'two different clients are named' });
+  const { id, secret } = basic ?? posted;
+  if (id === undefined) {
+    if (secret !== undefined) throw new CrossfadeError('invalid_client');
+    return undefined;
+  }
+  const client = clients.byId(id);
+  if (!client || !hasRightSecret(client, secret)) throw new CrossfadeError('invalid_client');
+  return client;
+}
+
+function hasRightSecret({ type, secretHash }: ClientConfig, secret: string | undefined): boolean {
+  if (type === 'public') return secret === undefined;
+  if (secret === undefined || !secretHash) return false;
+  return timingSafeEqual(createHash('sha256').update(secret).digest(), Buffer.from(secretHash.reveal(), 'hex'));
+}
+
+function readBasic(authorization: string | undefined): { id: string; secret: string } | undefined {
+  const encoded = /^basic +([A-Za-z0-9+/=]+)$/i.exec(authorization ?? '')?.[1];
+  if (encoded === undefined) return undefined;
+  const text = Buffer.from(encoded, 'base64').toString('utf8');
+  const colon = text.indexOf(':');
+  if (colon < 0) throw new CrossfadeError('invalid_client');
+  return { id: formDecode(text.slice(0, colon)), secret: formDecode(text.slice(colon + 1)) };
+}
+
+/** Id and secret are form-encoded before they are joined (RFC 6749, section 2.3.1). */
+function formDecode(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    throw new CrossfadeError('invalid_client');
+  }
+}

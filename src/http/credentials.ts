@@ -1,0 +1,40 @@
+import type { IncomingMessage } from 'node:http';
+import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import { header } from './peer.js';
+
+/** What a request presents, before anything is looked up or verified. */
+export interface PresentedCredentials {
+  /** The bearer token; absent also for other schemes, which are not ours. */
+  readonly bearer?: string;
+  readonly cookies: CookiePairs;
+  /** What makes it impossible to say which credential is meant. */
+  readonly malformed?: 'two-authorization-headers' | 'token-in-query';
+}
+
+const NO_COOKIES: CookiePairs = [];
+
+/** RFC 6750, section 2: the header is the one way to send a token; the form body and the query are refused. */
+export function readCredentials(request: IncomingMessage): PresentedCredentials {
+  const { cookie, authorization } = request.headers;
+  const cookies = cookie === undefined ? NO_COOKIES : parseCookies(cookie);
+  if (hasQueryToken(request.url)) return { cookies, malformed: 'token-in-query' };
+  if (authorization === undefined) return { cookies };
+  // Node drops a second Authorization header from `headers` without a word.
+  if ((request.headersDistinct['authorization']?.length ?? 0) > 1) return { cookies, malformed: 'two-authorization-headers' };
+  const bearer = /^bearer(?: +(.*))?$/is.exec(authorization);
+  return bearer ? { cookies, bearer: bearer[1] ?? '' } : { cookies };
+}
+
+function hasQueryToken(url: string | undefined): boolean {
+  const at = url?.indexOf('?') ?? -1;
+  return at >= 0 && url !== undefined && url.includes('access_token', at) && new URLSearchParams(url.slice(at)).has('access_token');
+}
+
+/** A page that somebody opens: it can show a login form, where an API call can only fail. */
+export function isPageNavigation(request: IncomingMessage, method: string): boolean {
+  if (method !== 'GET' && method !== 'HEAD') return false;
+  const mode = header(request, 'sec-fetch-mode');
+  if (mode !== undefined) return mode === 'navigate';
+  const fetchMetadata = Object.keys(request.headers).some((name) => name.startsWith('sec-fetch-'));
+  return !fetchMetadata && (header(request, 'accept')?.includes('text/html') ?? false);
+}

@@ -1,0 +1,71 @@
+import cors from '@koa/cors';
+import Router from '@koa/router';
+import Koa, { type Context, type Middleware, type Next } from 'koa';
+import compose from 'koa-compose';
+import type { Answers } from './answer.js';
+import { JWKS_PATH, METADATA_PATH } from './well-known.js';
+
+export interface RoutesOptions {
+  readonly basePath: string;
+  /** Origins of all clients: they may call the endpoints from their pages. */
+  readonly origins: ReadonlySet<string>;
+  readonly answers: Answers;
+  readonly token: (ctx: Context) => Promise<void>;
+  readonly verify: (ctx: Context) => Promise<void>;
+  readonly jwks: (ctx: Context) => void;
+  readonly metadata: (ctx: Context) => void;
+}
+
+const CORS_HEADERS = ['Authorization', 'Content-Type', 'X-Client-Id', 'X-Client-Version'];
+const CORS_EXPOSED = ['Auth-Migration', 'Retry-After', 'WWW-Authenticate'];
+
+/** Whether a path is one of the bridge's endpoints: those judge credentials by themselves. */
+export function createOwnPaths(basePath: string): (path: string) => boolean {
+  const own = new Set([`${basePath}/token`, JWKS_PATH, METADATA_PATH]);
+  return (path) => own.has(path) || isVerifyPath(path, basePath);
+}
+
+function isVerifyPath(path: string, basePath: string): boolean {
+  return path === `${basePath}/verify` || path.startsWith(`${basePath}/verify/`);
+}
+
+/** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
+export function createRoutes(options: RoutesOptions): Middleware {
+  const { basePath, origins, answers, token, verify, jwks, metadata } = options;
+  const isOwnPath = createOwnPaths(basePath);
+
+  const router = new Router();
+  router.post(`${basePath}/token`, async (ctx: Context) => await token(ctx));
+  router.get(JWKS_PATH, (ctx: Context) => jwks(ctx));
+  router.get(METADATA_PATH, (ctx: Context) => metadata(ctx));
+  const inner = new Koa();
+  inner.use(router.routes());
+  inner.use(router.allowedMethods());
+  const dispatch = compose(inner.middleware);
+
+  const answerCors = cors({
+    origin: (ctx) => {
+      const origin = ctx.get('Origin');
+      return origins.has(origin) ? origin : '';
+    },
+    credentials: true,
+    allowMethods: ['GET', 'HEAD', 'POST'],
+    allowHeaders: CORS_HEADERS,
+    exposeHeaders: CORS_EXPOSED,
+    maxAge: 600,
+  });
+
+  async function answer(ctx: Context): Promise<void> {
+    try {
+      await dispatch(ctx);
+    } catch (error) {
+      answers.fail(ctx, error);
+    }
+  }
+
+  return async function crossfadeRoutes(ctx: Context, next: Next): Promise<void> {
+    if (!isOwnPath(ctx.path)) return await next();
+    if (isVerifyPath(ctx.path, basePath)) return await verify(ctx);
+    await answerCors(ctx, async () => await answer(ctx));
+  };
+}

@@ -1,0 +1,91 @@
+import { type JwksDocument, type KeySource, type StoredKey, serveJwks, toVerificationKey, type VerificationKey } from './jwks.js';
+import type { LoadedKey } from './load.js';
+
+/** `next` is published and does not sign yet, `active` signs, `retiring` verifies only. */
+export type KeyPhase = 'next' | 'active' | 'retiring';
+
+/**
+ * The keys that this instance holds: those with a private half from files, and public halves that the fleet has left in
+ * Redis. A key that is in never leaves because its file is gone or has become unreadable.
+ */
+export class KeyRing implements KeySource {
+  readonly #own = new Map<string, LoadedKey>();
+  #stored: readonly StoredKey[] = [];
+  #verification = new Map<string, VerificationKey>();
+  #jwks: JwksDocument | undefined;
+  #active: string | undefined;
+  #fleetKeysRead = false;
+
+  find(kid: string): VerificationKey | undefined {
+    return this.#verification.get(kid);
+  }
+
+  /** A `kid` that is not here may be good while nothing is here, or while the fleet's keys were never read. */
+  inDoubt(): boolean {
+    return this.#verification.size === 0 || !this.#fleetKeysRead;
+  }
+
+  /** Whether the fleet's keys were read from Redis since the start. */
+  get fleetKeysRead(): boolean {
+    return this.#fleetKeysRead;
+  }
+
+  get own(): readonly LoadedKey[] {
+    return [...this.#own.values()];
+  }
+
+  get stored(): readonly StoredKey[] {
+    return this.#stored;
+  }
+
+  get active(): LoadedKey | undefined {
+    return this.#active === undefined ? undefined : this.#own.get(this.#active);
+  }
+
+  /** What is served at `jwks_uri`; undefined while there is no key: an empty set would tell verifiers to drop theirs. */
+  get jwks(): JwksDocument | undefined {
+    return this.#jwks;
+  }
+
+  phaseOf(kid: string): KeyPhase {
+    if (kid === this.#active) return 'active';
+    const stored = this.#stored.find(({ jwk }) => jwk.kid === kid);
+    return stored?.signedAt === undefined ? 'next' : 'retiring';
+  }
+
+  get kids(): readonly string[] {
+    return [...this.#verification.keys()];
+  }
+
+  add(key: LoadedKey): void {
+    this.#own.set(key.kid, key);
+    this.#publish();
+  }
+
+  /** Takes what the fleet knows of its keys. */
+  setStored(stored: readonly StoredKey[]): void {
+    this.#stored = stored;
+    this.#fleetKeysRead = true;
+    this.#publish();
+  }
+
+  activate(kid: string | undefined): void {
+    this.#active = kid;
+  }
+
+  /** The JWKS as it would be served with `key` in the ring. */
+  jwksWith(key: LoadedKey): string {
+    return serveJwks([...this.#publicJwks(), key.publicJwk].filter((jwk, at, all) => all.findIndex(({ kid }) => kid === jwk.kid) === at)).body;
+  }
+
+  #publicJwks() {
+    const own = this.own.map(({ publicJwk }) => publicJwk);
+    return [...own, ...this.#stored.map(({ jwk }) => jwk).filter(({ kid }) => !this.#own.has(kid))];
+  }
+
+  #publish(): void {
+    const jwks = this.#publicJwks();
+    this.#verification = new Map(jwks.map((jwk) => [jwk.kid, this.#verification.get(jwk.kid) ?? toVerificationKey(jwk)]));
+    this.#jwks = jwks.length > 0 ? serveJwks(jwks) : undefined;
+  }
+}

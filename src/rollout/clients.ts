@@ -1,0 +1,95 @@
+import type { ClientConfig, Config } from '../config/load.js';
+
+/** What a request shows of the app that sent it, before anything is verified. */
+export interface ClientTraits {
+  /** `client_id` of a verified token or an authenticated client. */
+  readonly provenId?: string | undefined;
+  readonly origin?: string | undefined;
+  /** Host that the client addressed, with its port where it has one. */
+  readonly host?: string | undefined;
+  readonly userAgent?: string | undefined;
+  readonly claimedId?: string | undefined;
+  readonly claimedVersion?: string | undefined;
+  header(name: string): string | undefined;
+}
+
+export interface ResolvedClient {
+  /** A configured id, or `unknown`. */
+  readonly id: string;
+  readonly config?: ClientConfig;
+  readonly version?: string;
+  /** Whether this client, at this version, knows how to exchange its session. */
+  readonly exchanges: boolean;
+}
+
+export interface ClientRegistry {
+  byId(id: string): ClientConfig | undefined;
+  /** Which client a request belongs to: rollout only, it grants nothing (law 10). */
+  resolve(traits: ClientTraits): ResolvedClient;
+  /** Name of the cohort that a tenant of a client is in, where the config names one. */
+  cohortOf(client: string, tenant: string | undefined): string | undefined;
+  /** Origins of all clients. */
+  readonly origins: ReadonlySet<string>;
+}
+
+export function createClientRegistry(clients: Config['clients'], cohorts: Config['rollout']['cohorts']): ClientRegistry {
+  const byId = new Map(clients.map((client) => [client.id, client]));
+  const matchers = clients.flatMap((client) => (client.match ? [{ client, fits: createMatcher(client.match) }] : []));
+  const agentPatterns = new Map(
+    clients.flatMap((client) => (client.match?.userAgent ? [[client.id, wildcard(client.match.userAgent)] as const] : [])),
+  );
+
+  function find(traits: ClientTraits): ClientConfig | undefined {
+    const { provenId, origin, claimedId } = traits;
+    if (provenId !== undefined) return byId.get(provenId);
+    return (
+      (origin === undefined ? undefined : clients.find(({ origins }) => origins.includes(origin))) ??
+      matchers.find(({ fits }) => fits(traits))?.client ??
+      (claimedId === undefined ? undefined : byId.get(claimedId))
+    );
+  }
+
+  return {
+    byId: (id) => byId.get(id),
+    origins: new Set(clients.flatMap(({ origins }) => origins)),
+    resolve(traits) {
+      const config = find(traits);
+      if (!config) return { id: 'unknown', exchanges: false };
+      const version = agentPatterns.get(config.id)?.exec(traits.userAgent ?? '')?.[1] ?? traits.claimedVersion?.slice(0, 64);
+      const exchanges = config.exchanges && (config.minVersion === undefined || isAtLeast(version, config.minVersion));
+      return { id: config.id, config, exchanges, ...(version === undefined ? {} : { version }) };
+    },
+    cohortOf(client, tenant) {
+      return cohorts.find((cohort) => cohort.client === client && (!cohort.tenants || (tenant !== undefined && cohort.tenants.includes(tenant))))
+        ?.name;
+    },
+  };
+}
+
+function createMatcher(match: NonNullable<ClientConfig['match']>): (traits: ClientTraits) => boolean {
+  const agent = match.userAgent === undefined ? undefined : wildcard(match.userAgent);
+  const headers = Object.entries(match.header ?? {});
+  return function fits(traits) {
+    if (match.host !== undefined && match.host !== traits.host && match.host !== traits.host?.replace(/:\d+$/, '')) return false;
+    if (agent && !agent.test(traits.userAgent ?? '')) return false;
+    return headers.every(([name, value]) => traits.header(name) === value);
+  };
+}
+
+/** The version that `*` stands for ends at the first white space, so that what follows in a real User-Agent does not matter. */
+function wildcard(pattern: string): RegExp {
+  const [before = '', after] = pattern.split('*').map((part) => part.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`));
+  return after === undefined ? new RegExp(`^${before}$`) : new RegExp(after === '' ? `^${before}(\\S*)` : `^${before}(.*?)${after}$`);
+}
+
+/** Compares versions number by number; one that is absent or not made of numbers is below every other. */
+function isAtLeast(version: string | undefined, minimum: string): boolean {
+  if (version === undefined || !/^\d{1,9}(\.\d{1,9})*/.test(version)) return false;
+  const parts = (/^[\d.]+/.exec(version)?.[0] ?? '').split('.').map(Number);
+  const wanted = minimum.split('.').map(Number);
+  for (let at = 0; at < Math.max(parts.length, wanted.length); at++) {
+    const difference = (parts[at] ?? 0) - (wanted[at] ?? 0);
+    if (difference !== 0) return difference > 0;
+  }
+  return true;
+}

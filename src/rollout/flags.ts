@@ -1,0 +1,113 @@
+import type { LDMultiKindContext } from 'launchdarkly-node-server-sdk';
+import { LRUCache } from 'lru-cache';
+import type { Config } from '../config/load.js';
+import { pseudonym } from '../config/secret.js';
+import type { Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import { isStage, type Stage } from './stage.js';
+
+/** Whose stage is asked for. */
+export interface RolloutSubject {
+  readonly client: string;
+  readonly clientVersion?: string | undefined;
+  readonly cohort?: string | undefined;
+  readonly tenant?: string | undefined;
+  readonly subject: string;
+}
+
+/** What the flags say of somebody. */
+export interface FlagAnswer {
+  /** Undefined: the flag gives no stage that there is. */
+  readonly stage: Stage | undefined;
+  readonly killSwitch: boolean;
+}
+
+/** Where flags come from: LaunchDarkly's engine over a file, over LaunchDarkly, or in a client that the app already has. */
+export interface FlagSource {
+  /** The flag's value for a context; `fallback` where it gives none. Never stalls. */
+  variation(flag: string, context: LDMultiKindContext, fallback: unknown): Promise<unknown>;
+  /** Calls back after flags have changed. */
+  onChange(listener: () => void): void;
+  readonly state: 'live' | 'last-known' | 'none';
+  /** Why it is not live, for operators. */
+  readonly problem?: string | undefined;
+  close(): Promise<void>;
+}
+
+export interface FlagsOptions {
+  readonly config: Pick<Config['rollout'], 'stageFlag' | 'killSwitchFlag' | 'subjectKey'>;
+  readonly source: FlagSource;
+  /** Derived from the fleet's secret: makes the pseudonyms that the flag source sees. */
+  readonly subjectKey: Buffer;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+export interface Flags {
+  evaluate(subject: RolloutSubject): Promise<FlagAnswer>;
+}
+
+/** How many answers are remembered: a few hundred bytes each. */
+const MAX_REMEMBERED = 50_000;
+
+/** Evaluates the two flags, once for the same client, version, tenant and subject until flags change. */
+export function createFlags({ config, source, subjectKey, log, metrics }: FlagsOptions): Flags {
+  const remembered = new LRUCache<string, Promise<FlagAnswer>>({ max: MAX_REMEMBERED });
+  const named = new Set<string>();
+  source.onChange(() => {
+    remembered.clear();
+    named.clear();
+  });
+
+  async function ask(subject: RolloutSubject): Promise<FlagAnswer> {
+    metrics.flagEvaluations.inc();
+    const context = toContext(subject, config.subjectKey === 'plain' ? subject.subject : pseudonym(subjectKey, subject.subject));
+    const [stage, killSwitch] = await Promise.all([
+      source.variation(config.stageFlag, context, undefined),
+      source.variation(config.killSwitchFlag, context, false),
+    ]);
+    if (stage !== undefined && stage !== null && !isStage(stage)) nameOnce(config.stageFlag, stage);
+    if (typeof killSwitch !== 'boolean') nameOnce(config.killSwitchFlag, killSwitch);
+    return { stage: isStage(stage) ? stage : undefined, killSwitch: killSwitch === true };
+  }
+
+  /** A flag's value comes from the operators' own flags, never from a request. */
+  function nameOnce(flag: string, value: unknown): void {
+    const shown = typeof value === 'string' ? value.slice(0, 64) : typeof value;
+    if (named.has(flag + shown)) return;
+    named.add(flag + shown);
+    log.warn({ flag, value: shown }, 'the flag has a value that means nothing here; the default stands');
+  }
+
+  return {
+    async evaluate(subject) {
+      const key = JSON.stringify([subject.client, subject.clientVersion, subject.cohort, subject.tenant, subject.subject]);
+      const known = remembered.get(key);
+      if (known) return await known;
+      const answer = ask(subject);
+      remembered.set(key, answer);
+      return await answer.catch(() => {
+        remembered.delete(key);
+        return { stage: undefined, killSwitch: false };
+      });
+    },
+  };
+}
+
+/** An empty key in any part would give the default for all of it, so a part without a key is left out. */
+function toContext({ client, clientVersion, cohort, tenant }: RolloutSubject, userKey: string): LDMultiKindContext {
+  return {
+    kind: 'multi',
+    client: { key: client, ...(clientVersion ? { version: clientVersion } : {}), ...(cohort ? { cohort } : {}) },
+    ...(tenant ? { tenant: { key: tenant } } : {}),
+    user: { key: userKey },
+  };
+}
+
+/** No flags at all: everybody is at the configured default. */
+export const noFlags: FlagSource = {
+  variation: async (_flag, _context, fallback) => fallback,
+  onChange: () => undefined,
+  state: 'live',
+  close: async () => undefined,
+};

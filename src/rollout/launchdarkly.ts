@@ -1,0 +1,198 @@
+import { readFile } from 'node:fs/promises';
+import { init, type LDClient } from 'launchdarkly-node-server-sdk';
+import { TestData } from 'launchdarkly-node-server-sdk/integrations';
+import type { Config } from '../config/load.js';
+import type { SignedValue } from '../redis/signed-value.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import { engineLogger, reportErrors } from './flag-file.js';
+import { createMemoryFlagStore, type FlagSnapshot, type MemoryFlagStore } from './flag-store.js';
+import type { FlagSource } from './flags.js';
+
+export type LaunchDarklyConfig = NonNullable<NonNullable<Config['rollout']['flags']>['launchdarkly']>;
+
+export interface LaunchDarklySourceOptions {
+  readonly config: LaunchDarklyConfig;
+  /** Last known good flags in Redis. */
+  readonly stored: SignedValue<FlagSnapshot>;
+  readonly log: Log;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** How long the start waits for LaunchDarkly before it takes the last known flags. */
+const START_TIMEOUT_SECONDS = 2;
+/** How long until a client that LaunchDarkly has turned away is made anew, with the key file read again. */
+const RETRY_MS = 30_000;
+const SNAPSHOT_DELAY_MS = 250;
+const MAX_SNAPSHOT_BYTES = 1_048_576;
+
+/**
+ * LaunchDarkly, or whatever speaks its streaming protocol. The flags live in this process; where the vendor is away, the
+ * last known ones stay in force, and on a cold start those that Redis kept.
+ */
+export async function openLaunchDarklySource(options: LaunchDarklySourceOptions): Promise<FlagSource> {
+  const { config, stored, log, audit, metrics } = options;
+  const store = createMemoryFlagStore();
+  const listeners: (() => void)[] = [];
+  let client: LDClient | undefined;
+  let state: FlagSource['state'] = 'none';
+  let problem: string | undefined;
+  let retry: NodeJS.Timeout | undefined;
+  let snapshotSoon: NodeJS.Timeout | undefined;
+  let closed = false;
+
+  function moveTo(next: FlagSource['state'], why?: string): void {
+    if (next !== state) log.info({ source: 'launchdarkly', from: state, to: next }, 'the flag source changed its state');
+    if (why !== undefined && why !== problem) audit('flags.failed', { source: 'launchdarkly', reason: why });
+    state = next;
+    problem = why;
+    metrics.flagsUp.set(next === 'live' ? 1 : 0);
+  }
+
+  function tellListeners(): void {
+    for (const listener of listeners) listener();
+  }
+
+  async function keepSnapshot(): Promise<void> {
+    const snapshot = store.snapshot();
+    if (!snapshot) return;
+    if (JSON.stringify(snapshot).length > MAX_SNAPSHOT_BYTES) {
+      log.warn({ source: 'launchdarkly' }, 'the flags are too large to keep in Redis; a cold start without LaunchDarkly would use the default stage');
+      return;
+    }
+    await stored
+      .update((current) => (JSON.stringify(current) === JSON.stringify(snapshot) ? undefined : snapshot))
+      .catch((error: unknown) => log.warn({ err: error }, 'the last known flags could not be kept in Redis'));
+  }
+
+  function onUpdate(): void {
+    audit('flags.changed', { source: 'launchdarkly' });
+    tellListeners();
+    clearTimeout(snapshotSoon);
+    snapshotSoon = setTimeout(() => void keepSnapshot(), SNAPSHOT_DELAY_MS);
+    snapshotSoon.unref();
+  }
+
+  function retryLater(): void {
+    clearTimeout(retry);
+    if (closed) return;
+    retry = setTimeout(() => void connect(), RETRY_MS);
+    retry.unref();
+  }
+
+  function onFailed(why: string): void {
+    moveTo(store.snapshot() ? 'last-known' : 'none', why);
+    retryLater();
+  }
+
+  async function connect(): Promise<void> {
+    client?.close();
+    let sdkKey: string;
+    try {
+      sdkKey = (await readFile(config.sdkKeyFile, 'utf8')).trim();
+    } catch {
+      onFailed(`${config.sdkKeyFile} cannot be read`);
+      return;
+    }
+    const { streamUri, baseUri, eventsUri, sendEvents } = config;
+    const next = init(sdkKey, {
+      featureStore: store,
+      sendEvents,
+      diagnosticOptOut: true,
+      streamInitialReconnectDelay: 0.2,
+      logger: engineLogger(log, sdkKey),
+      ...(streamUri ? { streamUri } : {}),
+      ...(baseUri ? { baseUri } : {}),
+      ...(eventsUri ? { eventsUri } : {}),
+    });
+    client = next;
+    next.on('update', onUpdate);
+    next.on('ready', () => {
+      moveTo('live');
+      onUpdate();
+    });
+    next.on('failed', () => onFailed('LaunchDarkly refuses the SDK key (401 or 403)'));
+    reportErrors(next, log);
+    await next.waitForInitialization({ timeout: START_TIMEOUT_SECONDS }).catch(() => undefined);
+  }
+
+  await connect();
+  if (store.snapshot() === undefined) {
+    const seeded = await seed(store, stored, log);
+    if (seeded) tellListeners();
+    moveTo(seeded ? 'last-known' : 'none', problem ?? 'LaunchDarkly did not answer at the start');
+  }
+
+  return {
+    variation: async (flag, context, fallback): Promise<unknown> => (client ? await client.variation(flag, context, fallback) : fallback),
+    onChange: (listener) => listeners.push(listener),
+    get state() {
+      return state;
+    },
+    get problem() {
+      return problem;
+    },
+    async close() {
+      closed = true;
+      clearTimeout(retry);
+      clearTimeout(snapshotSoon);
+      client?.close();
+    },
+  };
+}
+
+/** Fills the store with the flags that Redis kept, through the engine's own preparation. True: there were some. */
+async function seed(store: MemoryFlagStore, stored: SignedValue<FlagSnapshot>, log: Log): Promise<boolean> {
+  const snapshot = await stored.read().catch(() => undefined);
+  if (!snapshot || store.snapshot() !== undefined) return false;
+  const engine = new TestData();
+  for (const segment of Object.values(snapshot.segments)) await engine.usePreconfiguredSegment(segment);
+  for (const flag of Object.values(snapshot.features)) await engine.usePreconfiguredFlag(flag);
+  const seeder = init('last-known-flags', {
+    featureStore: store,
+    updateProcessor: engine.getFactory(),
+    sendEvents: false,
+    diagnosticOptOut: true,
+    logger: engineLogger(log),
+  });
+  await seeder.waitForInitialization({ timeout: START_TIMEOUT_SECONDS }).catch(() => undefined);
+  seeder.close();
+  return store.snapshot() !== undefined;
+}
+
+/** A client that the app already has; it stays the app's to close. */
+export function useLaunchDarklyClient(client: LDClient, { log, metrics }: Pick<LaunchDarklySourceOptions, 'log' | 'metrics'>): FlagSource {
+  let failed = false;
+  const show = () => metrics.flagsUp.set(client.initialized() && !failed ? 1 : 0);
+  const onFailed = () => {
+    failed = true;
+    log.error({ source: 'launchdarkly' }, "the app's LaunchDarkly client has failed; its last known flags stay in force");
+    show();
+  };
+  const onUpdate: (() => void)[] = [show];
+  client.on('update', show);
+  client.on('ready', show);
+  client.on('failed', onFailed);
+  reportErrors(client, log);
+  show();
+  return {
+    variation: async (flag, context, fallback): Promise<unknown> => await client.variation(flag, context, fallback),
+    onChange(listener) {
+      onUpdate.push(listener);
+      client.on('update', listener);
+      client.on('ready', listener);
+    },
+    get state() {
+      return client.initialized() ? (failed ? 'last-known' : 'live') : 'none';
+    },
+    async close() {
+      for (const listener of onUpdate) {
+        client.off('update', listener);
+        client.off('ready', listener);
+      }
+      client.off('failed', onFailed);
+    },
+  };
+}

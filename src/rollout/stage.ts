@@ -1,0 +1,71 @@
+import { STAGES } from '../config/schema.js';
+
+export type Stage = (typeof STAGES)[number];
+
+/** What a stage decides. It decides what is issued next, never what happens to what was issued (law 5). */
+export interface StageRules {
+  /** `navigation`: for page navigations, at exchange and at logout; elsewhere the session must be exchanged first. */
+  readonly session: 'accepted' | 'navigation';
+  readonly exchange: boolean;
+  /** What a client is told to do of its own accord. */
+  readonly nudge?: 'forward' | 'back';
+}
+
+/** The one table of the stages, lowest first. Nothing else in the code compares their names. */
+export const STAGE_TABLE: Readonly<Record<Stage, StageRules>> = {
+  recall: { session: 'accepted', exchange: false, nudge: 'back' },
+  'session-only': { session: 'accepted', exchange: false },
+  shadow: { session: 'accepted', exchange: false },
+  dual: { session: 'accepted', exchange: true },
+  'jwt-preferred': { session: 'accepted', exchange: true, nudge: 'forward' },
+  'jwt-only': { session: 'navigation', exchange: true, nudge: 'forward' },
+};
+
+/** What holds a stage down, strongest first: at a tie the earlier one is the reason. */
+const REASONS = ['signing', 'kill-switch', 'operator', 'guardrail', 'client', 'default', 'flag'] as const;
+export type StageReason = (typeof REASONS)[number];
+
+export interface EffectiveStage {
+  readonly stage: Stage;
+  readonly reason: StageReason;
+}
+
+export interface StageInputs {
+  /** What the flag says; undefined where it says nothing usable. */
+  readonly flag: Stage | undefined;
+  readonly defaultStage: Stage;
+  readonly killSwitch: boolean;
+  /** Whether tokens can be signed. */
+  readonly signing: boolean;
+  /** Whether the client knows how to exchange, at its version. */
+  readonly clientExchanges: boolean;
+  /** An operator's clamp. */
+  readonly operator?: Stage;
+  /** Whether the guardrail holds the cohort. */
+  readonly guardrail?: boolean;
+}
+
+/** The minimum of the flag's stage and all ceilings, with the reason. Pure. */
+export function effectiveStage(inputs: StageInputs): EffectiveStage {
+  const limits: Partial<Record<StageReason, Stage | false | undefined>> = {
+    signing: !inputs.signing && 'session-only',
+    'kill-switch': inputs.killSwitch && 'session-only',
+    operator: inputs.operator,
+    guardrail: inputs.guardrail === true && 'session-only',
+    client: !inputs.clientExchanges && 'jwt-preferred',
+    default: inputs.flag === undefined && inputs.defaultStage,
+    flag: inputs.flag,
+  };
+  return REASONS.flatMap((reason) => {
+    const stage = limits[reason];
+    return stage ? [{ stage, reason }] : [];
+  }).reduce((lowest, limit) => (rank(limit.stage) < rank(lowest.stage) ? limit : lowest));
+}
+
+export function isStage(value: unknown): value is Stage {
+  return STAGES.some((stage) => stage === value);
+}
+
+function rank(stage: Stage): number {
+  return STAGES.indexOf(stage);
+}

@@ -1,0 +1,14 @@
+/** Cookies in the order in which they came. A name may stand more than once: cookies of several paths or domains. */
+export type CookiePairs = readonly (readonly [name: string, value: string])[];
+
+/** Reads a `Cookie` header (RFC 6265, section 4.2.1), keeping every pair: the usual parsers keep the first of a name. */
+export function parseCookies(header: string): CookiePairs {
+  const pairs: [string, string][] = [];
+  for (const part of header.split(';')) {
+    const at = part.indexOf('=');
+    if (at < 1) continue;
+    const value = part.slice(at + 1).trim();
+    pairs.push([part.slice(0, at).trim(), value.startsWith('"') && value.endsWith('"') && value.length > 1 ? value.slice(1, -1) : value]);
+  }
+  return pairs;
+}

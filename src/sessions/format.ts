@@ -1,0 +1,37 @@
+import type { SessionRejection } from '../principal.js';
+import type { CookiePairs } from './cookies.js';
+
+/** What a cookie says of itself, before Redis is asked: the key of its record, or why it names none. */
+export type LocatedSession = { readonly key: string } | { readonly rejected: SessionRejection };
+
+/** A record as the legacy app wrote it. */
+export type SessionRecord = Readonly<Record<string, unknown>>;
+
+export type ParsedRecord =
+  | {
+      readonly record: SessionRecord;
+      /** When the session ends, in ms since the epoch; absent where neither the record nor Redis knows an end. */
+      readonly expiresAtMs?: number;
+      /** How long the session may lie unused, in ms, where the record says so. */
+      readonly idleMs?: number;
+    }
+  | { readonly rejected: SessionRejection };
+
+/** What Redis has under a session's key, read in one round trip. */
+export interface StoredRecord {
+  readonly text: string;
+  /** Redis' own time to live in ms; negative where the key has none. */
+  readonly ttlMs: number;
+}
+
+/**
+ * How one kind of legacy app keeps its sessions: the contract between the bridge and a format. A format does no I/O and
+ * throws nothing; what it cannot use it rejects with a reason.
+ */
+export interface SessionFormat {
+  /** One answer for each cookie of this format's name, in their order; none where the request has no such cookie. */
+  locate(cookies: CookiePairs): readonly LocatedSession[];
+  parse(stored: StoredRecord, nowMs: number): ParsedRecord;
+  /** Names of the cookies that this format reads, signature included. */
+  readonly cookieNames: readonly string[];
+}

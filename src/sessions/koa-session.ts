@@ -1,0 +1,91 @@
+import Keygrip from 'keygrip';
+import { parse as parseJson } from 'secure-json-parse';
+import type { SessionConfig } from '../config/load.js';
+import type { CookiePairs } from './cookies.js';
+import type { LocatedSession, ParsedRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
+
+/** What koa-session makes by itself: a UUID (7, 6, 5) or `<ms>-<uid>` (4), behind the app's own `prefix`. */
+const GENERATED_ID = /^[\w.:-]{0,64}(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{13}-[\w-]{16,64})$/;
+/** What an app's own `genid` may make, once its signature has proven that the app made it. */
+const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
+
+/** A request's cookies of one name that are looked at, at most: each costs an HMAC per secret. */
+const MAX_COOKIES_OF_A_NAME = 8;
+const MAX_PAIR_BYTES = 4096;
+
+export type KoaSessionOptions = Pick<SessionConfig, 'cookie' | 'keyPrefix' | 'idPattern' | 'signed' | 'secrets'> & {
+  /** What the bridge's own keys start with: no cookie may name one. */
+  readonly reservedPrefix: string;
+};
+
+/**
+ * koa-session 4 to 7 with an external store: the cookie holds the record's key, `<cookie>.sig` signs it with keygrip,
+ * and the record is JSON with `_expire` (ms) and `_maxAge`, or `_session: true` for a session without an end of its own.
+ */
+export function createKoaSessionFormat(options: KoaSessionOptions): SessionFormat {
+  const { cookie, keyPrefix, signed, reservedPrefix } = options;
+  const signature = `${cookie}.sig`;
+  const keygrip = signed ? new Keygrip(options.secrets.map((secret) => secret.reveal())) : undefined;
+  const idPattern = options.idPattern === undefined ? (signed ? SIGNED_ID : GENERATED_ID) : new RegExp(`^(?:${options.idPattern})$`);
+
+  function locateOne(id: string, signatures: readonly string[]): LocatedSession {
+    const key = keyPrefix + id;
+    if (id.length + cookie.length >= MAX_PAIR_BYTES || !idPattern.test(id) || key.startsWith(reservedPrefix)) return { rejected: 'bad-id' };
+    if (keygrip && !signatures.some((given) => keygrip.verify(`${cookie}=${id}`, given))) return { rejected: 'bad-signature' };
+    return { key };
+  }
+
+  return {
+    cookieNames: signed ? [cookie, signature] : [cookie],
+
+    locate(cookies: CookiePairs) {
+      const ids = valuesOf(cookies, cookie);
+      if (ids.length === 0) return [];
+      const signatures = valuesOf(cookies, signature);
+      return ids.map((id) => locateOne(id, signatures));
+    },
+
+    parse(stored, nowMs) {
+      const record = readRecord(stored.text);
+      if (!record) return { rejected: 'unreadable-record' };
+      // An unsigned cookie may name any key, so only what koa-session marked as its own is taken for a session.
+      if (!signed && typeof record['_expire'] !== 'number' && record['_session'] !== true) return { rejected: 'unreadable-record' };
+      return withTimes(record, stored, nowMs);
+    },
+  };
+}
+
+function valuesOf(cookies: CookiePairs, name: string): string[] {
+  const values: string[] = [];
+  for (const [found, value] of cookies) {
+    if (found === name && value !== '' && !values.includes(value) && values.length < MAX_COOKIES_OF_A_NAME) values.push(value);
+  }
+  return values;
+}
+
+/** A plain object without members that would reach a prototype; undefined for everything else. */
+function readRecord(text: string): SessionRecord | undefined {
+  try {
+    const value: unknown = parseJson(text, { protoAction: 'error', constructorAction: 'error' });
+    return isRecord(value) && !Object.hasOwn(value, 'constructor') ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isRecord(value: unknown): value is SessionRecord {
+  return value !== null && typeof value === 'object' && !Array.isArray(value);
+}
+
+/** The session ends at `_expire` or with its key, whichever is earlier. koa-session heeds `_expire` only if it is a number. */
+function withTimes(record: SessionRecord, { ttlMs }: StoredRecord, nowMs: number): ParsedRecord {
+  const { _expire: expire, _maxAge: maxAge } = record;
+  const ends = [...(typeof expire === 'number' ? [expire] : []), ...(ttlMs >= 0 ? [nowMs + ttlMs] : [])];
+  const expiresAtMs = Math.min(...ends);
+  if (expiresAtMs < nowMs) return { rejected: 'expired' };
+  return {
+    record,
+    ...(ends.length > 0 ? { expiresAtMs } : {}),
+    ...(typeof maxAge === 'number' && maxAge > 0 ? { idleMs: maxAge } : {}),
+  };
+}

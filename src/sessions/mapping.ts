@@ -1,0 +1,117 @@
+import type { SessionConfig } from '../config/load.js';
+import { unavailable } from '../errors.js';
+import type { Identity } from '../principal.js';
+import type { SessionRecord } from './format.js';
+
+/** What a mapping function may give: null or undefined means that nobody is logged in. */
+export interface MappedIdentity {
+  readonly subject: string;
+  readonly tenant?: string;
+  readonly roles?: readonly string[];
+  readonly scope?: readonly string[];
+  /** Seconds since the epoch. */
+  readonly authTime?: number;
+}
+
+/** A mapping in code, for records that paths cannot describe. A throw is answered 503: the bridge cannot know. */
+export type MappingFunction = (
+  record: SessionRecord,
+  context: { readonly entry: string },
+) => MappedIdentity | null | undefined | Promise<MappedIdentity | null | undefined>;
+
+export type MappingOutcome =
+  | { readonly identity: Identity }
+  | {
+      readonly rejected: 'nobody-logged-in' | 'unmappable-record';
+      /** For `check --sample`: names paths, never values. */
+      readonly why: string;
+    };
+
+export type Mapping = (record: SessionRecord) => MappingOutcome | Promise<MappingOutcome>;
+
+const MAX_VALUE_LENGTH = 1024;
+const MAX_LIST_LENGTH = 256;
+
+export function createFunctionMapping(map: MappingFunction, entry: string): Mapping {
+  return async function mapByFunction(record) {
+    let mapped: MappedIdentity | null | undefined;
+    try {
+      mapped = await map(record, { entry });
+    } catch (cause) {
+      throw unavailable('mapping', cause);
+    }
+    if (mapped === null || mapped === undefined) return { rejected: 'nobody-logged-in', why: 'the mapping function found nobody' };
+    return toIdentity({ ...mapped }, (member) => `the mapping function's ${member}`);
+  };
+}
+
+/** Takes from the record what the paths name, and nothing else. */
+export function createPathMapping(paths: NonNullable<SessionConfig['principal']>): Mapping {
+  const split = Object.entries(paths).map(([member, path]) => [member, path?.split('.') ?? []] as const);
+  const nameOf = (member: keyof typeof paths) => paths[member] ?? member;
+
+  return function mapByPaths(record) {
+    const found: Partial<Record<string, unknown>> = {};
+    for (const [member, path] of split) found[member] = follow(record, path);
+    if (found['subject'] === undefined || found['subject'] === null || found['subject'] === '') {
+      return { rejected: 'nobody-logged-in', why: `no ${nameOf('subject')}` };
+    }
+    return toIdentity(found, nameOf);
+  };
+}
+
+function follow(record: SessionRecord, path: readonly string[]): unknown {
+  let value: unknown = record;
+  for (const name of path) {
+    if (value === null || typeof value !== 'object' || Object.hasOwn(value, 'constructor') || !Object.hasOwn(value, name)) return undefined;
+    value = Reflect.get(value, name);
+  }
+  return value;
+}
+
+/** A value of a type that nobody expected makes the record unmappable: dropping a tenant could widen what the rest grants. */
+function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: keyof Identity) => string): MappingOutcome {
+  const subject = toText(found['subject']);
+  if (subject === undefined) return unmappable(nameOf('subject'), 'is not a string or a whole number');
+  const tenant = toText(found['tenant']);
+  if (tenant === undefined && isGiven(found['tenant'])) return unmappable(nameOf('tenant'), 'is not a string or a whole number');
+  const roles = toList(found['roles'], (text) => [text]);
+  if (!roles) return unmappable(nameOf('roles'), 'is not a list of strings');
+  const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
+  if (!scope?.every((token) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token)))
+    return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
+  const authTime = toSeconds(found['authTime']);
+  if (authTime === undefined && isGiven(found['authTime'])) return unmappable(nameOf('authTime'), 'is not a time');
+  return { identity: { subject, roles, scope, ...(tenant === undefined ? {} : { tenant }), ...(authTime === undefined ? {} : { authTime }) } };
+}
+
+function unmappable(path: string, problem: string): MappingOutcome {
+  return { rejected: 'unmappable-record', why: `${path} ${problem}` };
+}
+
+function isGiven(value: unknown): boolean {
+  return value !== undefined && value !== null && value !== '';
+}
+
+function toText(value: unknown): string | undefined {
+  if (typeof value === 'string') return value !== '' && value.length <= MAX_VALUE_LENGTH && value.isWellFormed() ? value : undefined;
+  return Number.isSafeInteger(value) ? String(value) : undefined;
+}
+
+function toList(value: unknown, fromText: (text: string) => string[]): string[] | undefined {
+  if (!isGiven(value)) return [];
+  const list = typeof value === 'string' ? fromText(value) : value;
+  if (!Array.isArray(list) || list.length > MAX_LIST_LENGTH) return undefined;
+  const texts = list.filter((item): item is string => typeof item === 'string' && toText(item) !== undefined);
+  return texts.length === list.length ? texts : undefined;
+}
+
+/** Seconds, milliseconds (over 10^11) or ISO 8601, as seconds. */
+function toSeconds(value: unknown): number | undefined {
+  if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value)) {
+    const ms = Date.parse(value);
+    return Number.isNaN(ms) ? undefined : Math.floor(ms / 1000);
+  }
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) return undefined;
+  return Math.floor(value > 1e11 ? value / 1000 : value);
+}

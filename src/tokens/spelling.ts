@@ -1,0 +1,57 @@
+/** The three parts of a compact JWS (RFC 7515, section 7.1), decoded. */
+export interface DecodedJws {
+  readonly header: Readonly<Record<string, unknown>>;
+  readonly payload: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Decodes a compact JWS that is spelled in the one way that it can be: canonical base64url (no padding, no spare bits, no
+ * white space), strict UTF-8, JSON objects without duplicate members. Signature libraries let other spellings pass, and a
+ * token with many spellings slips past whatever remembers tokens by their text. Undefined for everything else.
+ */
+export function decodeOneSpelling(token: string): DecodedJws | undefined {
+  const [head, body, signature, ...more] = token.split('.');
+  if (head === undefined || body === undefined || signature === undefined || more.length > 0) return undefined;
+  if (signature !== '' && !decodeCanonical(signature)) return undefined;
+  const header = decodeObject(head);
+  const payload = decodeObject(body);
+  return header && payload ? { header, payload } : undefined;
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+function decodeCanonical(text: string): Buffer | undefined {
+  if (!/^[A-Za-z0-9_-]+$/.test(text)) return undefined;
+  const bytes = Buffer.from(text, 'base64url');
+  return bytes.toString('base64url') === text ? bytes : undefined;
+}
+
+function decodeObject(part: string): Readonly<Record<string, unknown>> | undefined {
+  const bytes = decodeCanonical(part);
+  if (!bytes) return undefined;
+  try {
+    const text = utf8.decode(bytes);
+    const value: unknown = JSON.parse(text);
+    if (value === null || typeof value !== 'object' || Array.isArray(value) || hasDuplicateMembers(text, value)) return undefined;
+    return { ...value };
+  } catch {
+    return undefined;
+  }
+}
+
+/** `text` is known to be JSON. What JSON.stringify would write itself has none; the rest is read member by member. */
+function hasDuplicateMembers(text: string, value: object): boolean {
+  if (JSON.stringify(value) === text) return false;
+  const open: Set<string>[] = [];
+  for (const [token, name] of text.matchAll(/[{}]|("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"/g)) {
+    if (token === '{') open.push(new Set());
+    else if (token === '}') open.pop();
+    else if (name !== undefined) {
+      const members = open.at(-1);
+      const member = String(JSON.parse(name));
+      if (members?.has(member)) return true;
+      members?.add(member);
+    }
+  }
+  return false;
+}

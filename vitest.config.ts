@@ -1,0 +1,25 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'crossfade',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/law-8.test.ts'],
+          globalSetup: ['test/support/run-directory.ts', 'test/support/run-redis.ts'],
+          sequence: { groupOrder: 0 },
+        },
+      },
+      {
+        // Last: it searches what all the others have printed.
+        extends: true,
+        test: { name: 'law 8', include: ['test/law-8.test.ts'], globalSetup: ['test/support/run-directory.ts'], sequence: { groupOrder: 1 } },
+      },
+    ],
+  },
+});
