@@ -52,12 +52,14 @@ export function nudge(
   if (decision.rules.nudge !== 'forward' || principal.via !== 'session' || !client.exchanges || ctx.headerSent || !rollout.mayNudge()) return;
   metrics.nudges.inc({ client: client.id });
   ctx.set('Auth-Migration', migrationHeader(decision.stage, exchangeUri));
-  ctx.set('Cache-Control', withPrivate(ctx.response.get('Cache-Control')));
+  ctx.set('Cache-Control', withPrivate(ctx.res.getHeader('Cache-Control')));
 }
 
 /** Keeps what the handler said and adds that no shared cache may keep it. */
-function withPrivate(current: string): string {
-  const kept = current.split(',').flatMap((part) => (part.trim() === '' || part.trim().toLowerCase() === 'public' ? [] : [part.trim()]));
+function withPrivate(current: number | string | readonly string[] | undefined): string {
+  const kept = String(current ?? '')
+    .split(',')
+    .flatMap((part) => (part.trim() === '' || part.trim().toLowerCase() === 'public' ? [] : [part.trim()]));
   return kept.some((part) => /^(private|no-store)$/i.test(part)) ? kept.join(', ') : [...kept, 'private'].join(', ');
 }
 
