@@ -111,12 +111,12 @@ async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: Sam
       if (typeof text !== 'string') continue;
       const parsed = format.parse({ text, ttlMs: Number(replies?.[1]?.[1]) }, Date.now());
       if ('rejected' in parsed) {
-        if (parsed.rejected === 'expired') sessions += tally(reasons, 'are expired');
+        if (parsed.rejected === 'expired') sessions += tally(reasons, 'expired');
         continue;
       }
       sessions += 1;
       const outcome = await mapping(parsed.record);
-      if ('rejected' in outcome) tally(reasons, outcome.rejected === 'nobody-logged-in' ? `have ${outcome.why}` : `where ${outcome.why}`);
+      if ('rejected' in outcome) tally(reasons, outcome.why);
       else {
         mapped += 1;
         const { tenant, roles, scope, authTime } = outcome.identity;
@@ -150,7 +150,7 @@ function tally(counts: Record<string, number>, name: string): 1 {
 }
 
 function anonymous(reasons: SampleReport['reasons']): number {
-  return Object.entries(reasons).reduce((sum, [reason, count]) => (reason.startsWith('have no ') || reason === 'are expired' ? sum + count : sum), 0);
+  return Object.entries(reasons).reduce((sum, [reason, count]) => (reason.startsWith('no ') || reason === 'expired' ? sum + count : sum), 0);
 }
 
 function printReport({ entry, sessions, mapped, keysLookedAt, reasons, members }: SampleReport): void {
@@ -162,8 +162,15 @@ function printReport({ entry, sessions, mapped, keysLookedAt, reasons, members }
     print.line('  No koa-session record was found: is it this Redis, this database, this --key-prefix?');
     return;
   }
-  const why = Object.entries(reasons).map(([reason, count]) => `${n(count)} ${reason}`);
+  const why = Object.entries(reasons).map(([reason, count]) => `${n(count)} ${phrase(reason, count)}`);
   print.line(`  ${n(mapped)} of ${n(sessions)} map${why.length > 0 ? `; ${why.join('; ')}` : ''}.`);
   for (const [name, count] of Object.entries(members))
     print.line(`  ${n(count)} of ${n(mapped)} have ${name === 'authTime' ? 'an authTime' : name}.`);
+}
+
+/** "3 have no user.id", "1 has no user.id", "2: user.roles is not a list of strings". */
+function phrase(reason: string, count: number): string {
+  if (reason === 'expired') return count === 1 ? 'is expired' : 'are expired';
+  if (reason.startsWith('no ')) return `${count === 1 ? 'has' : 'have'} ${reason}`;
+  return `where ${reason}`;
 }

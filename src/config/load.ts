@@ -244,7 +244,11 @@ function resolveTarget(
 function readSecretFile(path: string, at: string, problems: ConfigProblem[]): string {
   try {
     const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '');
-    if (text.trim() === '') problems.push({ path: at, message: `${path} is empty` });
+    if (text.trim() === '')
+      problems.push({
+        path: at,
+        message: `${path} is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys) there, one a line, newest first" : ''}`,
+      });
     return text;
   } catch (error) {
     problems.push({ path: at, message: `${path} cannot be read (${codeOf(error)})` });
