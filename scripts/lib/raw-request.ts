@@ -8,8 +8,8 @@ export interface RawResponse {
 
 export interface RawRequest {
   readonly method?: string;
-  /** A list as a value is sent as that many headers. */
-  readonly headers?: OutgoingHttpHeaders;
+  /** By name; or names and values in turn, where a name is to stand twice. */
+  readonly headers?: OutgoingHttpHeaders | readonly string[];
   readonly body?: string;
 }
 

@@ -21,6 +21,8 @@ export interface Answers {
 
 /** The one mapper between codes and the wire. */
 export function createAnswers({ log, metrics, fraction }: { log: Log; metrics: Metrics; fraction: () => number }): Answers {
+  const loggedAt = new Map<string, number>();
+
   function refuse(ctx: Context, { code, description, details = {}, headers = {} }: Refusal): void {
     const { status } = ERRORS[code];
     if (code === 'temporarily_unavailable') {
@@ -36,11 +38,20 @@ export function createAnswers({ log, metrics, fraction }: { log: Log; metrics: M
     ctx.body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
   }
 
+  /** Once a second and reason: an outage under load is one story, not one for each request; the metric counts them all. */
+  function logUnavailable({ details, cause }: CrossfadeError): void {
+    const reason = details['reason'] ?? 'unknown';
+    const now = Date.now();
+    if (now - (loggedAt.get(reason) ?? 0) < 1000) return;
+    loggedAt.set(reason, now);
+    log.warn({ reason, ...(cause === undefined ? {} : { err: cause }) }, 'requests are answered 503');
+  }
+
   return {
     refuse,
     fail(ctx, error) {
       if (error instanceof CrossfadeError) {
-        if (error.code === 'temporarily_unavailable') log.warn({ reason: error.details['reason'], err: error.cause }, 'a request was answered 503');
+        if (error.code === 'temporarily_unavailable') logUnavailable(error);
         const own = error.message !== ERRORS[error.code].meaning;
         refuse(ctx, { code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
         return;

@@ -31,17 +31,22 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
 
   const up = metrics.redisUp.labels(name);
   up.set(0);
-  let reported = false;
+  let closing = false;
+  let state: 'starting' | 'up' | 'away' = 'starting';
   client.on('ready', () => {
     up.set(1);
-    log.info({ connection: name }, reported ? 'redis is back' : 'redis is ready');
-    reported = false;
+    log.info({ connection: name }, state === 'away' ? 'redis is back' : 'redis is ready');
+    state = 'up';
   });
-  client.on('close', () => up.set(0));
-  client.on('error', (error) => {
-    if (!reported) log.error({ connection: name, err: error }, 'redis is away; trying again');
-    reported = true;
+  const lost = (error?: Error) => {
+    up.set(0);
+    if (state !== 'away' && !closing) log.error({ connection: name, ...(error ? { err: error } : {}) }, 'redis is away; trying again');
+    state = 'away';
+  };
+  client.on('error', (error: Error) => {
+    if (client.status !== 'ready') lost(error);
   });
+  client.on('close', () => lost());
   client.connect().catch(() => undefined); // Told by the error event, and tried again.
 
   return {
@@ -60,6 +65,7 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
       });
     },
     close() {
+      closing = true;
       client.disconnect();
     },
   };

@@ -13,6 +13,7 @@ import { type ConfigInput, resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { writeKey } from './keys.js';
 import { LogLines } from './log-lines.js';
+import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
 import { record, remember, rememberCookie, rememberToken } from './transcript.js';
 
 export const ORIGIN = 'https://app.example.com';
@@ -23,7 +24,7 @@ export interface WorldOptions {
   /** Changes the config before the bridge starts. */
   readonly configure?: (config: ConfigInput) => ConfigInput;
   readonly legacy?: Partial<LegacyAppOptions>;
-  /** Redis as the bridge sees it. Default: the run's. */
+  /** Redis as the bridge sees it for keys of its own. Default: the run's. */
   readonly redisUrl?: string;
   readonly bridge?: BridgeOptions;
   readonly koa?: 2 | 3;
@@ -40,9 +41,13 @@ export interface World {
   readonly directory: string;
   readonly config: ConfigInput;
   readonly legacy: LegacyApp;
+  /** The legacy app's cookie secrets. */
+  readonly secrets: readonly string[];
   readonly bridge: Bridge;
   readonly url: string;
   readonly log: LogLines;
+  /** What stands between the bridge and the records, so that it can be taken away, and asked whether anything was read. */
+  readonly store: TcpProxy;
   /** How often a handler behind the bridge was reached. */
   reached(): number;
   /** Logs somebody in at the legacy app; the cookie is remembered as a secret. */
@@ -50,6 +55,8 @@ export interface World {
   call(path: string, init?: RequestInit & { readonly cookie?: string; readonly bearer?: string }): Promise<Response>;
   /** The browser form of the exchange, from the client's own origin. */
   exchange(cookie: string, form?: Record<string, string>, headers?: Record<string, string>): Promise<Response>;
+  /** Runs `ask` and says whether anything was read from the store and whether a handler was reached. */
+  watching<T>(ask: () => Promise<T>): Promise<{ result: T; storeReached: boolean; handlerReached: boolean; issued: number }>;
   /** The access token of an exchange that must succeed. */
   token(cookie: string, form?: Record<string, string>): Promise<string>;
   /** Replaces the flags file and waits until the bridge has read it. */
@@ -64,20 +71,21 @@ export function sharedRedisUrl(): string {
 
 export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-world-'));
-  const secrets = [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')];
-  const legacy = await startLegacyApp({ redisUrl: sharedRedisUrl(), secrets, ...options.legacy });
+  const secrets = options.legacy?.secrets ?? [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')];
+  const legacy = await startLegacyApp({ redisUrl: sharedRedisUrl(), ...options.legacy, secrets });
   const fleetSecret = randomBytes(32).toString('base64url');
   const keyPrefix = `crossfade-test-${randomUUID()}:`;
-  remember(fleetSecret, ...(options.legacy?.secrets ?? secrets), ...Object.values(PEOPLE).map(({ id }) => id));
+  remember(fleetSecret, ...secrets, ...Object.values(PEOPLE).map(({ id }) => id));
 
   mkdirSync(join(directory, 'keys'));
   writeFileSync(join(directory, 'fleet-secret'), `${fleetSecret}\n`);
-  writeFileSync(join(directory, 'session-secrets'), `${(options.legacy?.secrets ?? secrets).join('\n')}\n`);
+  writeFileSync(join(directory, 'session-secrets'), `${secrets.join('\n')}\n`);
   writeFileSync(join(directory, 'flags.json'), flagsText({ 'auth-migration-stage': options.stage ?? 'dual' }));
   if (!options.prepare) writeKey(join(directory, 'keys'), 'first.pem');
   options.prepare?.(directory);
 
-  const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), keyPrefix);
+  const store = await startTcpProxy(sharedRedisUrl());
+  const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), store.url, keyPrefix);
   const config = options.configure?.(plain) ?? plain;
   const log = new LogLines();
   const bridge = await createBridge(resolveConfig(config, { baseDir: directory }), {
@@ -88,7 +96,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   let reached = 0;
   const app: Koa = options.koa === 2 ? new Koa2() : new Koa();
   app.silent = true;
-  app.keys = secrets;
+  app.keys = [...secrets];
   for (const middleware of options.before?.(app) ?? []) app.use(middleware);
   app.use(bridge.authenticate());
   app.use(bridge.routes());
@@ -111,10 +119,22 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     directory,
     config,
     legacy,
+    secrets,
     bridge,
     url,
     log,
+    store,
     reached: () => reached,
+    async watching(ask) {
+      const before = { sent: store.sentBytes, reached, issued: log.audits('exchange.granted').length };
+      const result = await ask();
+      return {
+        result,
+        storeReached: store.sentBytes !== before.sent,
+        handlerReached: reached !== before.reached,
+        issued: log.audits('exchange.granted').length - before.issued,
+      };
+    },
     async login(name) {
       const cookie = await legacy.login(name);
       rememberCookie(cookie);
@@ -154,6 +174,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       record(await world.metrics());
       await closeServer(server);
       await bridge.close();
+      await store.close();
       await legacy.close([`${keyPrefix}v1:jwks`, `${keyPrefix}v1:flags`]);
       rmSync(directory, { recursive: true, force: true });
     },
@@ -161,7 +182,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   return world;
 }
 
-function baseConfig(redisUrl: string, keyPrefix: string): ConfigInput {
+function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string): ConfigInput {
   return {
     issuer: ISSUER,
     audience: [AUDIENCE],
@@ -172,6 +193,7 @@ function baseConfig(redisUrl: string, keyPrefix: string): ConfigInput {
         name: 'web',
         cookie: 'koa.sess',
         secretsFile: 'session-secrets',
+        redis: { url: storeUrl },
         principal: { subject: 'user.id', tenant: 'user.tenant', roles: 'user.roles', scope: 'user.scope', authTime: 'user.loggedInAt' },
       },
     ],
