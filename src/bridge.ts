@@ -68,6 +68,8 @@ export interface Bridge {
   readiness(): Promise<Readiness>;
   /** State of the signing keys. */
   signing(): SigningReport;
+  /** Reads the key directory and tests every key now, instead of at the next change or interval. Never rejects. */
+  reloadKeys(): Promise<void>;
   /** Ends watches and connections. Requests under way should have been answered before. */
   close(): Promise<void>;
 }
@@ -134,7 +136,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   );
 
   const peers = createPeers(config.http.trustProxy);
-  const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction });
+  const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
   const root = config.issuer.replace(/\/$/, '');
   const exchangeUri = `${root}${config.http.basePath}/token`;
   const authenticate = createAuthenticator({
@@ -184,6 +186,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       return { ready, canIssue: ready && canSign, parts: { redis: ready ? 'up' : 'away', signing: state, flags: source.state } };
     },
     signing: () => signing.report(),
+    reloadKeys: () => signing.reload(),
     async close() {
       signing.close();
       await source.close();

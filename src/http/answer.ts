@@ -19,8 +19,16 @@ export interface Answers {
   fail(ctx: Context, error: unknown): void;
 }
 
+export interface AnswersOptions {
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** 0 ≤ x < 1, to spread `Retry-After`. */
+  readonly fraction: () => number;
+  readonly nowMs: () => number;
+}
+
 /** The one mapper between codes and the wire. */
-export function createAnswers({ log, metrics, fraction }: { log: Log; metrics: Metrics; fraction: () => number }): Answers {
+export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions): Answers {
   const loggedAt = new Map<string, number>();
 
   function refuse(ctx: Context, { code, description, details = {}, headers = {} }: Refusal): void {
@@ -41,8 +49,8 @@ export function createAnswers({ log, metrics, fraction }: { log: Log; metrics: M
   /** Once a second and reason: an outage under load is one story, not one for each request; the metric counts them all. */
   function logUnavailable({ details, cause }: CrossfadeError): void {
     const reason = details['reason'] ?? 'unknown';
-    const now = Date.now();
-    if (now - (loggedAt.get(reason) ?? 0) < 1000) return;
+    const now = nowMs();
+    if (now - (loggedAt.get(reason) ?? Number.NEGATIVE_INFINITY) < 1000) return;
     loggedAt.set(reason, now);
     log.warn({ reason, ...(cause === undefined ? {} : { err: cause }) }, 'requests are answered 503');
   }

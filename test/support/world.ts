@@ -1,6 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -62,6 +62,8 @@ export interface World {
   /** Replaces the flags file and waits until the bridge has read it. */
   setFlags(flagValues: Record<string, unknown>): Promise<void>;
   metrics(): Promise<string>;
+  /** A file of the world's directory. */
+  readFile(name: string): string;
   close(): Promise<void>;
 }
 
@@ -169,6 +171,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       renameSync(join(directory, 'flags.json.new'), join(directory, 'flags.json'));
       await log.until((line) => line['audit'] === 'flags.changed', from);
     },
+    readFile: (name) => readFileSync(join(directory, name), 'utf8'),
     metrics: async () => await bridge.metrics.registry.metrics(),
     async close() {
       record(await world.metrics());

@@ -1,0 +1,130 @@
+import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createWorld, type World } from '../support/world.js';
+
+let world: World;
+beforeAll(async () => {
+  world = await createWorld();
+});
+afterAll(async () => await world.close());
+
+const stage = (version: number, members: object) => ({
+  flags: {
+    'auth-migration-stage': {
+      key: 'auth-migration-stage',
+      version,
+      on: true,
+      variations: ['session-only', 'dual'],
+      offVariation: 0,
+      salt: 's',
+      fallthrough: { variation: 0 },
+      rules: [],
+      ...members,
+    },
+  },
+});
+
+function replace(text: string): void {
+  writeFileSync(join(world.directory, 'flags.json.new'), text);
+  renameSync(join(world.directory, 'flags.json.new'), join(world.directory, 'flags.json'));
+}
+
+async function move(file: object): Promise<void> {
+  const from = world.log.all.length;
+  replace(JSON.stringify(file));
+  await world.log.until((line) => line['audit'] === 'flags.changed', from);
+}
+
+const isOpen = async (cookie: string) => (await world.exchange(cookie)).status === 200;
+
+describe('flags from a file', () => {
+  it('target a tenant, a client, a cohort and a share of people with the real engine', async () => {
+    const [alice, carol] = [await world.login('alice'), await world.login('carol')];
+    const rule = (contextKind: string, attribute: string, values: string[]) => ({
+      rules: [{ id: 'r', variation: 1, clauses: [{ contextKind, attribute, op: 'in', values }] }],
+    });
+    await move(stage(2, rule('tenant', 'key', ['acme'])));
+    expect([await isOpen(alice), await isOpen(carol)]).toEqual([true, false]);
+    await move(stage(3, rule('client', 'key', ['web'])));
+    expect([await isOpen(alice), await isOpen(carol)]).toEqual([true, true]);
+    await move(stage(4, rule('client', 'key', ['ios'])));
+    expect([await isOpen(alice), await isOpen(carol)]).toEqual([false, false]);
+    await move(stage(5, rule('user', 'key', ['u-alice'])));
+    expect(await isOpen(alice), 'the flag source sees a pseudonym').toBe(false);
+  });
+
+  it('nobody who is in falls out while the share grows', async () => {
+    const cookies = await Promise.all(Array.from({ length: 60 }, (_, n) => world.login(`person-${n}`)));
+    let inside = new Set<number>();
+    for (const weight of [10_000, 40_000, 100_000]) {
+      const rollout = {
+        contextKind: 'user',
+        variations: [
+          { variation: 0, weight: 100_000 - weight },
+          { variation: 1, weight },
+        ],
+      };
+      await move(stage(10 + weight, { fallthrough: { rollout } }));
+      const now = new Set<number>();
+      for (const [n, cookie] of cookies.entries()) if (await isOpen(cookie)) now.add(n);
+      expect([...inside].filter((n) => !now.has(n))).toEqual([]);
+      inside = now;
+    }
+    expect(inside.size).toBe(60);
+  });
+
+  it('a broken file, and one that is gone, leave the last flags in force, and are told', async () => {
+    const cookie = await world.login('alice');
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    const from = world.log.all.length;
+    replace('{"flagValues": {"auth-migr');
+    expect(await world.log.until((line) => line['audit'] === 'flags.failed', from)).toMatchObject({
+      reason: expect.stringContaining('is not JSON, or cut off'),
+    });
+    expect(await isOpen(cookie)).toBe(true);
+    expect(await world.metrics()).toContain('crossfade_flags_up 0');
+    rmSync(join(world.directory, 'flags.json'));
+    await world.log.until((line) => line['audit'] === 'flags.failed' && String(line['reason']).includes('cannot be read'), from);
+    expect(await isOpen(cookie)).toBe(true);
+    await move({ flagValues: { 'auth-migration-stage': 'session-only' } });
+    expect(await isOpen(cookie)).toBe(false);
+    expect(await world.metrics()).toContain('crossfade_flags_up 1');
+  });
+
+  it('L3: an unknown stage, or a value of another type, is the default stage, named in the log once', async () => {
+    for (const value of ['jwt-mostly', 7, null, { a: 1 }]) {
+      const from = world.log.all.length;
+      await move({ flagValues: { 'auth-migration-stage': value } });
+      const people = [await world.login('alice'), await world.login('bob')];
+      for (const cookie of people) {
+        const body: unknown = await (await world.exchange(cookie)).json();
+        expect(body).toMatchObject({ error: 'unauthorized_client', stage: 'session-only', reason: 'default' });
+      }
+      const told = world.log.all.slice(from).filter((line) => line['flag'] === 'auth-migration-stage');
+      expect(told.length).toBe(value === null ? 0 : 1);
+    }
+  });
+
+  it('a flag that left the file is gone', async () => {
+    const cookie = await world.login('alice');
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    expect(await isOpen(cookie)).toBe(true);
+    await move({ flagValues: {} });
+    expect(await isOpen(cookie)).toBe(false);
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    expect(await isOpen(cookie)).toBe(true);
+  });
+
+  it('the same client, tenant and subject are evaluated once until flags change', async () => {
+    const cookie = await world.login('alice');
+    const count = async () => Number(/crossfade_flag_evaluations_total (\d+)/.exec(await world.metrics())?.[1]);
+    await isOpen(cookie);
+    const before = await count();
+    for (let n = 0; n < 20; n++) await isOpen(cookie);
+    expect(await count()).toBe(before);
+    await move({ flagValues: { 'auth-migration-stage': 'dual', other: 1 } });
+    await isOpen(cookie);
+    expect(await count()).toBe(before + 1);
+  });
+});
