@@ -155,6 +155,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     services: config.services,
     sessions,
     verifyBearer,
+    foreignBearer: config.bearer.foreign,
     clients,
     peers,
     rollout,
@@ -180,10 +181,16 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       }),
     metrics,
     async readiness() {
-      const answered = await Promise.all([...connections.values()].map(answersPing));
+      const own = connectionFor(connections, config.redis);
+      const records = new Set(config.sessions.map((session) => connectionFor(connections, session.redis ?? config.redis)));
+      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map(answersPing));
+      const ready = recordsUp.every(Boolean);
       const { state, canSign } = signing.report();
-      const ready = answered.every(Boolean);
-      return { ready, canIssue: ready && canSign, parts: { redis: ready ? 'up' : 'away', signing: state, flags: source.state } };
+      return {
+        ready,
+        canIssue: ready && canSign,
+        parts: { redis: ownUp ? 'up' : 'away', records: ready ? 'up' : 'away', signing: state, flags: source.state },
+      };
     },
     signing: () => signing.report(),
     reloadKeys: () => signing.reload(),

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import Koa from 'koa';
 import { createBridge } from '../bridge.js';
-import { loadConfig } from '../config/load.js';
+import { type Config, loadConfig } from '../config/load.js';
 import { createAdminApp } from '../http/admin.js';
 import { createLog, type Log } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -33,8 +33,10 @@ export async function serve(options: ServeOptions): Promise<void> {
   });
   const admin = createAdminApp({ readiness: () => bridge.readiness(), registry: metrics.registry, accepting: () => accepting });
 
-  const adminServer = await listen(admin.callback(), config.admin, 'admin');
-  const server = await listen(app.callback(), config.listen, 'listen');
+  const [adminServer, server] = await listenOnBoth(admin.callback(), app.callback(), config).catch(async (error: unknown) => {
+    await bridge.close();
+    throw error;
+  });
   accepting = true;
   log.info({ url: describeAddress(server), admin: describeAddress(adminServer) }, 'crossfade is listening');
 
@@ -44,6 +46,16 @@ export async function serve(options: ServeOptions): Promise<void> {
   await drain(adminServer, 0, log);
   await bridge.close();
   log.info('crossfade has ended');
+}
+
+async function listenOnBoth(admin: RequestListener, app: RequestListener, config: Pick<Config, 'admin' | 'listen'>): Promise<[Server, Server]> {
+  const adminServer = await listen(admin, config.admin, 'admin');
+  try {
+    return [adminServer, await listen(app, config.listen, 'listen')];
+  } catch (error) {
+    adminServer.close();
+    throw error;
+  }
 }
 
 /** @throws {Error} in words for an operator, where the port cannot be had. */

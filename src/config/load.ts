@@ -90,7 +90,7 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
   const substituted = substitute(input, env, '', problems);
   const parsed = configSchema.safeParse(substituted);
   if (!parsed.success) {
-    for (const issue of parsed.error.issues) problems.push({ path: pathOf(issue.path), message: issue.message });
+    problems.push(...parsed.error.issues.flatMap(describeIssue));
     namedFiles(substituted, '').forEach(({ path, file }) => readSecretFile(resolve(baseDir, file), path, problems));
     throw new ConfigError(source, problems);
   }
@@ -279,6 +279,11 @@ function readSecretHash(text: string, index: number, problems: ConfigProblem[]):
     });
   }
   return new Secret(text.trim().toLowerCase());
+}
+
+function describeIssue(issue: z.core.$ZodIssue): ConfigProblem[] {
+  if (issue.code !== 'unrecognized_keys') return [{ path: pathOf(issue.path), message: issue.message }];
+  return issue.keys.map((key) => ({ path: pathOf([...issue.path, key]), message: 'there is no such setting' }));
 }
 
 function pathOf(path: readonly PropertyKey[]): string {

@@ -1,6 +1,6 @@
 import type { Context } from 'koa';
 import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
-import { describeError, type Log } from '../telemetry/log.js';
+import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 
 /** An answer that is not the one that was asked for. Plain: the request path makes no Error object for a 401. */
@@ -64,7 +64,7 @@ export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions)
         refuse(ctx, { code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
         return;
       }
-      log.error({ err: describeError(error) }, 'a request failed in a way that nobody foresaw');
+      log.error({ failure: describeFailure(error) }, 'a request failed in a way that nobody foresaw');
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 500;
       ctx.body = { error: 'server_error' };

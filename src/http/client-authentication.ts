@@ -13,7 +13,7 @@ import { header } from './peer.js';
  */
 export function authenticateClient(request: IncomingMessage, form: Form, clients: ClientRegistry): ClientConfig | undefined {
   const basic = readBasic(header(request, 'authorization'));
-  const posted = { id: form.get('client_id'), secret: form.get('client_secret') };
+  const posted = { id: form.get('client_id'), secret: form.get('client_secret') || undefined };
   if (basic && posted.secret !== undefined) throw new CrossfadeError('invalid_request', { message: 'the client authenticates in two ways' });
   if (basic && posted.id !== undefined && posted.id !== basic.id)
     throw new CrossfadeError('invalid_request', { message: 'two different clients are named' });
@@ -33,13 +33,15 @@ function hasRightSecret({ type, secretHash }: ClientConfig, secret: string | und
   return timingSafeEqual(createHash('sha256').update(secret).digest(), Buffer.from(secretHash.reveal(), 'hex'));
 }
 
-function readBasic(authorization: string | undefined): { id: string; secret: string } | undefined {
-  const encoded = /^basic +([A-Za-z0-9+/=]+)$/i.exec(authorization ?? '')?.[1];
-  if (encoded === undefined) return undefined;
+/** An empty secret is none (RFC 6749, section 2.3.1). */
+function readBasic(authorization: string | undefined): { id: string; secret: string | undefined } | undefined {
+  if (authorization === undefined || !/^basic(\s|$)/i.test(authorization)) return undefined;
+  const encoded = /^basic +([A-Za-z0-9+/=]+)$/i.exec(authorization)?.[1];
+  if (encoded === undefined) throw new CrossfadeError('invalid_client');
   const text = Buffer.from(encoded, 'base64').toString('utf8');
   const colon = text.indexOf(':');
   if (colon < 0) throw new CrossfadeError('invalid_client');
-  return { id: formDecode(text.slice(0, colon)), secret: formDecode(text.slice(colon + 1)) };
+  return { id: formDecode(text.slice(0, colon)), secret: formDecode(text.slice(colon + 1)) || undefined };
 }
 
 /** Id and secret are form-encoded before they are joined (RFC 6749, section 2.3.1). */

@@ -20,8 +20,9 @@ export function readCredentials(request: IncomingMessage): PresentedCredentials 
   if (hasQueryToken(request.url)) return { cookies, malformed: 'token-in-query' };
   if (authorization === undefined) return { cookies };
   // Node drops a second Authorization header from `headers` without a word.
-  if ((request.headersDistinct['authorization']?.length ?? 0) > 1) return { cookies, malformed: 'two-authorization-headers' };
-  const bearer = /^bearer(?: +(.*))?$/is.exec(authorization);
+  if (request.rawHeaders.filter((name, at) => at % 2 === 0 && name.toLowerCase() === 'authorization').length > 1)
+    return { cookies, malformed: 'two-authorization-headers' };
+  const bearer = /^bearer(?:[ \t]+(.*))?$/is.exec(authorization);
   return bearer ? { cookies, bearer: bearer[1] ?? '' } : { cookies };
 }
 

@@ -14,6 +14,7 @@ const FORM_TYPE = 'application/x-www-form-urlencoded';
  */
 export async function readForm(ctx: Context): Promise<Form> {
   if (!ctx.is(FORM_TYPE)) throw new CrossfadeError('invalid_request', { message: `the body must be ${FORM_TYPE}` });
+  if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
   const parsed = parsedBody(ctx);
   const pairs = parsed ?? [...new URLSearchParams(await readText(ctx))];
   const form = new Map<string, string>();
@@ -29,17 +30,25 @@ async function readText(ctx: Context): Promise<string> {
     return await getRawBody(ctx.req, { limit: MAX_BODY_BYTES, length: ctx.request.length ?? null, encoding: 'utf8' });
   } catch (cause) {
     if (cause instanceof Error && 'type' in cause && cause.type === 'entity.too.large') {
-      throw new CrossfadeError('payload_too_large', { headers: { Connection: 'close' }, cause });
+      throw tooLarge(cause);
     }
     throw new CrossfadeError('invalid_request', { message: 'the body could not be read', cause });
   }
 }
 
-/** What a body parser that ran before has left, in the two forms that Koa's parsers use. */
+function tooLarge(cause?: unknown): CrossfadeError {
+  return new CrossfadeError('payload_too_large', { headers: { Connection: 'close' }, cause });
+}
+
+/**
+ * What a body parser that ran before has left, in the two forms that Koa's parsers use. One that leaves forms alone sets
+ * an empty body and reads nothing.
+ */
 function parsedBody(ctx: Context): [string, unknown][] | undefined {
+  if (!ctx.req.readableDidRead) return undefined;
   const rawBody: unknown = Reflect.get(ctx.request, 'rawBody');
   if (typeof rawBody === 'string') {
-    if (Buffer.byteLength(rawBody) > MAX_BODY_BYTES) throw new CrossfadeError('payload_too_large');
+    if (Buffer.byteLength(rawBody) > MAX_BODY_BYTES) throw tooLarge();
     return [...new URLSearchParams(rawBody)];
   }
   const body: unknown = Reflect.get(ctx.request, 'body');

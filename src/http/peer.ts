@@ -25,7 +25,7 @@ export function createPeers(trustProxy: readonly string[]): Peers {
     trusts,
     hostOf(request) {
       const forwarded = trusts(request) ? header(request, 'x-forwarded-host')?.split(',')[0]?.trim() : undefined;
-      return (forwarded ?? request.headers.host)?.toLowerCase();
+      return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
     },
     methodOf(request) {
       const original = trusts(request) ? (header(request, 'x-original-method') ?? header(request, 'x-forwarded-method')) : undefined;

@@ -11,7 +11,7 @@ import { type LiveSession, type SessionReader, samePerson } from '../sessions/re
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { IssueAccessToken } from '../tokens/issue.js';
-import type { VerifyBearer } from '../tokens/verify.js';
+import { MAX_TOKEN_BYTES, type VerifyBearer } from '../tokens/verify.js';
 import { malformedRefusal, toPrincipal } from './authenticator.js';
 import { authenticateClient } from './client-authentication.js';
 import { readCredentials } from './credentials.js';
@@ -28,6 +28,7 @@ export interface TokenEndpointOptions {
   readonly services: Config['services'];
   readonly sessions: SessionReader;
   readonly verifyBearer: VerifyBearer;
+  readonly foreignBearer: Config['bearer']['foreign'];
   readonly clients: ClientRegistry;
   readonly peers: Peers;
   readonly rollout: Rollout;
@@ -113,7 +114,8 @@ function createExchange(options: TokenEndpointOptions): Grant {
     if (bearer !== undefined) {
       const outcome = await verifyBearer(bearer);
       if (outcome.kind === 'in-doubt') throw unavailable('keys');
-      if (outcome.kind === 'rejected') throw new CrossfadeError('invalid_token');
+      if (outcome.kind === 'rejected' || (outcome.kind === 'foreign' && options.foreignBearer === 'reject'))
+        throw new CrossfadeError('invalid_token');
       if (outcome.kind === 'authenticated' && !samePerson(outcome.principal, session.identity))
         throw conflict('session and bearer are of different principals');
     }
@@ -161,6 +163,10 @@ function createExchange(options: TokenEndpointOptions): Grant {
     const scope = narrowScope(form.get('scope'), principal.scope);
     if (session.endsAt <= epochSeconds(clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
     const { token, expiresIn } = await sign({ ...principal, scope }, audience, session.endsAt);
+    if (token.length > MAX_TOKEN_BYTES)
+      throw new CrossfadeError('invalid_request', {
+        message: `the token would be over ${MAX_TOKEN_BYTES} bytes: ask for less scope, or map fewer roles`,
+      });
 
     audit('exchange.granted', { client: client.id, sid: session.sid, audience });
     ctx.set('Cache-Control', 'no-store');

@@ -6,6 +6,9 @@ import type { RedisClient } from './connection.js';
 
 const envelope = z.strictObject({ version: z.int().positive(), payload: z.string(), mac: z.string() });
 
+/** Stands for the content of a key that is no string. */
+const WRONG_TYPE = 'a key of another type';
+
 export interface SignedValueOptions<T> {
   readonly client: RedisClient;
   /** The Redis key without prefix: what the value is called in audits and metrics. */
@@ -35,7 +38,7 @@ export class SignedValue<T> {
 
   /** The value, or undefined where there is none that counts. Throws what ioredis throws. */
   async read(): Promise<T | undefined> {
-    return this.#open(await this.#options.client.get(this.#options.key));
+    return this.#open(await this.#get());
   }
 
   /**
@@ -44,7 +47,7 @@ export class SignedValue<T> {
    */
   async update(change: (current: T | undefined) => T | undefined): Promise<T | undefined> {
     for (let attempt = 0; attempt < 10; attempt++) {
-      const found = await this.#options.client.get(this.#options.key);
+      const found = await this.#get();
       const current = this.#open(found);
       const next = change(current);
       if (next === undefined) return current;
@@ -55,6 +58,14 @@ export class SignedValue<T> {
       }
     }
     throw new Error(`${this.#options.name} was changed by others ten times in a row`);
+  }
+
+  /** A key of another type is something that somebody else wrote: it fails the check like any other. */
+  async #get(): Promise<string | null> {
+    return await this.#options.client.get(this.#options.key).catch((error: unknown) => {
+      if (error instanceof Error && error.message.startsWith('WRONGTYPE')) return WRONG_TYPE;
+      throw error;
+    });
   }
 
   #seal(value: T, version: number): string {
@@ -93,7 +104,8 @@ export class SignedValue<T> {
 
   async #replace(expected: string | null, value: string): Promise<boolean> {
     const script = `
-      local current = redis.call('GET', KEYS[1])
+      local current = redis.pcall('GET', KEYS[1])
+      if type(current) == 'table' then current = '${WRONG_TYPE}' end
       if (current or '') ~= ARGV[1] then return 0 end
       redis.call('SET', KEYS[1], ARGV[2])
       return 1`;

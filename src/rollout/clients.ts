@@ -32,6 +32,9 @@ export interface ClientRegistry {
   readonly origins: ReadonlySet<string>;
 }
 
+/** A version comes from the request and is remembered with the flags' answers. */
+const MAX_VERSION_LENGTH = 64;
+
 export function createClientRegistry(clients: Config['clients'], cohorts: Config['rollout']['cohorts']): ClientRegistry {
   const byId = new Map(clients.map((client) => [client.id, client]));
   const matchers = clients.flatMap((client) => (client.match ? [{ client, fits: createMatcher(client.match) }] : []));
@@ -55,7 +58,7 @@ export function createClientRegistry(clients: Config['clients'], cohorts: Config
     resolve(traits) {
       const config = find(traits);
       if (!config) return { id: 'unknown', exchanges: false };
-      const version = agentPatterns.get(config.id)?.exec(traits.userAgent ?? '')?.[1] ?? traits.claimedVersion?.slice(0, 64);
+      const version = (agentPatterns.get(config.id)?.exec(traits.userAgent ?? '')?.[1] ?? traits.claimedVersion)?.slice(0, MAX_VERSION_LENGTH);
       const exchanges = config.exchanges && (config.minVersion === undefined || isAtLeast(version, config.minVersion));
       return { id: config.id, config, exchanges, ...(version === undefined ? {} : { version }) };
     },

@@ -6,9 +6,10 @@ export function parseCookies(header: string): CookiePairs {
   const pairs: [string, string][] = [];
   for (const part of header.split(';')) {
     const at = part.indexOf('=');
-    if (at < 1) continue;
+    const name = part.slice(0, Math.max(at, 0)).trim();
+    if (name === '') continue;
     const value = part.slice(at + 1).trim();
-    pairs.push([part.slice(0, at).trim(), value.startsWith('"') && value.endsWith('"') && value.length > 1 ? value.slice(1, -1) : value]);
+    pairs.push([name, value.length > 1 && value.startsWith('"') && value.endsWith('"') ? value.slice(1, -1) : value]);
   }
   return pairs;
 }

@@ -1,3 +1,4 @@
+import { timingSafeEqual } from 'node:crypto';
 import Keygrip from 'keygrip';
 import { parse as parseJson } from 'secure-json-parse';
 import type { SessionConfig } from '../config/load.js';
@@ -10,7 +11,9 @@ const GENERATED_ID = /^[\w.:-]{0,64}(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a
 const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
 
 /** A request's cookies of one name that are looked at, at most: each costs an HMAC per secret. */
-const MAX_COOKIES_OF_A_NAME = 8;
+const MAX_COOKIES_OF_A_NAME = 64;
+/** Those of them that name a record, at most: each costs a read. */
+const MAX_RECORDS = 4;
 const MAX_PAIR_BYTES = 4096;
 
 export type KoaSessionOptions = Pick<SessionConfig, 'cookie' | 'keyPrefix' | 'idPattern' | 'signed' | 'secrets'> & {
@@ -25,13 +28,13 @@ export type KoaSessionOptions = Pick<SessionConfig, 'cookie' | 'keyPrefix' | 'id
 export function createKoaSessionFormat(options: KoaSessionOptions): SessionFormat {
   const { cookie, keyPrefix, signed, reservedPrefix } = options;
   const signature = `${cookie}.sig`;
-  const keygrip = signed ? new Keygrip(options.secrets.map((secret) => secret.reveal())) : undefined;
+  const signers = options.secrets.map((secret) => new Keygrip([secret.reveal()]));
   const idPattern = options.idPattern === undefined ? (signed ? SIGNED_ID : GENERATED_ID) : new RegExp(`^(?:${options.idPattern})$`);
 
   function locateOne(id: string, signatures: readonly string[]): LocatedSession {
     const key = keyPrefix + id;
     if (id.length + cookie.length >= MAX_PAIR_BYTES || !idPattern.test(id) || key.startsWith(reservedPrefix)) return { rejected: 'bad-id' };
-    if (keygrip && !signatures.some((given) => keygrip.verify(`${cookie}=${id}`, given))) return { rejected: 'bad-signature' };
+    if (signed && !isSigned(`${cookie}=${id}`, signatures, signers)) return { rejected: 'bad-signature' };
     return { key };
   }
 
@@ -42,7 +45,9 @@ export function createKoaSessionFormat(options: KoaSessionOptions): SessionForma
       const ids = valuesOf(cookies, cookie);
       if (ids.length === 0) return [];
       const signatures = valuesOf(cookies, signature);
-      return ids.map((id) => locateOne(id, signatures));
+      const located = ids.map((id) => locateOne(id, signatures));
+      const named = located.filter((outcome) => 'key' in outcome);
+      return named.length > 0 ? named.slice(0, MAX_RECORDS) : located;
     },
 
     parse(stored, nowMs) {
@@ -53,6 +58,17 @@ export function createKoaSessionFormat(options: KoaSessionOptions): SessionForma
       return withTimes(record, stored, nowMs);
     },
   };
+}
+
+/** One HMAC for each secret, however many signatures came: cookies of several paths bring several. */
+function isSigned(pair: string, signatures: readonly string[], signers: readonly Keygrip[]): boolean {
+  return signers.some((signer) => {
+    const expected = Buffer.from(signer.sign(pair));
+    return signatures.some((given) => {
+      const bytes = Buffer.from(given);
+      return bytes.length === expected.length && timingSafeEqual(bytes, expected);
+    });
+  });
 }
 
 function valuesOf(cookies: CookiePairs, name: string): string[] {

@@ -13,7 +13,7 @@ export interface MappedIdentity {
   readonly authTime?: number;
 }
 
-/** A mapping in code, for records that paths cannot describe. A throw is answered 503: the bridge cannot know. */
+/** A mapping in code, for records that paths cannot describe. A throw, or no answer within 2 s, is answered 503: the bridge cannot know. */
 export type MappingFunction = (
   record: SessionRecord,
   context: { readonly entry: string },
@@ -31,18 +31,43 @@ export type Mapping = (record: SessionRecord) => MappingOutcome | Promise<Mappin
 
 const MAX_VALUE_LENGTH = 1024;
 const MAX_LIST_LENGTH = 256;
+/** The end of the year 9999: later is no time that somebody logged in at. */
+const MAX_SECONDS = 253_402_300_799;
+/** How long a mapping function may take. */
+const FUNCTION_TIMEOUT_MS = 2000;
 
 export function createFunctionMapping(map: MappingFunction, entry: string): Mapping {
   return async function mapByFunction(record) {
-    let mapped: MappedIdentity | null | undefined;
+    let found: Partial<Record<string, unknown>> | undefined;
     try {
-      mapped = await map(record, { entry });
+      const mapped = await withinTime(Promise.resolve(map(record, { entry })));
+      found = mapped ? { ...mapped } : undefined;
     } catch (cause) {
-      throw unavailable('mapping', cause);
+      throw unavailable('mapping', new MappingFailure(cause));
     }
-    if (mapped === null || mapped === undefined) return { rejected: 'nobody-logged-in', why: 'the mapping function found nobody' };
-    return toIdentity({ ...mapped }, (member) => `the mapping function's ${member}`);
+    if (!found) return { rejected: 'nobody-logged-in', why: 'the mapping function found nobody' };
+    return toIdentity(found, (member) => `the mapping function's ${member}`);
   };
+}
+
+/** What a mapping function threw, without its message: that may quote the record. */
+class MappingFailure extends Error {
+  constructor(thrown: unknown) {
+    super(`the mapping function failed with ${thrown instanceof Error ? thrown.name : typeof thrown}`);
+    this.name = 'MappingFailure';
+  }
+}
+
+async function withinTime<T>(work: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error('late')), FUNCTION_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** Takes from the record what the paths name, and nothing else. */
@@ -81,7 +106,8 @@ function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: ke
   if (!scope?.every((token) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token)))
     return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
   const authTime = toSeconds(found['authTime']);
-  if (authTime === undefined && isGiven(found['authTime'])) return unmappable(nameOf('authTime'), 'is not a time');
+  if (authTime === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
+    return unmappable(nameOf('authTime'), 'is not a time');
   return { identity: { subject, roles, scope, ...(tenant === undefined ? {} : { tenant }), ...(authTime === undefined ? {} : { authTime }) } };
 }
 
@@ -110,8 +136,14 @@ function toList(value: unknown, fromText: (text: string) => string[]): string[] 
 function toSeconds(value: unknown): number | undefined {
   if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value)) {
     const ms = Date.parse(value);
-    return Number.isNaN(ms) ? undefined : Math.floor(ms / 1000);
+    return Number.isNaN(ms) || ms < 0 ? undefined : Math.floor(ms / 1000);
   }
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) return undefined;
-  return Math.floor(value > 1e11 ? value / 1000 : value);
+  if (typeof value !== 'number' || value < 0) return undefined;
+  const seconds = Math.floor(value > 1e11 ? value / 1000 : value);
+  return seconds <= MAX_SECONDS ? seconds : undefined;
+}
+
+/** The zero time of other languages (year 1): the app recorded none. */
+function isBeforeEpoch(value: unknown): boolean {
+  return typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value) && Date.parse(value) < 0;
 }

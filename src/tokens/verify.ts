@@ -23,7 +23,8 @@ export type BearerOutcome =
 
 export type VerifyBearer = (token: string) => Promise<BearerOutcome>;
 
-const MAX_TOKEN_BYTES = 8192;
+/** Longer tokens are refused unread, and not issued. */
+export const MAX_TOKEN_BYTES = 8192;
 /** Longer than any access token of ours may live. */
 const MAX_LIFE_SECONDS = 86_400;
 const ALGORITHMS: ReadonlySet<unknown> = new Set(['ES256', 'EdDSA', 'RS256', 'PS256']);

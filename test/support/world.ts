@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import Koa from 'koa';
 import Koa2 from 'koa2';
 import { inject } from 'vitest';
-import { closeServer, type LegacyApp, type LegacyAppOptions, PEOPLE, startLegacyApp, urlOf } from '../../scripts/lib/legacy-app.js';
+import { closeServer, type LegacyApp, type LegacyAppOptions, legacySessions, PEOPLE, startLegacyApp, urlOf } from '../../scripts/lib/legacy-app.js';
 import { type Bridge, type BridgeOptions, createBridge } from '../../src/bridge.js';
 import { type ConfigInput, resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';
@@ -32,8 +32,8 @@ export interface WorldOptions {
   readonly stage?: string;
   /** Prepares the files before the bridge starts. */
   readonly prepare?: (directory: string) => void;
-  /** Middleware of the app's own, before `authenticate()`. */
-  readonly before?: (app: Koa) => Koa.Middleware[];
+  /** Puts a koa-session of the app's own, on the legacy app's records, before or after `authenticate()`. */
+  readonly koaSession?: 'before' | 'after';
 }
 
 /** A legacy app that logs people in, and a Koa app with the bridge in front of its handlers. */
@@ -99,9 +99,10 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const app: Koa = options.koa === 2 ? new Koa2() : new Koa();
   app.silent = true;
   app.keys = [...secrets];
-  for (const middleware of options.before?.(app) ?? []) app.use(middleware);
+  if (options.koaSession === 'before') app.use(legacySessions(app, legacy.redis, [], {}));
   app.use(bridge.authenticate());
   app.use(bridge.routes());
+  if (options.koaSession === 'after') app.use(legacySessions(app, legacy.redis, [], {}));
   const orders = bridge.require({ scope: 'read:orders' });
   const me = bridge.require();
   app.use(async (ctx) => {

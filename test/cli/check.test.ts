@@ -1,0 +1,148 @@
+import { randomUUID } from 'node:crypto';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { startLegacyApp } from '../../scripts/lib/legacy-app.js';
+import { startRedis } from '../../scripts/lib/private-redis.js';
+import { runCli } from '../support/cli.js';
+import { remember } from '../support/transcript.js';
+import { sharedRedisUrl } from '../support/world.js';
+
+const COOKIE_SECRET = 'the-cookie-secret-of-the-check';
+const redis = new Redis(sharedRedisUrl());
+let directory: string;
+beforeEach(async () => {
+  remember(COOKIE_SECRET);
+  directory = mkdtempSync(join(tmpdir(), 'crossfade-cli-'));
+  const { status } = await runCli(['init', directory, '--redis', sharedRedisUrl()]);
+  expect(status).toBe(0);
+  for (const name of ['fleet-secret', 'admin-token']) remember(readFileSync(join(directory, name), 'utf8').trim());
+  writeFileSync(join(directory, 'session-secrets'), `${COOKIE_SECRET}\n`);
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+afterAll(() => redis.disconnect());
+
+const check = async (...args: string[]) => await runCli(['check', '--config', join(directory, 'crossfade.yaml'), ...args]);
+const edit = (from: string | RegExp, to: string) => {
+  const path = join(directory, 'crossfade.yaml');
+  writeFileSync(path, readFileSync(path, 'utf8').replace(from, to));
+};
+
+describe('crossfade init', () => {
+  it('writes what a first start needs, secrets for the owner only, and overwrites nothing', async () => {
+    expect(readdirSync(directory).sort()).toEqual(['admin-token', 'crossfade.yaml', 'flags.json', 'fleet-secret', 'keys', 'session-secrets']);
+    for (const name of ['admin-token', 'fleet-secret', 'session-secrets', 'keys/first.pem'])
+      expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
+    const before = readFileSync(join(directory, 'fleet-secret'), 'utf8');
+    const again = await runCli(['init', directory]);
+    expect(again.stdout).toContain('fleet-secret (it was there)');
+    expect(readFileSync(join(directory, 'fleet-secret'), 'utf8')).toBe(before);
+  });
+
+  it('--client makes a secret, shows it once, and keeps its hash', async () => {
+    const made = await runCli(['init', directory, '--client', 'orders-api']);
+    const secret = /^ {2}([\w-]{43})$/m.exec(made.stdout)?.[1] ?? '';
+    const { createHash } = await import('node:crypto');
+    expect(readFileSync(join(directory, 'orders-api.sha256'), 'utf8').trim()).toBe(createHash('sha256').update(secret).digest('hex'));
+    const again = await runCli(['init', directory, '--client', 'orders-api']);
+    expect({ status: again.status, stderr: again.stderr }).toEqual({ status: 2, stderr: expect.stringContaining('is there already') });
+    expect((await runCli(['init', directory, '--client', '../x'])).status).toBe(2);
+  });
+});
+
+describe('crossfade check', () => {
+  it('finds no fault with what init wrote, once the cookie secrets are in', async () => {
+    expect(await check()).toMatchObject({ status: 0, stdout: expect.stringContaining('nothing to find fault with') });
+    writeFileSync(join(directory, 'session-secrets'), '');
+    expect(await check()).toMatchObject({ status: 1, stdout: expect.stringContaining('sessions[0].secretsFile') });
+  });
+
+  it('tells an unreadable config from findings by its exit status', async () => {
+    expect((await runCli(['check', '--config', join(directory, 'nowhere.yaml')])).status).toBe(2);
+    edit('issuer: ', 'issuer: ftp://');
+    expect(await check('--json')).toMatchObject({ status: 1 });
+  });
+
+  it('names keys, flags, cookies and paths that would not work, for people and for programs', async () => {
+    chmodSync(join(directory, 'keys', 'first.pem'), 0o644);
+    writeFileSync(join(directory, 'flags.json'), '{"flagValues":{"auth-migration-stage":"jwt-mostly"}}');
+    edit('keyPrefix: ""', 'keyPrefix: "crossfade:sess:"\n    cookieOptions: { domain: other.example, sameSite: none, secure: false, path: /app }');
+    const { status, stdout } = await check('--json');
+    const { findings }: { findings: { path: string; message: string }[] } = JSON.parse(stdout);
+    expect(status).toBe(1);
+    expect(findings.map(({ path, message }) => `${path}: ${message}`)).toEqual([
+      expect.stringMatching(/cookieOptions\.domain: a cookie for other\.example does not reach/),
+      expect.stringMatching(/cookieOptions: browsers refuse sameSite: none/),
+      expect.stringMatching(/keyPrefix: starts with redis\.keyPrefix/),
+      expect.stringMatching(/cookieOptions\.path: a cookie for \/app is not sent to \/auth/),
+      'keys.directory: first.pem is readable by everybody: chmod 600',
+      expect.stringMatching(/keys\.directory: .* has no usable signing key/),
+      'rollout.stageFlag: auth-migration-stage can become "jwt-mostly", which is no stage',
+    ]);
+    expect((await check()).stdout).toContain('7 findings');
+  });
+
+  it('says that Redis does not answer, and that it would evict', async () => {
+    const evicting = await startRedis({ args: ['--maxmemory', '50mb', '--maxmemory-policy', 'allkeys-lru'] });
+    try {
+      edit(sharedRedisUrl(), evicting.url);
+      expect((await check()).stdout).toContain('redis: maxmemory-policy is allkeys-lru');
+    } finally {
+      await evicting.stop();
+    }
+    expect(await check()).toMatchObject({ status: 1, stdout: expect.stringContaining('redis: Redis does not answer') });
+  });
+});
+
+describe('crossfade check --sample', () => {
+  it('says how many real sessions map and why the others do not, without a config, and writes nothing', async () => {
+    const prefix = `sample-${randomUUID()}:`;
+    const legacy = await startLegacyApp({ redisUrl: sharedRedisUrl(), secrets: [COOKIE_SECRET], storePrefix: prefix });
+    try {
+      for (const name of ['alice', 'bob', 'carol']) await legacy.login(name);
+      await legacy.visit();
+      await redis.set(`${prefix}cart`, 'not a session', 'EX', 60);
+      await redis.set(`${prefix}odd`, '{"_expire":99999999999999,"user":{"id":{"a":1}}}', 'EX', 60);
+      await redis.hset(`${prefix}hash`, 'a', 'b');
+      const ttls = await Promise.all(legacy.keys.map((key) => redis.get(key)));
+      const args = [
+        'check',
+        '--redis',
+        sharedRedisUrl(),
+        '--key-prefix',
+        prefix,
+        '--subject',
+        'user.id',
+        '--tenant',
+        'user.tenant',
+        '--roles',
+        'user.roles',
+      ];
+      const told = await runCli(args);
+      expect(told.stdout).toContain('5 sessions among');
+      expect(told.stdout).toMatch(/3 of 5 map; .*1 has no user\.id/);
+      expect(told.stdout).toMatch(/1 where user\.id is not a string or a whole number/);
+      expect(told.stdout).toContain('3 of 3 have tenant.');
+      expect(told.stdout).toContain('2 of 3 have roles.');
+      expect(told.status).toBe(1);
+      expect(await Promise.all(legacy.keys.map((key) => redis.get(key)))).toEqual(ttls);
+      await redis.del(`${prefix}odd`);
+      const limited = await runCli([...args, '--sample', '2', '--json']);
+      expect({ status: limited.status, ...JSON.parse(limited.stdout).reports[0] }).toMatchObject({ status: 0, sessions: 2 });
+      edit('keyPrefix: ""', `keyPrefix: "${prefix}"`);
+      expect(await check('--sample', '100')).toMatchObject({ status: 0, stdout: expect.stringMatching(/3 of 4 map; 1 has no user\.id/) });
+    } finally {
+      await redis.del(`${prefix}cart`, `${prefix}odd`, `${prefix}hash`);
+      await legacy.close();
+    }
+  });
+
+  it('says when nothing was found, and refuses what is no number', async () => {
+    const none = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', randomUUID()]);
+    expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No koa-session record was found') });
+    expect((await runCli(['check', '--sample', 'many'])).stderr).toContain('a whole number from 1 on');
+    expect(await runCli(['check', '--redis', 'redis://127.0.0.1:1/0'])).toMatchObject({ status: 2, stderr: 'Redis does not answer\n' });
+  });
+});

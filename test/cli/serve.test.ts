@@ -1,0 +1,132 @@
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type LegacyApp, startLegacyApp } from '../../scripts/lib/legacy-app.js';
+import { freePort } from '../../scripts/lib/private-redis.js';
+import { type RunningCli, runCli, startCli } from '../support/cli.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+import { record, remember, rememberCookie } from '../support/transcript.js';
+import { sharedRedisUrl } from '../support/world.js';
+
+const COOKIE_SECRET = 'the-cookie-secret-of-the-service';
+let directory: string;
+let legacy: LegacyApp;
+let proxy: TcpProxy;
+let service: RunningCli | undefined;
+let keyPrefix: string;
+
+beforeEach(async () => {
+  remember(COOKIE_SECRET);
+  directory = mkdtempSync(join(tmpdir(), 'crossfade-serve-'));
+  proxy = await startTcpProxy(sharedRedisUrl());
+  legacy = await startLegacyApp({ redisUrl: sharedRedisUrl(), secrets: [COOKIE_SECRET] });
+  await runCli(['init', directory, '--redis', proxy.url]);
+  writeFileSync(join(directory, 'session-secrets'), COOKIE_SECRET);
+  for (const name of ['fleet-secret', 'admin-token']) remember(readFileSync(join(directory, name), 'utf8').trim());
+  keyPrefix = `crossfade-serve-${directory.slice(-6)}:`;
+  edit(/^redis:$/m, `redis:\n  keyPrefix: "${keyPrefix}"`);
+  edit('port: 8787', 'port: 0');
+  edit('port: 8788', 'port: 0');
+});
+afterEach(async () => {
+  service?.process.kill('SIGKILL');
+  await service?.ended();
+  service = undefined;
+  await proxy.close();
+  await legacy.close([`${keyPrefix}v1:jwks`]);
+  rmSync(directory, { recursive: true, force: true });
+});
+
+function edit(from: string | RegExp, to: string): void {
+  const path = join(directory, 'crossfade.yaml');
+  writeFileSync(path, readFileSync(path, 'utf8').replace(from, to));
+}
+
+async function start(): Promise<{ url: string; admin: string; running: RunningCli }> {
+  const running = startCli(['serve', '--config', join(directory, 'crossfade.yaml')]);
+  service = running;
+  const { url, admin } = await running.logged('crossfade is listening');
+  return { url: String(url), admin: String(admin), running };
+}
+
+async function login(): Promise<string> {
+  const cookie = await legacy.login('alice');
+  rememberCookie(cookie);
+  return cookie;
+}
+
+describe('crossfade serve', () => {
+  it('answers the public on one port and operators on the other', async () => {
+    const { url, admin } = await start();
+    const verify = await fetch(`${url}/auth/verify`, { headers: { cookie: await login() } });
+    expect({ status: verify.status, subject: verify.headers.get('x-auth-subject') }).toEqual({ status: 200, subject: 'u-alice' });
+    expect((await fetch(`${url}/elsewhere`)).status).toBe(404);
+    expect((await fetch(`${url}/metrics`)).status).toBe(404);
+    expect((await fetch(`${admin}/healthz`)).status).toBe(200);
+    expect(await (await fetch(`${admin}/readyz`)).json()).toEqual({ ready: true, accepting: true, redis: 'up', signing: 'healthy', flags: 'live' });
+    expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(200);
+    expect((await fetch(`${admin}/readyz`, { method: 'POST' })).status).toBe(405);
+    expect((await fetch(`${admin}/`)).status).toBe(404);
+    const metrics = await (await fetch(`${admin}/metrics`)).text();
+    record(metrics);
+    expect(metrics).toContain('crossfade_requests_total{credential="session",outcome="authenticated",client="unknown"} 1');
+    expect(metrics.split('\n').filter((line) => line !== '' && !line.startsWith('#') && !line.startsWith('crossfade_'))).toEqual([]);
+  });
+
+  it('is not ready while Redis is away, and is again when it is back; with a broken key it is ready, but not for issuing', async () => {
+    writeFileSync(join(directory, 'keys', 'first.pem'), 'broken', { mode: 0o600 });
+    const { url, admin } = await start();
+    expect((await fetch(`${admin}/readyz`)).status).toBe(200);
+    expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(503);
+    const cookie = await login();
+    await proxy.cut();
+    expect((await fetch(`${admin}/readyz`)).status).toBe(503);
+    expect((await fetch(`${url}/auth/verify`, { headers: { cookie } })).status).toBe(503);
+    expect((await fetch(`${admin}/healthz`)).status).toBe(200);
+    await proxy.restore();
+    await expect.poll(async () => (await fetch(`${admin}/readyz`)).status).toBe(200);
+    expect((await fetch(`${url}/auth/verify`, { headers: { cookie } })).status).toBe(200);
+  });
+
+  it('comes up without Redis', async () => {
+    await proxy.cut();
+    const { admin, url } = await start();
+    expect((await fetch(`${admin}/readyz`)).status).toBe(503);
+    expect((await fetch(`${url}/auth/verify`)).status).toBe(401);
+    await proxy.restore();
+    await expect.poll(async () => (await fetch(`${admin}/readyz?for=issue`)).status, { timeout: 10_000 }).toBe(200);
+  });
+
+  it('on SIGTERM answers what is under way, takes nothing new, and ends with 0', async () => {
+    const { url, admin, running } = await start();
+    const cookie = await login();
+    proxy.silence();
+    const underWay = fetch(`${url}/auth/verify`, { headers: { cookie } });
+    await expect.poll(async () => await (await fetch(`${admin}/metrics`)).text()).toContain('crossfade_redis_up');
+    running.process.kill('SIGTERM');
+    await running.logged('draining: requests under way are answered, no new ones are taken');
+    expect((await underWay).status).toBe(503);
+    await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
+    expect(await running.ended()).toBe(0);
+  });
+
+  it('a config that is wrong, or a port that is taken, ends the start with a clear line and no stack', async () => {
+    const port = await freePort();
+    const taken = createServer().listen(port, '127.0.0.1');
+    await once(taken, 'listening');
+    edit('listen: { host: 127.0.0.1, port: 0 }', `listen: { host: 127.0.0.1, port: ${port} }`);
+    const busy = await runCli(['serve', '--config', join(directory, 'crossfade.yaml')]);
+    expect({ status: busy.status, stderr: busy.stderr }).toEqual({ status: 2, stderr: `listen: cannot listen on 127.0.0.1:${port} (EADDRINUSE)\n` });
+    taken.close();
+    edit('issuer: ', 'issuer: ftp://');
+    const wrong = await runCli(['serve', '--config', join(directory, 'crossfade.yaml')]);
+    expect({ status: wrong.status, stderr: wrong.stderr }).toEqual({
+      status: 2,
+      stderr: expect.stringMatching(/1 problem\n {2}issuer: must be an https URL/),
+    });
+    expect(wrong.stderr).not.toContain(' at ');
+  });
+});

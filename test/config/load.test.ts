@@ -1,0 +1,222 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { inspect } from 'node:util';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ConfigError, type ConfigInput, loadConfig, resolveConfig } from '../../src/config/load.js';
+import { deriveKey, Secret } from '../../src/config/secret.js';
+import { remember } from '../support/transcript.js';
+
+const FLEET_SECRET = Buffer.alloc(32, 3).toString('base64url');
+
+let directory: string;
+beforeEach(() => {
+  remember(FLEET_SECRET, 'cookie-secret-one', 'cookie-secret-two');
+  directory = mkdtempSync(join(tmpdir(), 'crossfade-config-'));
+  writeFileSync(join(directory, 'fleet-secret'), `${FLEET_SECRET}\n`);
+  writeFileSync(join(directory, 'session-secrets'), 'cookie-secret-one\ncookie-secret-two\n');
+});
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+const minimal: ConfigInput = {
+  issuer: 'https://app.example.com',
+  audience: ['https://api.example.com'],
+  fleetSecretFile: './fleet-secret',
+  redis: { url: 'redis://127.0.0.1:6379/0' },
+  sessions: [{ secretsFile: './session-secrets', principal: { subject: 'user.id' } }],
+};
+
+function problemsOf(input: unknown, env: Record<string, string> = {}): string[] {
+  try {
+    resolveConfig(input, { baseDir: directory, env });
+    return [];
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return error.problems.map(({ path, message }) => `${path}: ${message}`);
+  }
+}
+
+describe('the configuration', () => {
+  it('needs five settings; the rest has the defaults of the design', () => {
+    const config = resolveConfig(minimal, { baseDir: directory });
+    expect(JSON.parse(JSON.stringify(config))).toMatchObject({
+      mode: 'enforce',
+      listen: { host: '127.0.0.1', port: 8787 },
+      admin: { host: '127.0.0.1', port: 8788 },
+      http: { basePath: '/auth', trustProxy: ['127.0.0.1/32'] },
+      redis: { keyPrefix: 'crossfade:', commandTimeoutMs: 250 },
+      sessions: [
+        {
+          name: 'web',
+          format: 'koa-session',
+          cookie: 'koa.sess',
+          keyPrefix: '',
+          signed: true,
+          rolling: false,
+          absoluteTtlSeconds: 7_776_000,
+          cookieOptions: { path: '/', secure: true, httpOnly: true, sameSite: 'lax' },
+        },
+      ],
+      tokens: {
+        accessTtlSeconds: 600,
+        refreshIdleSeconds: 1_209_600,
+        refreshAbsoluteSeconds: 7_776_000,
+        reuseGraceSeconds: 30,
+        lateRetry: 'allow',
+        familiesPerSession: 10,
+        clockSkewSeconds: 30,
+        expiryJitter: 0.05,
+        resurrectionSeconds: 120,
+      },
+      bearer: { foreign: 'pass' },
+      keys: {
+        directory: join(directory, 'keys'),
+        algorithm: 'ES256',
+        use: 'sign',
+        selfTestSeconds: 30,
+        publishSeconds: 900,
+        jwksMaxAgeSeconds: 300,
+        allowGroupRead: false,
+      },
+      rollout: {
+        stageFlag: 'auth-migration-stage',
+        killSwitchFlag: 'auth-migration-kill-switch',
+        defaultStage: 'session-only',
+        nudgesPerSecond: 200,
+        shadowSampleRate: 0.01,
+        subjectKey: 'hmac',
+        guardrail: { windowSeconds: 30, failureRate: 0.05, minRequests: 20, minSubjects: 10 },
+      },
+      limits: { exchangePerSessionPerMinute: 30, failuresPerAddressPerMinute: 60 },
+      verify: { anonymous: 'deny' },
+      shutdownSeconds: 20,
+    });
+  });
+
+  it('reports all problems at once, each with its path', () => {
+    const problems = problemsOf({
+      issuer: 'http://app.example.com',
+      audience: [],
+      fleetSecretFile: './nowhere',
+      redis: { url: 'http://x', cluster: [{ host: 'a' }] },
+      sessions: [{ principal: { subject: 'user..id' }, secretsFile: './nowhere-either', cookie: 'a b' }],
+      clients: [{ id: 'has space' }, { id: 'unknown' }, { id: 'c', type: 'confidential' }, { id: 'd', origins: ['https://a.example/path'] }],
+      tokens: { accessTtlSeconds: 5 },
+      colour: 'blue',
+    });
+    expect(problems).toEqual([
+      expect.stringMatching(/^issuer: must be an https URL/),
+      expect.stringMatching(/^audience: /),
+      expect.stringMatching(/^redis\.url: must start with redis:\/\//),
+      'redis: give exactly one of url, urlFile, cluster, sentinels',
+      expect.stringMatching(/^sessions\[0\]\.cookie: must be a cookie name/),
+      expect.stringMatching(/^sessions\[0\]\.principal\.subject: must be a path/),
+      expect.stringMatching(/^tokens\.accessTtlSeconds: /),
+      expect.stringMatching(/^clients\[0\]\.id: letters, digits/),
+      expect.stringMatching(/^clients\[1\]\.id: unknown is/),
+      expect.stringMatching(/^clients\[2\]\.secretHashFile: a confidential client needs one/),
+      expect.stringMatching(/^clients\[3\]\.origins\[0\]: must be an origin/),
+      'colour: there is no such setting',
+      expect.stringMatching(/^fleetSecretFile: .*nowhere cannot be read \(ENOENT\)/),
+      expect.stringMatching(/^sessions\[0\]\.secretsFile: .*nowhere-either cannot be read \(ENOENT\)/),
+    ]);
+  });
+
+  it('reports what only the whole can show', () => {
+    const [session] = minimal.sessions;
+    const problems = problemsOf({
+      ...minimal,
+      mode: 'observe',
+      sessions: [session, session, { name: 'php', format: 'php', principal: { subject: 'id' }, cookie: 'PHPSESSID' }],
+      services: [{ id: 'a', audience: 'a', upstream: 'jwt' }],
+      clients: [{ id: 'web' }, { id: 'web' }],
+      listen: { port: 9000 },
+      admin: { port: 9000 },
+    });
+    expect(problems).toEqual([
+      'mode: observe is not in this version of Crossfade; only enforce is',
+      'sessions[2].format: php is not in this version of Crossfade; only koa-session is',
+      "sessions[2].secretsFile: a signed cookie needs the app's cookie secrets; or say signed: false",
+      'services[0].upstream: jwt is not in this version of Crossfade; only headers is',
+      'sessions: two entries are named web',
+      'sessions: two entries read the same cookie from the same place',
+      'clients: two clients have the id web',
+      'admin.port: is the same as listen.port; operators need a port of their own',
+    ]);
+  });
+
+  it.each(['https://a.example', 'https://a.example/', 'http://localhost:8787', 'http://127.0.0.1', 'http://[::1]:1', 'http://app.localhost'])(
+    'takes %s for an issuer',
+    (issuer) => {
+      expect(problemsOf({ ...minimal, issuer })).toEqual([]);
+    },
+  );
+
+  it.each([
+    'https://a.example/path',
+    'https://a.example?x',
+    'https://a.example#',
+    'https://u@a.example',
+    'a.example',
+    'http://localhost.evil.example',
+    'http://10.0.0.1',
+  ])('refuses %s for an issuer', (issuer) => {
+    expect(problemsOf({ ...minimal, issuer })).toHaveLength(1);
+  });
+
+  it('takes environment variables by ${VAR}, numbers included, and names the one that is missing', () => {
+    const env = { HOST: 'app.example.com', PORT: '9001' };
+    const config = resolveConfig({ ...minimal, issuer: 'https://${HOST}', listen: { port: '${PORT}' } }, { baseDir: directory, env });
+    expect({ issuer: config.issuer, port: config.listen.port }).toEqual({ issuer: 'https://app.example.com', port: 9001 });
+    expect(problemsOf({ ...minimal, audience: ['${NOWHERE}'] })).toContain('audience[0]: the environment variable NOWHERE is not set');
+  });
+
+  it('keeps secrets in a wrapper that prints as [secret], and freezes the rest', () => {
+    const config = resolveConfig(minimal, { baseDir: directory });
+    expect(config.sessions[0]?.secrets.map((secret) => secret.reveal())).toEqual(['cookie-secret-one', 'cookie-secret-two']);
+    const printed = `${JSON.stringify(config)} ${inspect(config, { depth: 9 })} ${String(config.fleetSecret)} ${config.fleetSecret}`;
+    for (const secret of [FLEET_SECRET, 'cookie-secret-one', '127.0.0.1:6379']) expect(printed).not.toContain(secret);
+    expect(printed).toContain('[secret]');
+    expect(() => Object.assign(config.tokens, { accessTtlSeconds: 1 })).toThrow(TypeError);
+  });
+
+  it.each([
+    ['fleet-secret', 'too-short', 'fleetSecretFile: the file must hold base64url of 32 random bytes'],
+    ['session-secrets', '\n\n', 'session-secrets is empty: put the app'],
+    ['session-secrets', 'a\n b\n', 'starts or ends with white space'],
+  ])('a %s of %j is a problem, and the message does not show it', (name, text, message) => {
+    writeFileSync(join(directory, name), text);
+    const problems = problemsOf(minimal).join('\n');
+    expect(problems).toContain(message);
+    expect(problems).not.toContain('too-short');
+  });
+
+  it('a function may stand in for the mapping: the paths are not asked for when the file is read', () => {
+    expect(problemsOf({ ...minimal, sessions: [{ secretsFile: './session-secrets' }] })).toEqual([]);
+  });
+});
+
+describe('the file', () => {
+  it('is YAML or JSON, with paths relative to itself', async () => {
+    writeFileSync(join(directory, 'crossfade.json'), JSON.stringify(minimal));
+    expect((await loadConfig(join(directory, 'crossfade.json'))).keys.directory).toBe(join(directory, 'keys'));
+  });
+
+  it('that is not there, or does not parse, is unreadable', async () => {
+    await expect(loadConfig(join(directory, 'nowhere.yaml'))).rejects.toMatchObject({
+      code: 'config_unreadable',
+      message: expect.stringContaining('cannot be read (ENOENT)'),
+    });
+    writeFileSync(join(directory, 'broken.yaml'), 'issuer: [a\nx: y: z');
+    await expect(loadConfig(join(directory, 'broken.yaml'))).rejects.toMatchObject({
+      code: 'config_unreadable',
+      message: expect.stringContaining('broken.yaml'),
+    });
+  });
+});
+
+it('keys for different purposes have nothing to do with each other', () => {
+  const secret = new Secret(FLEET_SECRET);
+  expect(deriveKey(secret, 'mac').equals(deriveKey(secret, 'subject'))).toBe(false);
+  expect(deriveKey(secret, 'mac').equals(deriveKey(secret, 'mac'))).toBe(true);
+});

@@ -1,0 +1,95 @@
+import Keygrip from 'keygrip';
+import { describe, expect, it } from 'vitest';
+import { Secret } from '../../src/config/secret.js';
+import { parseCookies } from '../../src/sessions/cookies.js';
+import { createKoaSessionFormat } from '../../src/sessions/koa-session.js';
+import { createPathMapping } from '../../src/sessions/mapping.js';
+import { sidOf } from '../../src/sessions/reader.js';
+
+const NOW = 1_800_000_000_000;
+
+describe('cookies', () => {
+  it('keeps every pair of a name, and reads quotes, spaces and odd pairs as browsers send them', () => {
+    expect(parseCookies('a=1; a=2;b="x y" ; c; =d; e=f=g')).toEqual([
+      ['a', '1'],
+      ['a', '2'],
+      ['b', 'x y'],
+      ['e', 'f=g'],
+    ]);
+  });
+});
+
+describe('koa-session records', () => {
+  const format = createKoaSessionFormat({
+    cookie: 'koa.sess',
+    keyPrefix: '',
+    signed: true,
+    secrets: [new Secret('x')],
+    reservedPrefix: 'crossfade:',
+  });
+  const parse = (record: unknown, ttlMs = -1) => format.parse({ text: JSON.stringify(record), ttlMs }, NOW);
+
+  it('end at _expire or with their key, whichever is earlier', () => {
+    expect(parse({ _expire: NOW + 1000 })).toMatchObject({ expiresAtMs: NOW + 1000 });
+    expect(parse({ _expire: NOW + 1000 }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
+    expect(parse({ _expire: NOW + 1000 }, 11_000)).toMatchObject({ expiresAtMs: NOW + 1000 });
+    expect(parse({ _session: true }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
+    expect(parse({ _session: true })).not.toHaveProperty('expiresAtMs');
+  });
+
+  it('heed _expire only if it is a number, as koa-session does', () => {
+    expect(parse({ _expire: String(NOW - 1), user: 1 }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
+    expect(parse({ _expire: NOW - 1 }, 500)).toEqual({ rejected: 'expired' });
+  });
+
+  it('of many cookies of one name the signed ones count, and at most four records are read', () => {
+    const signer = new Keygrip(['x']);
+    const junk = Array.from({ length: 30 }, (_, n) => `koa.sess=junk-${n}; koa.sess.sig=${'A'.repeat(27)}`);
+    const signed = Array.from({ length: 6 }, (_, n) => `koa.sess=id-${n}; koa.sess.sig=${signer.sign(`koa.sess=id-${n}`)}`);
+    expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([{ key: 'id-0' }]);
+    expect(format.locate(parseCookies([...junk, ...signed].join('; ')))).toHaveLength(4);
+  });
+});
+
+describe('mapping by paths', () => {
+  const map = createPathMapping({ subject: 'user.id', tenant: 'user.tenant', roles: 'user.roles', scope: 'user.scope', authTime: 'at' });
+
+  it.each([
+    [{ user: { id: 7 } }, { subject: '7', roles: [], scope: [] }],
+    [
+      { user: { id: 'a', tenant: 3, roles: 'team lead', scope: 'a b' }, at: 1_700_000_000 },
+      { subject: 'a', tenant: '3', roles: ['team lead'], scope: ['a', 'b'], authTime: 1_700_000_000 },
+    ],
+    [
+      { user: { id: 'a', roles: ['x', 'y'], scope: ['s'] }, at: 1_700_000_000_999 },
+      { subject: 'a', roles: ['x', 'y'], scope: ['s'], authTime: 1_700_000_000 },
+    ],
+    [
+      { user: { id: 'a', tenant: null, roles: null, scope: '' }, at: '2026-11-22T00:00:00Z' },
+      { subject: 'a', roles: [], scope: [], authTime: 1_795_305_600 },
+    ],
+  ])('%j', async (record, identity) => {
+    expect(await map(record)).toEqual({ identity });
+  });
+
+  it.each([
+    [{}, 'nobody-logged-in', 'no user.id'],
+    [{ user: null }, 'nobody-logged-in', 'no user.id'],
+    [{ user: { id: '' } }, 'nobody-logged-in', 'no user.id'],
+    [{ user: { id: 1.5 } }, 'unmappable-record', 'user.id is not a string or a whole number'],
+    [{ user: { id: true } }, 'unmappable-record', 'user.id is not a string or a whole number'],
+    [{ user: { id: '\ud800' } }, 'unmappable-record', 'user.id is not a string or a whole number'],
+    [{ user: { id: 'a', tenant: {} } }, 'unmappable-record', 'user.tenant is not a string or a whole number'],
+    [{ user: { id: 'a', roles: [1] } }, 'unmappable-record', 'user.roles is not a list of strings'],
+    [{ user: { id: 'a', scope: ['a b'] } }, 'unmappable-record', 'user.scope is not a scope (RFC 6749, section 3.3)'],
+    [{ user: { id: 'a' }, at: 1e300 }, 'unmappable-record', 'at is not a time'],
+    [{ user: { id: 'a' }, at: 'yesterday' }, 'unmappable-record', 'at is not a time'],
+  ])('%j is refused', async (record, rejected, why) => {
+    expect(await map(record)).toEqual({ rejected, why });
+  });
+});
+
+it('a sid is 32 characters and differs by entry and by key', () => {
+  expect(sidOf('web', 'a')).toMatch(/^[\w-]{32}$/);
+  expect(new Set([sidOf('web', 'a'), sidOf('web', 'b'), sidOf('old', 'a')]).size).toBe(3);
+});
