@@ -66,7 +66,14 @@ describe('crossfade serve', () => {
     expect((await fetch(`${url}/elsewhere`)).status).toBe(404);
     expect((await fetch(`${url}/metrics`)).status).toBe(404);
     expect((await fetch(`${admin}/healthz`)).status).toBe(200);
-    expect(await (await fetch(`${admin}/readyz`)).json()).toEqual({ ready: true, accepting: true, redis: 'up', signing: 'healthy', flags: 'live' });
+    expect(await (await fetch(`${admin}/readyz`)).json()).toEqual({
+      ready: true,
+      accepting: true,
+      redis: 'up',
+      records: 'up',
+      signing: 'healthy',
+      flags: 'live',
+    });
     expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(200);
     expect((await fetch(`${admin}/readyz`, { method: 'POST' })).status).toBe(405);
     expect((await fetch(`${admin}/`)).status).toBe(404);

@@ -255,6 +255,11 @@ describe('foreign bearers', () => {
     expect(await response.json()).toMatchObject({ principal: { via: 'session' } });
   });
 
+  it('a tab after the scheme does not make the bearer disappear', async () => {
+    const { result, storeReached } = await world.watching(() => rawRequest(`${world.url}/`, { headers: { authorization: 'Bearer\ta.b.c', cookie } }));
+    expect({ status: result.status, storeReached }).toEqual({ status: 401, storeReached: false });
+  });
+
   it('the scheme is spelled in any case', async () => {
     const response = await world.call('/', { headers: { authorization: `bEaReR ${token}` } });
     expect(await response.json()).toMatchObject({ principal: { via: 'jwt', subject: 'u-alice' } });

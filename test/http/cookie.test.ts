@@ -1,10 +1,12 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startRedis } from '../../scripts/lib/private-redis.js';
 import { expectError } from '../support/expect-error.js';
 import { writeKey } from '../support/keys.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 import { remember } from '../support/transcript.js';
-import { createWorld, type World } from '../support/world.js';
+import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 
 let world: World;
 beforeAll(async () => {
@@ -134,6 +136,42 @@ describe('the cookie', () => {
 });
 
 describe('Redis away', () => {
+  it('Law 8: what Redis repeats of a command in its error stays out of the log', async () => {
+    const hardened = await startRedis({ args: ['--rename-command', 'PTTL', ''] });
+    const world = await createWorld({ legacy: { redisUrl: hardened.url } });
+    try {
+      const cookie = await world.login('alice');
+      await expectError(await world.call('/', { cookie }), 503, 'temporarily_unavailable');
+      const line = await world.log.until((found) => found['msg'] === 'requests are answered 503');
+      expect(line).toMatchObject({ reason: 'redis', err: { name: 'ReplyError', message: 'ERR' } });
+    } finally {
+      await world.close();
+      await hardened.stop();
+    }
+  });
+
+  it("is ready while the records can be read, whatever the bridge's own Redis does", async () => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    const world = await createWorld({ redisUrl: own.url });
+    try {
+      const cookie = await world.login('alice');
+      await own.cut();
+      expect((await world.call('/', { cookie })).status).toBe(200);
+      expect((await world.exchange(cookie)).status).toBe(200);
+      expect(await world.bridge.readiness()).toEqual({
+        ready: true,
+        canIssue: true,
+        parts: { redis: 'away', records: 'up', signing: 'healthy', flags: 'live' },
+      });
+      await world.store.cut();
+      expect(await world.bridge.readiness()).toMatchObject({ ready: false, canIssue: false, parts: { records: 'away' } });
+      await own.restore();
+    } finally {
+      await world.close();
+      await own.close();
+    }
+  });
+
   it('Law 1, C5: away or silent, a cookie is 503 within the command timeout, and no cookie is touched', async () => {
     const away = await createWorld();
     try {

@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { bodyParser } from '@koa/bodyparser';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { rawRequest } from '../../scripts/lib/raw-request.js';
@@ -336,6 +337,47 @@ describe('bad exchanges', () => {
     } finally {
       await broken.close();
     }
+  });
+
+  it('a session whose token would be too large to be accepted keeps its cookie: no token that the bridge itself refuses', async () => {
+    const cookie = await world.login('alice');
+    const [key = ''] = world.legacy.keys.slice(-1);
+    const roles = Array.from({ length: 250 }, (_, n) => `a-role-with-a-rather-long-name-${n}`);
+    await world.legacy.redis.set(key, JSON.stringify({ user: { id: 'u-alice', roles }, _expire: Date.now() + 60_000 }), 'KEEPTTL');
+    const { result, issued } = await world.watching(() => world.exchange(cookie));
+    await expectError(result, 400, 'invalid_request');
+    expect(issued).toBe(0);
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+  });
+
+  it.each([undefined, ['json'] as const])('works behind a body parser of the app (types: %s)', async (enableTypes) => {
+    const behind = await createWorld({ first: bodyParser(enableTypes ? { enableTypes: [...enableTypes] } : {}) });
+    try {
+      const cookie = await behind.login('alice');
+      expect((await behind.exchange(cookie)).status).toBe(200);
+      await expectError(await behind.exchange(cookie, { scope: 'x'.repeat(17_000) }), 413, 'invalid_request');
+    } finally {
+      await behind.close();
+    }
+  });
+
+  it('B11: with reject a foreign bearer beside the session is refused here as well', async () => {
+    const strict = await createWorld({ configure: (config) => ({ ...config, bearer: { foreign: 'reject' } }) });
+    try {
+      const { result, issued } = await strict.watching(async () =>
+        strict.exchange(await strict.login('alice'), {}, { authorization: 'Bearer sk_live_x' }),
+      );
+      await expectError(result, 401, 'invalid_token');
+      expect(issued).toBe(0);
+    } finally {
+      await strict.close();
+    }
+  });
+
+  it('an empty secret is none, and a Basic header that does not decode is a failed authentication', async () => {
+    const cookie = await world.login('alice');
+    expect((await exchangeBody(cookie, { client_secret: '' })).status).toBe(200);
+    await expectError(await exchangeBody(cookie, {}, { authorization: 'Basic !!!' }), 401, 'invalid_client');
   });
 
   it('a body of over 16 KiB is refused with 413', async () => {

@@ -206,11 +206,13 @@ describe('forward-auth', () => {
 describe('a mapping function', () => {
   it('stands in for the paths; where it throws the answer is 503 and not anonymous', async () => {
     let fail = false;
+    let hang = false;
     const mapped = await createWorld({
       configure: (config) => ({ ...config, sessions: config.sessions.map(({ principal: _paths, ...session }) => session) }),
       bridge: {
         principal: async (record, { entry }) => {
-          if (fail) throw new Error('the directory is away');
+          if (hang) await new Promise(() => undefined);
+          if (fail) throw new SyntaxError('Unexpected token in u-alice');
           const user = record['user'];
           return user ? { subject: `${entry}:mapped`, roles: ['x'], tenant: 't' } : null;
         },
@@ -223,6 +225,9 @@ describe('a mapping function', () => {
         rejection: { reason: 'nobody-logged-in' },
       });
       expect((await mapped.exchange(cookie)).status).toBe(200);
+      hang = true;
+      expect(await expectError(await mapped.call('/', { cookie }), 503, 'temporarily_unavailable')).toMatchObject({ reason: 'mapping' });
+      hang = false;
       fail = true;
       const { result, handlerReached } = await mapped.watching(() => mapped.call('/', { cookie }));
       expect(await expectError(result, 503, 'temporarily_unavailable')).toMatchObject({ reason: 'mapping' });

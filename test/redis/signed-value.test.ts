@@ -68,6 +68,16 @@ describe('a value in Redis that decides about something', () => {
     await redis.del(key);
   });
 
+  it('Law 10: a key of another type counts as absent, and gives way to the next write', async () => {
+    await redis.rpush(key, 'x');
+    const value = open();
+    expect(await value.read()).toBeUndefined();
+    expect(audits).toEqual(refused('malformed'));
+    await value.update(() => ({ n: 1 }));
+    expect(await open().read()).toEqual({ n: 1 });
+    await redis.del(key);
+  });
+
   it('of many changes at once none is lost', async () => {
     const values = Array.from({ length: 5 }, () => open());
     for (const value of values) await value.read();

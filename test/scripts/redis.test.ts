@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/redis', import.meta.url));
-const env = { ...process.env, REDIS_URL: '' };
+const env = { ...process.env, REDIS_URL: '', CROSSFADE_INSTALLED: '1' };
 
 async function start(args: string[] = []) {
   const child = spawn(SCRIPT, args, { env, stdio: ['ignore', 'pipe', 'inherit'], detached: true });

@@ -32,6 +32,8 @@ export interface WorldOptions {
   readonly stage?: string;
   /** Prepares the files before the bridge starts. */
   readonly prepare?: (directory: string) => void;
+  /** Middleware of the app's own, before everything else. */
+  readonly first?: Koa.Middleware;
   /** Puts a koa-session of the app's own, on the legacy app's records, before or after `authenticate()`. */
   readonly koaSession?: 'before' | 'after';
 }
@@ -86,7 +88,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   if (!options.prepare) writeKey(join(directory, 'keys'), 'first.pem');
   options.prepare?.(directory);
 
-  const store = await startTcpProxy(sharedRedisUrl());
+  const store = await startTcpProxy(options.legacy?.redisUrl ?? sharedRedisUrl());
   const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), store.url, keyPrefix);
   const config = options.configure?.(plain) ?? plain;
   const log = new LogLines();
@@ -99,6 +101,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const app: Koa = options.koa === 2 ? new Koa2() : new Koa();
   app.silent = true;
   app.keys = [...secrets];
+  if (options.first) app.use(options.first);
   if (options.koaSession === 'before') app.use(legacySessions(app, legacy.redis, [], {}));
   app.use(bridge.authenticate());
   app.use(bridge.routes());
