@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { Cluster } from 'ioredis';
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
 import { type Clock, systemClock } from './clock.js';
@@ -25,7 +26,7 @@ import { createVerifyEndpoint } from './http/verify-endpoint.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
 import { storedJwksSchema } from './keys/jwks.js';
 import { type SigningReport, startSigning } from './keys/signing.js';
-import { connectRedis, type RedisConnection } from './redis/connection.js';
+import { connectRedis, type RedisClient, type RedisConnection } from './redis/connection.js';
 import { SignedValue } from './redis/signed-value.js';
 import { createClientRegistry } from './rollout/clients.js';
 import { openFileFlagSource } from './rollout/flag-file.js';
@@ -113,7 +114,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     longestLifeSeconds: config.tokens.accessTtlSeconds,
     stored: new SignedValue({ ...stored, name: 'jwks', key: keyOf('jwks'), schema: storedJwksSchema }),
     probe: createProbe(policy, issueAccessToken, clock),
-    clock,
+    fleetNowMs: async () => await redisNowMs(redis),
     log,
     audit,
     metrics,
@@ -183,7 +184,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     async readiness() {
       const own = connectionFor(connections, config.redis);
       const records = new Set(config.sessions.map((session) => connectionFor(connections, session.redis ?? config.redis)));
-      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map(answersPing));
+      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map(answersReads));
       const ready = recordsUp.every(Boolean);
       const { state, canSign } = signing.report();
       return {
@@ -219,8 +220,16 @@ function connectionFor(connections: ReadonlyMap<RedisTarget, RedisConnection>, t
   return connection;
 }
 
-async function answersPing({ client }: RedisConnection): Promise<boolean> {
-  return await client.ping().then(
+async function redisNowMs(client: RedisClient): Promise<number> {
+  const [node] = client instanceof Cluster ? client.nodes('master') : [client];
+  const [seconds = 0, micros = 0] = ((await node?.time()) ?? []).map(Number);
+  if (seconds === 0) throw new Error('Redis tells no time');
+  return seconds * 1000 + Math.floor(micros / 1000);
+}
+
+/** Whether a key can be read: a Cluster that is down answers PING all the same. */
+async function answersReads({ client }: RedisConnection): Promise<boolean> {
+  return await client.exists('crossfade-readiness').then(
     () => true,
     () => false,
   );

@@ -177,7 +177,8 @@ async function pings(port: number): Promise<boolean> {
       resolve(answered);
     };
     socket.setTimeout(1000, () => settle(false));
-    socket.once('data', (data) => settle(data.toString().startsWith('+PONG')));
+    // One that wants a password first is up as well.
+    socket.once('data', (data) => settle(/^(\+PONG|-NOAUTH)/.test(data.toString())));
     socket.once('error', () => settle(false));
     socket.once('close', () => settle(false));
   });

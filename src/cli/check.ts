@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { Cluster } from 'ioredis';
 import { systemClock } from '../clock.js';
 import { type Config, ConfigError, type ConfigProblem, loadConfig, type RedisTarget, unmappedSessions } from '../config/load.js';
@@ -92,41 +93,59 @@ function checkPaths({ http, sessions, redis }: Config): Finding[] {
 }
 
 async function checkKeys(config: Config): Promise<Finding[]> {
+  const at = 'keys.directory';
   const { keys, rejected } = await loadKeyDirectory(config.keys);
-  const found: Finding[] = rejected.map(({ file, reason }) => ({ path: 'keys.directory', message: `${file} ${reason}` }));
+  if (config.keys.use === 'verify' && keys.length === 0) return [];
+  const found: Finding[] = rejected.map(({ file, reason }) => ({ path: at, message: `${file} ${reason}` }));
   const policy = { issuer: config.issuer, audience: config.audience, clockSkewSeconds: config.tokens.clockSkewSeconds };
   const random = { token: () => 'check', fraction: () => 0 };
   const issueAccessToken = createIssuer({ ...config.tokens, issuer: config.issuer, clock: systemClock, random });
   const probe = createProbe(policy, issueAccessToken, systemClock);
   for (const key of keys) {
     const reason = await selfTest(key, serveJwks(keys.map(({ publicJwk }) => publicJwk)).body, probe);
-    if (reason !== undefined) found.push({ path: 'keys.directory', message: `${key.file}: ${reason}` });
+    if (reason !== undefined) found.push({ path: at, message: `${key.file}: ${reason}` });
   }
-  if (keys.length === 0 && config.keys.use === 'sign')
-    found.push({ path: 'keys.directory', message: `${config.keys.directory} has no usable signing key: crossfade init makes one` });
+  if (keys.length === 0) found.push({ path: at, message: `${config.keys.directory} has no usable signing key: crossfade init makes one` });
+  else if (keys.every(({ signsFrom }) => signsFrom !== undefined && signsFrom > systemClock.now())) {
+    found.push({ path: at, message: 'no key signs yet: the time in front of every name is still to come' });
+  }
   return found;
 }
 
 async function checkFlags({ rollout }: Config): Promise<Finding[]> {
-  if (rollout.flags?.launchdarkly) return [];
+  if (rollout.flags?.launchdarkly) return await checkSdkKey(rollout.flags.launchdarkly.sdkKeyFile);
   if (rollout.flags?.file === undefined) return [];
   try {
     const { flags } = await readFlagFile(rollout.flags.file);
-    const stage = flags.get(rollout.stageFlag);
-    if (!stage)
-      return [
-        {
-          path: 'rollout.stageFlag',
-          message: `${rollout.flags.file} has no flag ${rollout.stageFlag}: everybody would be at ${rollout.defaultStage}`,
-        },
-      ];
-    const variations: readonly unknown[] = Array.isArray(stage['variations']) ? stage['variations'] : [];
-    return variations
-      .filter((value) => !isStage(value))
-      .map((value) => ({ path: 'rollout.stageFlag', message: `${rollout.stageFlag} can become ${JSON.stringify(value)}, which is no stage` }));
+    const { stageFlag, killSwitchFlag, defaultStage } = rollout;
+    return [
+      ...(flags.has(stageFlag)
+        ? []
+        : [{ path: 'rollout.stageFlag', message: `${rollout.flags.file} has no flag ${stageFlag}: everybody would be at ${defaultStage}` }]),
+      ...variationsOf(flags.get(stageFlag))
+        .filter((value) => !isStage(value))
+        .map((value) => ({ path: 'rollout.stageFlag', message: `${stageFlag} can become ${JSON.stringify(value)}, which is no stage` })),
+      ...variationsOf(flags.get(killSwitchFlag))
+        .filter((value) => typeof value !== 'boolean')
+        .map((value) => ({
+          path: 'rollout.killSwitchFlag',
+          message: `${killSwitchFlag} can become ${JSON.stringify(value)}, which is neither true nor false`,
+        })),
+    ];
   } catch (error) {
     return [{ path: 'rollout.flags.file', message: error instanceof Error ? error.message : 'cannot be read' }];
   }
+}
+
+function variationsOf(flag: { readonly [member: string]: unknown } | undefined): readonly unknown[] {
+  return Array.isArray(flag?.['variations']) ? flag['variations'] : [];
+}
+
+async function checkSdkKey(path: string): Promise<Finding[]> {
+  const key = await readFile(path, 'utf8').catch(() => undefined);
+  const at = 'rollout.flags.launchdarkly.sdkKeyFile';
+  if (key === undefined) return [{ path: at, message: 'the file that it names cannot be read' }];
+  return key.trim() === '' ? [{ path: at, message: 'the file that it names is empty' }] : [];
 }
 
 async function checkRedis(config: Config): Promise<Finding[]> {
@@ -141,26 +160,15 @@ async function checkRedis(config: Config): Promise<Finding[]> {
 async function checkOneRedis(at: string, target: RedisTarget, config: Config): Promise<Finding[]> {
   const connection = connectRedis(target, { name: at, commandTimeoutMs: 2000, log: createLog({ level: 'silent' }), metrics: createMetrics() });
   try {
-    if (!(await connection.ready(3000))) return [{ path: at, message: 'Redis does not answer' }];
-    const { client } = connection;
-    const [node] = client instanceof Cluster ? client.nodes('master') : [client];
-    if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
-    const facts = new Map(
-      (await node.info())
-        .split(/\r?\n/)
-        .flatMap((line) => (line.includes(':') ? [[line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)] as const] : [])),
-    );
-    const found: Finding[] = [];
-    const version = facts.get('redis_version') ?? '';
-    if (Number(version.split('.')[0]) < 6) found.push({ path: at, message: `Redis ${version} is too old; 6.0 or newer is needed` });
-    const policy = facts.get('maxmemory_policy');
-    if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
-      found.push({
-        path: at,
-        message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
-      });
+    if (!(await connection.ready(3000))) {
+      const problem = connection.problem();
+      return [{ path: at, message: problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})` }];
     }
-    if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
+    const { client } = connection;
+    const nodes = client instanceof Cluster ? client.nodes('master') : [client];
+    const [node] = nodes;
+    if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
+    const found = unique((await Promise.all(nodes.map(async (one) => checkNode(at, await one.info())))).flat());
     const [seconds = '0'] = await node.time();
     const skew = Math.abs(Number(seconds) - Date.now() / 1000);
     if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
@@ -170,4 +178,28 @@ async function checkOneRedis(at: string, target: RedisTarget, config: Config): P
   } finally {
     connection.close();
   }
+}
+
+function checkNode(at: string, info: string): Finding[] {
+  const facts = new Map(
+    info
+      .split(/\r?\n/)
+      .flatMap((line) => (line.includes(':') ? [[line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)] as const] : [])),
+  );
+  const found: Finding[] = [];
+  const version = facts.get('redis_version') ?? '';
+  if (Number(version.split('.')[0]) < 6) found.push({ path: at, message: `Redis ${version} is too old; 6.0 or newer is needed` });
+  const policy = facts.get('maxmemory_policy');
+  if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
+    found.push({
+      path: at,
+      message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
+    });
+  }
+  if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
+  return found;
+}
+
+function unique(findings: readonly Finding[]): Finding[] {
+  return findings.filter(({ message }, at) => findings.findIndex((other) => other.message === message) === at);
 }

@@ -61,6 +61,9 @@ function positiveInteger(text: string): number {
   return value;
 }
 
+// `crossfade … | head` closes the pipe: that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
 await program.parseAsync().catch((error: unknown) => {
   print.error(error instanceof Error ? error.message : 'something failed');
   process.exitCode = 2;

@@ -88,6 +88,7 @@ async function sampleAll(targets: readonly SampleTarget[], count: number, json: 
 
 /** How many keys are looked at for each session that is wanted, at most: a sample is not a scan of the whole database. */
 const KEYS_PER_SESSION = 100;
+const MIN_KEYS = 100_000;
 
 async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: SampleTarget, count: number): Promise<SampleReport> {
   // Unsigned: what koa-session marked as its own is a session, everything else in the database is not.
@@ -103,7 +104,7 @@ async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: Sam
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     for await (const key of scanKeys(connection, keyPrefix)) {
-      if (sessions >= count || keysLookedAt >= count * KEYS_PER_SESSION) break;
+      if (sessions >= count || keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
       keysLookedAt += 1;
       if (key.startsWith(reservedPrefix)) continue;
       const replies = await connection.client.pipeline().get(key).pttl(key).exec();

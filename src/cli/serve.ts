@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
 import Koa from 'koa';
 import { createBridge } from '../bridge.js';
 import { type Config, loadConfig } from '../config/load.js';
@@ -12,6 +13,12 @@ export interface ServeOptions {
   readonly logLevel: string;
 }
 
+/**
+ * Share of `shutdownSeconds` for which it still answers after SIGTERM while `/readyz` says 503, so that whoever sends the
+ * traffic hears of it before the port closes.
+ */
+const LAME_DUCK = 0.25;
+
 /** `crossfade serve`: both ports, until SIGTERM or SIGINT; then requests under way are answered, and the status is 0. */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = await loadConfig(options.config);
@@ -23,8 +30,8 @@ export async function serve(options: ServeOptions): Promise<void> {
   const app = new Koa();
   app.on('error', (error: unknown) => log.warn({ err: error }, 'a response could not be sent'));
   app.use(async function closeWhileDraining(ctx, next) {
-    if (!accepting) ctx.set('Connection', 'close');
     await next();
+    if (!accepting) ctx.set('Connection', 'close');
   });
   app.use(bridge.routes());
   app.use(function notFound(ctx) {
@@ -40,8 +47,10 @@ export async function serve(options: ServeOptions): Promise<void> {
   accepting = true;
   log.info({ url: describeAddress(server), admin: describeAddress(adminServer) }, 'crossfade is listening');
 
-  await terminated(log);
+  const signal = await terminated();
   accepting = false;
+  log.info({ signal }, 'draining: not ready for new traffic; requests under way are answered');
+  if (signal === 'SIGTERM') await sleep(config.shutdownSeconds * 1000 * LAME_DUCK);
   await drain(server, config.shutdownSeconds, log);
   await drain(adminServer, 0, log);
   await bridge.close();
@@ -77,11 +86,10 @@ function describeAddress(server: Server): string {
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
 }
 
-async function terminated(log: Log): Promise<void> {
-  const signal = await new Promise<string>((resolve) => {
+async function terminated(): Promise<string> {
+  return await new Promise<string>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
   });
-  log.info({ signal }, 'draining: requests under way are answered, no new ones are taken');
 }
 
 /** Lets requests under way end, for as long as `seconds`. */

@@ -112,7 +112,7 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
     },
     sessions: config.sessions.map(({ redis, secretsFile, ...session }, index) => ({
       ...session,
-      secrets: secretsFile ? readSessionSecrets(read(secretsFile, `sessions[${index}].secretsFile`), secretsFile, index, problems) : [],
+      secrets: secretsFile ? readSessionSecrets(read(secretsFile, `sessions[${index}].secretsFile`), index, problems) : [],
       ...(redis ? { redis: resolveTarget(redis, `sessions[${index}].redis`, read, baseDir, problems) } : {}),
     })),
     clients: config.clients.map(({ secretHashFile, ...client }, index) => ({
@@ -137,7 +137,11 @@ function readConfigFile(path: string): unknown {
     const problems = document.errors.map((error) => ({ path: '', message: error.message.split('\n')[0] ?? error.code }));
     throw new ConfigError(path, problems, 'config_unreadable');
   }
-  return document.toJS();
+  try {
+    return document.toJS();
+  } catch (error) {
+    throw new ConfigError(path, [{ path: '', message: error instanceof Error ? error.message : 'does not parse' }], 'config_unreadable');
+  }
 }
 
 /** The entries that say nothing of who is logged in: a problem, unless a function says it. */
@@ -162,7 +166,7 @@ function substitute(value: unknown, env: Readonly<Record<string, string | undefi
     return found ?? '';
   });
   const whole = /^\$\{[A-Za-z_][A-Za-z0-9_]*\}$/.test(value);
-  if (whole && /^-?\d+(\.\d+)?$/.test(text)) return Number(text);
+  if (whole && /^-?(0|[1-9]\d*)(\.\d+)?$/.test(text)) return Number(text);
   if (whole && (text === 'true' || text === 'false')) return text === 'true';
   return text;
 }
@@ -200,6 +204,13 @@ function crossChecks(config: Parsed): ConfigProblem[] {
   );
   duplicates(config.clients.map(({ id }) => id)).forEach((id) => add('clients', `two clients have the id ${id}`));
   duplicates(config.services.map(({ id }) => id)).forEach((id) => add('services', `two services have the id ${id}`));
+  const { publishSeconds, selfTestSeconds } = config.keys;
+  if (publishSeconds > 0 && publishSeconds < 2 * selfTestSeconds) {
+    add(
+      'keys.publishSeconds',
+      `must be 0, for a single instance, or at least twice keys.selfTestSeconds (${2 * selfTestSeconds}): the others must have read the key before it signs`,
+    );
+  }
   if (config.http.basePath.startsWith('/.well-known')) add('http.basePath', 'must not be under /.well-known');
   if (config.listen.port !== 0 && config.listen.port === config.admin.port && config.listen.host === config.admin.host) {
     add('admin.port', 'is the same as listen.port; operators need a port of their own');
@@ -247,11 +258,12 @@ function readSecretFile(path: string, at: string, problems: ConfigProblem[]): st
     if (text.trim() === '')
       problems.push({
         path: at,
-        message: `${path} is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys) there, one a line, newest first" : ''}`,
+        message: `the file that it names is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys) there, one a line, newest first" : ''}`,
       });
     return text;
   } catch (error) {
-    problems.push({ path: at, message: `${path} cannot be read (${codeOf(error)})` });
+    // Not the path: somebody may have put the secret itself there.
+    problems.push({ path: at, message: `the file that it names cannot be read (${codeOf(error)})` });
     return '';
   }
 }
@@ -263,10 +275,10 @@ function readFleetSecret(text: string, problems: ConfigProblem[]): Secret {
   return new Secret(text);
 }
 
-function readSessionSecrets(text: string, path: string, index: number, problems: ConfigProblem[]): Secret[] {
+function readSessionSecrets(text: string, index: number, problems: ConfigProblem[]): Secret[] {
   const lines = text.split(/\r?\n/).filter((line) => line !== '');
   if (lines.some((line) => line !== line.trim())) {
-    problems.push({ path: `sessions[${index}].secretsFile`, message: `${path}: a secret starts or ends with white space` });
+    problems.push({ path: `sessions[${index}].secretsFile`, message: 'a secret in the file starts or ends with white space' });
   }
   return lines.map((line) => new Secret(line));
 }

@@ -240,7 +240,7 @@ export const configSchema = z.strictObject({
       selfTestSeconds: seconds(1, 3600).default(30).describe('How often every key is tested anew.'),
       publishSeconds: seconds(0, 86_400)
         .default(900)
-        .describe('How long a new key is published before it signs: longer than the JWKS caches of verifiers.'),
+        .describe('How long a new key is published before it signs: longer than the JWKS caches of verifiers. 0 only for a single instance.'),
       jwksMaxAgeSeconds: seconds(0, 86_400).default(300).describe('`max-age` of the JWKS.'),
       allowGroupRead: z.boolean().default(false).describe('Whether a key file may be readable by its group.'),
     })
@@ -330,6 +330,6 @@ function isPattern(value: string): boolean {
 }
 
 /** Whether `hostname` (as `URL` writes it) can only be this machine. */
-export function isLoopback(hostname: string): boolean {
+function isLoopback(hostname: string): boolean {
   return hostname === 'localhost' || hostname.endsWith('.localhost') || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname);
 }

@@ -15,7 +15,14 @@ export const publicJwkSchema = z.discriminatedUnion('kty', [
   z.strictObject({ kty: z.literal('RSA'), alg: z.enum(['RS256', 'PS256']), ...jwkCommon, n: z.string(), e: z.string() }),
 ]);
 
-const privateJwkSchema = z.looseObject({ kty: z.enum(['EC', 'OKP', 'RSA']), d: z.string(), kid: z.string().optional() });
+const privateJwkSchema = z.looseObject({
+  kty: z.enum(['EC', 'OKP', 'RSA']),
+  d: z.string(),
+  kid: z.string().optional(),
+  alg: z.string().optional(),
+  use: z.string().optional(),
+  key_ops: z.array(z.string()).optional(),
+});
 
 /** A public key as the JWKS shows it (RFC 7517): public members only, by construction. */
 export type PublicJwk = z.output<typeof publicJwkSchema>;
@@ -71,7 +78,9 @@ export async function loadKeyDirectory(options: LoadOptions): Promise<LoadedDire
 async function loadKeyFile(file: string, options: LoadOptions): Promise<LoadedKey | RejectedFile> {
   try {
     const path = join(options.directory, file);
-    const { mode, size } = await stat(path);
+    const found = await stat(path);
+    if (!found.isFile()) throw new KeyProblem('is not a file');
+    const { mode, size } = found;
     refuseReadable(mode, options.allowGroupRead);
     if (size > MAX_FILE_BYTES) throw new KeyProblem(`is over ${MAX_FILE_BYTES} bytes`);
     const text = await readFile(path, 'utf8');
@@ -80,8 +89,7 @@ async function loadKeyFile(file: string, options: LoadOptions): Promise<LoadedKe
     const privateKey = jwk ? importJwk(jwk) : parsePem(text);
     refuseUnfit(privateKey, options.algorithm);
     const publicJwk = await toPublicJwk(privateKey, options.algorithm);
-    if (jwk?.kid !== undefined && jwk.kid !== publicJwk.kid)
-      throw new KeyProblem('has a kid that is not its RFC 7638 thumbprint; leave the member out');
+    if (jwk) refuseContradictions(jwk, publicJwk);
     const signsFrom = timeOf(file);
     return { kid: publicJwk.kid, algorithm: options.algorithm, privateKey, publicJwk, file, ...(signsFrom === undefined ? {} : { signsFrom }) };
   } catch (error) {
@@ -101,6 +109,7 @@ function parsePem(text: string): KeyObject {
   if (text.includes('\\n')) throw new KeyProblem('has \\n written out instead of line ends');
   if (text.includes('BEGIN ENCRYPTED PRIVATE KEY') || text.includes('Proc-Type: 4,ENCRYPTED'))
     throw new KeyProblem('is encrypted: keep it in the clear with mode 600, or mount it from a secret store');
+  if (text.split('PRIVATE KEY-----').length > 3) throw new KeyProblem('holds more than one key');
   const old = /BEGIN (RSA|EC|DSA) PRIVATE KEY/.exec(text);
   if (old) throw new KeyProblem(`is ${old[1] === 'RSA' ? 'PKCS#1' : 'SEC 1'}, not PKCS#8: openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW`);
   if (!text.includes('-----BEGIN PRIVATE KEY-----')) throw new KeyProblem(text.includes('-----BEGIN ') ? 'holds no private key' : 'is not PEM');
@@ -148,13 +157,25 @@ async function toPublicJwk(key: KeyObject, alg: Algorithm): Promise<PublicJwk> {
   return publicJwkSchema.parse({ ...jwk, kid: await calculateJwkThumbprint(jwk), alg, use: 'sig' });
 }
 
+/** What a private JWK says of itself must fit what its private half gives. */
+function refuseContradictions(jwk: z.output<typeof privateJwkSchema>, publicJwk: PublicJwk): void {
+  if (jwk.kid !== undefined && jwk.kid !== publicJwk.kid) throw new KeyProblem('has a kid that is not its RFC 7638 thumbprint; leave the member out');
+  if (jwk.alg !== undefined && jwk.alg !== publicJwk.alg) throw new KeyProblem(`says alg ${jwk.alg}, which is not keys.algorithm ${publicJwk.alg}`);
+  if (jwk.use !== undefined && jwk.use !== 'sig') throw new KeyProblem('is not for signatures (use)');
+  if (jwk.key_ops && !jwk.key_ops.includes('sign')) throw new KeyProblem('is not for signing (key_ops)');
+  for (const [member, value] of Object.entries(publicJwk)) {
+    if (/^(crv|x|y|n|e)$/.test(member) && jwk[member] !== value) throw new KeyProblem('has a private half that does not match its public half');
+  }
+}
+
 /** `20261201T000000Z-NAME.pem`: the time from which it signs. */
 function timeOf(file: string): number | undefined {
   const parts = /^(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})Z-/.exec(file);
   if (!parts) return undefined;
   const [, year, month, day, hour, minute, second] = parts;
-  const time = Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`);
-  if (Number.isNaN(time)) throw new KeyProblem('has a time in its name that does not exist');
+  const text = `${year}-${month}-${day}T${hour}:${minute}:${second}`;
+  const time = Date.parse(`${text}Z`);
+  if (Number.isNaN(time) || !new Date(time).toISOString().startsWith(text)) throw new KeyProblem('has a time in its name that does not exist');
   return time;
 }
 

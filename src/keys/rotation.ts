@@ -25,11 +25,30 @@ export function chooseActive({ candidates, stored, nowMs, publishMs }: RotationI
   const startOf = (key: Candidate) => key.signsFrom ?? firstSeen(key.kid);
 
   const eligible = candidates.filter((key) => {
-    if (startOf(key) > nowMs) return false;
-    return emptyFleet || known.get(key.kid)?.signedAt !== undefined || firstSeen(key.kid) + publishMs <= nowMs;
+    if (known.get(key.kid)?.signedAt !== undefined) return true;
+    return startOf(key) <= nowMs && (emptyFleet || firstSeen(key.kid) + publishMs <= nowMs);
   });
   eligible.sort((one, other) => startOf(other) - startOf(one) || (one.kid < other.kid ? 1 : -1));
   return eligible[0]?.kid;
+}
+
+/**
+ * What two accounts of the fleet's keys say together: nothing that either knows is lost. What comes from Redis may be gone
+ * (flushed), or not be believed (forged, replayed); what this instance has already learned stays true.
+ */
+export function uniteKeys(one: readonly StoredKey[], other: readonly StoredKey[]): StoredKey[] {
+  const united = new Map(one.map((key) => [key.jwk.kid, key]));
+  for (const key of other) {
+    const known = united.get(key.jwk.kid);
+    const signed = [known?.signedAt, key.signedAt].filter((time) => time !== undefined);
+    united.set(key.jwk.kid, {
+      jwk: key.jwk,
+      firstSeenAt: Math.min(known?.firstSeenAt ?? key.firstSeenAt, key.firstSeenAt),
+      lastSeenAt: Math.max(known?.lastSeenAt ?? key.lastSeenAt, key.lastSeenAt),
+      ...(signed.length > 0 ? { signedAt: Math.min(...signed) } : {}),
+    });
+  }
+  return [...united.values()];
 }
 
 export interface MergeInput {

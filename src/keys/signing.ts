@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.js';
 import type { Config } from '../config/load.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -9,7 +8,7 @@ import { createSigningHealth, SIGNING_STATES, type SigningState } from './health
 import type { StoredJwks } from './jwks.js';
 import { KeyRing } from './key-ring.js';
 import { type LoadedKey, loadKeyDirectory, type RejectedFile } from './load.js';
-import { chooseActive, mergeKeys } from './rotation.js';
+import { chooseActive, mergeKeys, uniteKeys } from './rotation.js';
 import { type Probe, selfTest } from './self-test.js';
 
 export interface SigningOptions {
@@ -19,7 +18,8 @@ export interface SigningOptions {
   /** The fleet's public keys in Redis. */
   readonly stored: SignedValue<StoredJwks>;
   readonly probe: Probe;
-  readonly clock: Clock;
+  /** The time by which keys are first seen, published and kept: that of Redis, in ms. Rejects while Redis is away. */
+  readonly fleetNowMs: () => Promise<number>;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -50,7 +50,7 @@ const SOON_MS = 300;
 
 /** Loads the keys and tests them before it resolves. Broken keys do not stop the start: sessions are served all the same. */
 export async function startSigning(options: SigningOptions): Promise<Signing> {
-  const { config, stored, probe, clock, log, audit, metrics } = options;
+  const { config, stored, probe, log, audit, metrics } = options;
   const ring = new KeyRing();
   const health = createSigningHealth((from, to) => {
     for (const state of SIGNING_STATES) metrics.signingHealth.set({ state }, state === to ? 1 : 0);
@@ -99,14 +99,15 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
 
   /** Tells the fleet what this instance has, hears what the fleet has, and claims the key that signs. */
   async function agree(sound: readonly LoadedKey[]): Promise<string | undefined> {
-    const nowMs = clock.now();
     const keepMs = 2 * options.longestLifeSeconds * 1000;
     const own = ring.own.map(({ publicJwk }) => publicJwk);
     let active: string | undefined;
     try {
+      // The fleet's own clock: an instance whose clock is off must not make a key older or younger than it is.
+      const nowMs = await options.fleetNowMs();
       const agreed = await stored.update((current) => {
         const known = current?.keys ?? [];
-        const merged = mergeKeys({ stored: known, own, nowMs, keepMs });
+        const merged = mergeKeys({ stored: uniteKeys(ring.stored, known), own, nowMs, keepMs });
         active =
           config.use === 'verify' ? undefined : chooseActive({ candidates: sound, stored: merged, nowMs, publishMs: config.publishSeconds * 1000 });
         const keys = merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs } : key));
@@ -156,7 +157,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   function whyNoneSigns(sound: readonly LoadedKey[]): string {
     if (sound.length === 0) return 'no usable signing key: crossfade init makes one';
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
-    return `no key may sign yet: a new key is published for keys.publishSeconds (${config.publishSeconds}) first`;
+    return `no key may sign yet: the time in its name has not come, or it has not been published for keys.publishSeconds (${config.publishSeconds})`;
   }
 
   function reload(): Promise<void> {

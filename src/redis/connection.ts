@@ -1,6 +1,6 @@
 import { Cluster, Redis } from 'ioredis';
 import type { RedisTarget } from '../config/load.js';
-import type { Log } from '../telemetry/log.js';
+import { describeError, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 
 /** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
@@ -10,6 +10,8 @@ export interface RedisConnection {
   readonly client: RedisClient;
   /** Resolves when the connection is ready, or after `timeoutMs`; never rejects. True: it is ready. */
   ready(timeoutMs: number): Promise<boolean>;
+  /** Why it is not ready, as far as Redis or the network said. */
+  problem(): string | undefined;
   close(): void;
 }
 
@@ -43,7 +45,10 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
     if (state !== 'away' && !closing) log.error({ connection: name, ...(error ? { err: error } : {}) }, 'redis is away; trying again');
     state = 'away';
   };
+  let problem: string | undefined;
   client.on('error', (error: Error) => {
+    const { message, code } = describeError(error);
+    problem = code ?? message;
     if (client.status !== 'ready') lost(error);
   });
   client.on('close', () => lost());
@@ -64,6 +69,7 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
         }
       });
     },
+    problem: () => problem,
     close() {
       closing = true;
       client.disconnect();

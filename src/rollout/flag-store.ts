@@ -1,5 +1,6 @@
 import type { LDFeatureStore, LDFeatureStoreDataStorage, LDFeatureStoreItem } from 'launchdarkly-node-server-sdk';
 import { z } from 'zod';
+import { flagSchema, segmentSchema } from './flag-shape.js';
 
 const item = z.looseObject({ key: z.string(), version: z.number() });
 
@@ -16,14 +17,22 @@ export interface MemoryFlagStore extends LDFeatureStore {
  * A feature store in memory that outlives the client that fills it. The SDK's own is not exported, and its Redis store
  * stalls every evaluation for seconds while Redis is away.
  */
-export function createMemoryFlagStore(): MemoryFlagStore {
+export function createMemoryFlagStore(onRefused: (key: string) => void = () => undefined): MemoryFlagStore {
   let all: LDFeatureStoreDataStorage = {};
   let filled = false;
+
+  /** Whether evaluation could do anything with it; one that it could not leaves the one before in force. */
+  function isSound(namespace: string, key: string, next: LDFeatureStoreItem): boolean {
+    const sound = next.deleted === true || (namespace === 'features' ? flagSchema : segmentSchema).safeParse(next).success;
+    if (!sound) onRefused(key);
+    return sound;
+  }
 
   function put(namespace: string, key: string, next: LDFeatureStoreItem): void {
     const kind = all[namespace] ?? {};
     const known = kind[key];
-    if (!known || known.version < next.version) all = { ...all, [namespace]: { ...kind, [key]: { ...next, key } } };
+    if ((!known || known.version < next.version) && isSound(namespace, key, next))
+      all = { ...all, [namespace]: { ...kind, [key]: { ...next, key } } };
   }
 
   return {
@@ -35,7 +44,18 @@ export function createMemoryFlagStore(): MemoryFlagStore {
       callback(Object.fromEntries(Object.entries(all[namespace] ?? {}).filter(([, found]) => !found.deleted)));
     },
     init(data, callback) {
-      all = data;
+      const before = all;
+      all = Object.fromEntries(
+        Object.entries(data).map(([namespace, items]) => [
+          namespace,
+          Object.fromEntries(
+            Object.entries(items).flatMap(([key, next]) => {
+              const kept = isSound(namespace, key, next) ? next : before[namespace]?.[key];
+              return kept ? [[key, kept]] : [];
+            }),
+          ),
+        ]),
+      );
       filled = true;
       callback();
     },

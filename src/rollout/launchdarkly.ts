@@ -4,11 +4,12 @@ import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import type { Config } from '../config/load.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
+import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { engineLogger, reportErrors } from './flag-file.js';
 import { createMemoryFlagStore, type FlagSnapshot, type MemoryFlagStore } from './flag-store.js';
 import type { FlagSource } from './flags.js';
+import { guardStream } from './stream-guard.js';
 
 export type LaunchDarklyConfig = NonNullable<NonNullable<Config['rollout']['flags']>['launchdarkly']>;
 
@@ -26,6 +27,7 @@ const START_TIMEOUT_SECONDS = 2;
 /** How long until a client that LaunchDarkly has turned away is made anew, with the key file read again. */
 const RETRY_MS = 30_000;
 const SNAPSHOT_DELAY_MS = 250;
+const SNAPSHOT_REPEAT_MS = 60_000;
 const MAX_SNAPSHOT_BYTES = 1_048_576;
 
 /**
@@ -34,7 +36,9 @@ const MAX_SNAPSHOT_BYTES = 1_048_576;
  */
 export async function openLaunchDarklySource(options: LaunchDarklySourceOptions): Promise<FlagSource> {
   const { config, stored, log, audit, metrics } = options;
-  const store = createMemoryFlagStore();
+  const store = createMemoryFlagStore((flag) =>
+    audit('flags.failed', { source: 'launchdarkly', flag, reason: 'the flag is broken; the one before stays in force' }),
+  );
   const listeners: (() => void)[] = [];
   let client: LDClient | undefined;
   let state: FlagSource['state'] = 'none';
@@ -49,6 +53,10 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     state = next;
     problem = why;
     metrics.flagsUp.set(next === 'live' ? 1 : 0);
+  }
+
+  function known(): FlagSource['state'] {
+    return store.snapshot() ? 'last-known' : 'none';
   }
 
   function tellListeners(): void {
@@ -83,7 +91,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
   }
 
   function onFailed(why: string): void {
-    moveTo(store.snapshot() ? 'last-known' : 'none', why);
+    moveTo(known(), why);
     retryLater();
   }
 
@@ -93,12 +101,20 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     try {
       sdkKey = (await readFile(config.sdkKeyFile, 'utf8')).trim();
     } catch {
-      onFailed(`${config.sdkKeyFile} cannot be read`);
+      onFailed('the file that rollout.flags.launchdarkly.sdkKeyFile names cannot be read');
       return;
     }
     const { streamUri, baseUri, eventsUri, sendEvents } = config;
     const next = init(sdkKey, {
-      featureStore: store,
+      featureStore: (context) => {
+        guardStream(context, {
+          opened: () => moveTo('live'),
+          retrying: () => moveTo(known(), 'the stream is gone; the SDK tries again'),
+          unreadable: (error) =>
+            log.error({ failure: describeFailure(error) }, 'LaunchDarkly sent what the SDK cannot read; the flags before stay in force'),
+        });
+        return store;
+      },
       sendEvents,
       diagnosticOptOut: true,
       streamInitialReconnectDelay: 0.2,
@@ -113,11 +129,14 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       moveTo('live');
       onUpdate();
     });
-    next.on('failed', () => onFailed('LaunchDarkly refuses the SDK key (401 or 403)'));
+    next.on('failed', (error: unknown) => onFailed(error instanceof Error ? error.message.replaceAll(sdkKey, '[secret]') : 'LaunchDarkly refuses'));
     reportErrors(next, log);
     await next.waitForInitialization({ timeout: START_TIMEOUT_SECONDS }).catch(() => undefined);
   }
 
+  // Redis may have lost it, or have been away when the flags changed.
+  const snapshotAgain = setInterval(() => void keepSnapshot(), SNAPSHOT_REPEAT_MS);
+  snapshotAgain.unref();
   await connect();
   if (store.snapshot() === undefined) {
     const seeded = await seed(store, stored, log);
@@ -138,6 +157,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       closed = true;
       clearTimeout(retry);
       clearTimeout(snapshotSoon);
+      clearInterval(snapshotAgain);
       client?.close();
     },
   };

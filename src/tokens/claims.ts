@@ -1,22 +1,6 @@
 import type { Principal } from '../principal.js';
 
-/** The claims of an access token (RFC 9068, section 2.2), and the session that it goes back to. */
-export interface AccessTokenClaims {
-  readonly iss: string;
-  readonly sub: string;
-  readonly aud: string;
-  readonly exp: number;
-  readonly iat: number;
-  readonly jti: string;
-  readonly client_id: string;
-  readonly sid: string;
-  readonly auth_time?: number;
-  readonly tenant?: string;
-  readonly roles?: readonly string[];
-  readonly scope?: string;
-}
-
-/** What of a principal gets into a token: nothing else does. */
+/** What of a principal gets into an access token (RFC 9068, section 2.2), with the session that it goes back to: nothing else does. */
 export function principalClaims({ subject, tenant, client, roles, scope, sid, authTime }: Principal) {
   return {
     sub: subject,

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
@@ -92,7 +92,23 @@ describe('crossfade check', () => {
     } finally {
       await evicting.stop();
     }
-    expect(await check()).toMatchObject({ status: 1, stdout: expect.stringContaining('redis: Redis does not answer') });
+    expect(await check()).toMatchObject({ status: 1, stdout: expect.stringContaining('redis: Redis does not answer (ECONNREFUSED)') });
+  });
+
+  it('names a wrong password, a kill switch that is no boolean, and a key whose time is to come', async () => {
+    const locked = await startRedis({ args: ['--requirepass', 'the-password-of-redis'] });
+    remember('the-password-of-redis');
+    try {
+      edit(sharedRedisUrl(), locked.url);
+      writeFileSync(join(directory, 'flags.json'), '{"flagValues":{"auth-migration-stage":"dual","auth-migration-kill-switch":"off"}}');
+      renameSync(join(directory, 'keys', 'first.pem'), join(directory, 'keys', '29990101T000000Z-first.pem'));
+      const { stdout } = await check();
+      expect(stdout).toMatch(/redis: Redis (does not answer|refuses).*NOAUTH/);
+      expect(stdout).toContain('rollout.killSwitchFlag: auth-migration-kill-switch can become "off"');
+      expect(stdout).toContain('no key signs yet');
+    } finally {
+      await locked.stop();
+    }
   });
 });
 

@@ -107,17 +107,20 @@ describe('crossfade serve', () => {
     await expect.poll(async () => (await fetch(`${admin}/readyz?for=issue`)).status, { timeout: 10_000 }).toBe(200);
   });
 
-  it('on SIGTERM answers what is under way, takes nothing new, and ends with 0', async () => {
+  it('on SIGTERM is not ready at once, answers what comes and what is under way, then takes nothing new, and ends with 0', async () => {
+    edit('listen: {', 'shutdownSeconds: 4\nlisten: {');
     const { url, admin, running } = await start();
     const cookie = await login();
     proxy.silence();
     const underWay = fetch(`${url}/auth/verify`, { headers: { cookie } });
-    await expect.poll(async () => await (await fetch(`${admin}/metrics`)).text()).toContain('crossfade_redis_up');
     running.process.kill('SIGTERM');
-    await running.logged('draining: requests under way are answered, no new ones are taken');
+    await running.logged('draining: not ready for new traffic; requests under way are answered');
+    expect((await fetch(`${admin}/readyz`)).status).toBe(503);
+    const late = await fetch(`${url}/.well-known/jwks.json`);
+    expect({ status: late.status, connection: late.headers.get('connection') }).toEqual({ status: 200, connection: 'close' });
     expect((await underWay).status).toBe(503);
-    await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
     expect(await running.ended()).toBe(0);
+    await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
   });
 
   it('a config that is wrong, or a port that is taken, ends the start with a clear line and no stack', async () => {

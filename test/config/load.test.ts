@@ -117,8 +117,8 @@ describe('the configuration', () => {
       expect.stringMatching(/^clients\[2\]\.secretHashFile: a confidential client needs one/),
       expect.stringMatching(/^clients\[3\]\.origins\[0\]: must be an origin/),
       'colour: there is no such setting',
-      expect.stringMatching(/^fleetSecretFile: .*nowhere cannot be read \(ENOENT\)/),
-      expect.stringMatching(/^sessions\[0\]\.secretsFile: .*nowhere-either cannot be read \(ENOENT\)/),
+      'fleetSecretFile: the file that it names cannot be read (ENOENT)',
+      'sessions[0].secretsFile: the file that it names cannot be read (ENOENT)',
     ]);
   });
 
@@ -164,6 +164,13 @@ describe('the configuration', () => {
     expect(problemsOf({ ...minimal, issuer })).toHaveLength(1);
   });
 
+  it('a key must be published for long enough that the other instances have read it', () => {
+    expect(problemsOf({ ...minimal, keys: { publishSeconds: 59 } })).toEqual([
+      expect.stringMatching(/^keys\.publishSeconds: must be 0, for a single instance, or at least twice/),
+    ]);
+    expect(problemsOf({ ...minimal, keys: { publishSeconds: 0 } })).toEqual([]);
+  });
+
   it('takes environment variables by ${VAR}, numbers included, and names the one that is missing', () => {
     const env = { HOST: 'app.example.com', PORT: '9001' };
     const config = resolveConfig({ ...minimal, issuer: 'https://${HOST}', listen: { port: '${PORT}' } }, { baseDir: directory, env });
@@ -182,13 +189,19 @@ describe('the configuration', () => {
 
   it.each([
     ['fleet-secret', 'too-short', 'fleetSecretFile: the file must hold base64url of 32 random bytes'],
-    ['session-secrets', '\n\n', 'session-secrets is empty: put the app'],
+    ['session-secrets', '\n\n', 'the file that it names is empty: put the app'],
     ['session-secrets', 'a\n b\n', 'starts or ends with white space'],
   ])('a %s of %j is a problem, and the message does not show it', (name, text, message) => {
     writeFileSync(join(directory, name), text);
     const problems = problemsOf(minimal).join('\n');
     expect(problems).toContain(message);
     expect(problems).not.toContain('too-short');
+  });
+
+  it('a secret that was put where a path belongs is not shown', () => {
+    remember('the-secret-itself-instead-of-a-path');
+    const problems = problemsOf({ ...minimal, fleetSecretFile: '${FLEET}' }, { FLEET: 'the-secret-itself-instead-of-a-path' });
+    expect(problems).toEqual(['fleetSecretFile: the file that it names cannot be read (ENOENT)']);
   });
 
   it('a function may stand in for the mapping: the paths are not asked for when the file is read', () => {
@@ -206,6 +219,11 @@ describe('the file', () => {
     await expect(loadConfig(join(directory, 'nowhere.yaml'))).rejects.toMatchObject({
       code: 'config_unreadable',
       message: expect.stringContaining('cannot be read (ENOENT)'),
+    });
+    writeFileSync(join(directory, 'alias.yaml'), 'issuer: *nowhere');
+    await expect(loadConfig(join(directory, 'alias.yaml'))).rejects.toMatchObject({
+      code: 'config_unreadable',
+      message: expect.stringContaining('alias.yaml'),
     });
     writeFileSync(join(directory, 'broken.yaml'), 'issuer: [a\nx: y: z');
     await expect(loadConfig(join(directory, 'broken.yaml'))).rejects.toMatchObject({

@@ -1,5 +1,5 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -79,6 +79,9 @@ describe('key files', () => {
     ['a secret', JSON.stringify({ kty: 'oct', k: 'c2VjcmV0' }), /no private JWK/],
     ['a public JWK', JSON.stringify({ kty: 'EC', crv: 'P-256', x: 'a', y: 'b' }), /no private JWK/],
     ['half a JSON', '{"kty":"EC"', /not JSON, or cut off/],
+    ['another alg', JSON.stringify({ ...jwkOf(newPem()), alg: 'ES512' }), /says alg ES512/],
+    ['another use', JSON.stringify({ ...jwkOf(newPem()), use: 'enc' }), /not for signatures/],
+    ['other operations', JSON.stringify({ ...jwkOf(newPem()), key_ops: ['verify'] }), /not for signing/],
     ['a kid of its own', JSON.stringify({ ...jwkOf(newPem()), kid: 'mine' }), /kid that is not its RFC 7638 thumbprint/],
   ])('K1: a JWK file with %s is refused by name', async (_what, text, reason) => {
     writeKey(directory, 'bad.jwk.json', text);
@@ -88,7 +91,6 @@ describe('key files', () => {
   it('K1: a file that cannot be read is refused by name, and so is a directory that is not there', async () => {
     writeFileSync(join(directory, 'target'), '');
     rmSync(join(directory, 'target'));
-    const { symlinkSync } = await import('node:fs');
     symlinkSync(join(directory, 'target'), join(directory, 'gone.pem'));
     expect((await load()).rejected).toEqual([{ file: 'gone.pem', reason: 'cannot be read (ENOENT)' }]);
     const missing = join(directory, 'nowhere');
@@ -120,8 +122,25 @@ describe('key files', () => {
     expect(lenient.rejected.map(({ file }) => file)).toEqual(['world.pem']);
   });
 
-  it('a time in the name that does not exist is refused', async () => {
-    writeKey(directory, '20261399T000000Z-x.pem');
+  it('K2: an Ed25519 JWK whose halves do not match is refused', async () => {
+    const x = jwkOf(newPem('EdDSA'))['x'];
+    writeKey(directory, 'mixed.jwk.json', JSON.stringify({ ...jwkOf(newPem('EdDSA')), x }));
+    expect((await load({ algorithm: 'EdDSA' })).rejected).toEqual([
+      { file: 'mixed.jwk.json', reason: 'has a private half that does not match its public half' },
+    ]);
+  });
+
+  it('a file with two keys, and something that is no file, are refused', async () => {
+    writeKey(directory, 'two.pem', newPem() + newPem());
+    mkdirSync(join(directory, 'directory.pem'), { mode: 0o700 });
+    expect((await load()).rejected).toEqual([
+      { file: 'directory.pem', reason: 'is not a file' },
+      { file: 'two.pem', reason: 'holds more than one key' },
+    ]);
+  });
+
+  it.each(['20261399T000000Z-x.pem', '20260231T000000Z-x.pem'])('a time in the name that does not exist is refused: %s', async (name) => {
+    writeKey(directory, name);
     expect((await load()).rejected[0]?.reason).toMatch(/time in its name/);
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { StoredKey } from '../../src/keys/jwks.js';
-import { chooseActive, mergeKeys } from '../../src/keys/rotation.js';
+import { chooseActive, mergeKeys, uniteKeys } from '../../src/keys/rotation.js';
 
 const NOW = 1_800_000_000_000;
 const PUBLISH = 900_000;
@@ -30,10 +30,11 @@ describe('which key signs', () => {
 
   it('a key that has signed never waits again', () => {
     expect(choose([{ kid: 'a' }], [stored('a', NOW - 1, NOW - 1)])).toBe('a');
+    expect(choose([{ kid: 'a' }], [stored('a', NOW + 3_600_000, NOW + 3_600_000)]), 'nor where a clock was ahead').toBe('a');
   });
 
   it('the time in the name decides over the time of the first sight, and is waited for', () => {
-    const a = stored('a', NOW - 5_000_000, NOW - 5_000_000);
+    const a = stored('a', NOW - 5_000_000);
     const b = stored('b', NOW - 4_000_000, NOW - 4_000_000);
     expect(choose([{ kid: 'a', signsFrom: NOW - 1 }, { kid: 'b' }], [a, b])).toBe('a');
     expect(choose([{ kid: 'a', signsFrom: NOW + 1 }, { kid: 'b' }], [a, b])).toBe('b');
@@ -56,6 +57,12 @@ describe('what the fleet knows of its keys', () => {
     const kids = (keepMs: number) => mergeKeys({ stored: [gone], own: [own], nowMs: NOW, keepMs }).map(({ jwk }) => jwk.kid);
     expect(kids(5001)).toEqual(['gone', 'own']);
     expect(kids(4999)).toEqual(['own']);
+  });
+
+  it('of two accounts nothing is lost: the earliest sight, the earliest signature, the latest sign of life', () => {
+    const one = [stored('a', 5, 7, 9), stored('b', 1)];
+    const other = [stored('a', 4, undefined, 10), stored('c', 2, 3)];
+    expect(uniteKeys(one, other)).toEqual([stored('a', 4, 7, 10), stored('b', 1), stored('c', 2, 3)]);
   });
 
   it('an instance without keys of its own drops nothing', () => {

@@ -238,6 +238,62 @@ describe('a restart', () => {
   });
 });
 
+describe('two instances with different keys on one Redis', () => {
+  async function openPair(): Promise<{ first: World; second: World; cookie: string; token: string; jwksKey: string }> {
+    const first = await open();
+    const cookie = await first.login('alice');
+    const second = await restart(first, undefined, {
+      prepare: (directory) => {
+        writeKey(join(directory, 'keys'), 'second.pem');
+        writeFileSync(join(directory, 'fleet-secret'), first.readFile('fleet-secret'));
+      },
+    });
+    return { first, second, cookie, token: await first.token(cookie), jwksKey: `${first.config.redis.keyPrefix}v1:jwks` };
+  }
+
+  it('the second does not sign while its key is new, and verifies what the first signed', async () => {
+    const { second, token } = await openPair();
+    expect(second.bridge.signing()).toMatchObject({ state: 'broken', canSign: false });
+    expect((await second.call('/orders', { bearer: token })).status).toBe(200);
+  });
+
+  it.each([
+    ['emptied', async (world: World, key: string) => await world.legacy.redis.del(key)],
+    [
+      'overwritten without the MAC',
+      async (world: World, key: string) => await world.legacy.redis.set(key, '{"version":9,"payload":"{}","mac":"AAAA"}'),
+    ],
+  ])('Law 10: with their keys in Redis %s, nobody notices: what was learned stays, and nobody signs who had to wait', async (_what, fault) => {
+    const { first, second, cookie, token, jwksKey } = await openPair();
+    await fault(first, jwksKey);
+    for (const world of [second, first, second]) {
+      await world.bridge.reloadKeys();
+      expect((await world.call('/orders', { bearer: token })).status).toBe(200);
+    }
+    expect(second.bridge.signing().canSign).toBe(false);
+    expect((await first.exchange(cookie)).status).toBe(200);
+    const jwks: unknown = await (await first.call('/.well-known/jwks.json')).json();
+    expect(jwks).toMatchObject({ keys: [{}, {}] });
+  });
+
+  it('Law 10: after Redis came back empty and began its versions anew, an instance that only verifies keeps its keys', async () => {
+    const { first, token, jwksKey } = await openPair();
+    const verifier = await restart(first, undefined, {
+      prepare: (directory) => {
+        rmSync(join(directory, 'keys'), { recursive: true });
+        writeFileSync(join(directory, 'fleet-secret'), first.readFile('fleet-secret'));
+      },
+      configure: (config) => ({ ...config, keys: { use: 'verify' }, redis: { ...config.redis, keyPrefix: first.config.redis.keyPrefix ?? '' } }),
+    });
+    await first.legacy.redis.del(jwksKey);
+    const fresh = await restart(first);
+    await verifier.bridge.reloadKeys();
+    for (const world of [verifier, fresh, first]) expect((await world.call('/orders', { bearer: token })).status).toBe(200);
+    await fresh.bridge.reloadKeys();
+    expect((await fresh.exchange(await fresh.login('bob'))).status).toBe(200);
+  });
+});
+
 describe('the JWKS as it is served', () => {
   it('has public members only, an ETag and a max-age, and answers 304', async () => {
     const world = await open();

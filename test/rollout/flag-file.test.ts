@@ -92,6 +92,26 @@ describe('flags from a file', () => {
     expect(await world.metrics()).toContain('crossfade_flags_up 1');
   });
 
+  it('L1: a flag that could not be evaluated leaves the last one in force, and the message names it', async () => {
+    const cookie = await world.login('alice');
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    for (const members of [
+      { fallthrough: null },
+      { fallthrough: { variation: 9 } },
+      { rules: 5 },
+      { targets: [{ values: 'u', variation: 0 }] },
+      { fallthrough: { rollout: { variations: [] } } },
+    ]) {
+      const from = world.log.all.length;
+      replace(JSON.stringify(stage(99, members)));
+      expect(await world.log.until((line) => line['audit'] === 'flags.failed', from)).toMatchObject({
+        reason: expect.stringContaining('flags.auth-migration-stage'),
+      });
+      expect(await isOpen(cookie)).toBe(true);
+      await move({ flagValues: { 'auth-migration-stage': 'dual', turn: from } });
+    }
+  });
+
   it('L3: an unknown stage, or a value of another type, is the default stage, named in the log once', async () => {
     for (const value of ['jwt-mostly', 7, null, { a: 1 }]) {
       const from = world.log.all.length;

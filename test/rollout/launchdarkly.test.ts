@@ -107,14 +107,40 @@ describe('flags from LaunchDarkly', () => {
     expect(await world.bridge.readiness()).toMatchObject({ ready: true, parts: { flags: 'last-known' } });
   });
 
-  it('L1: a broken flag gives the default stage and no error', async () => {
+  it.each<[string, Record<string, unknown>]>([
+    ['without variations', { on: true, variations: [], fallthrough: { variation: 0 } }],
+    ['with a variation that it does not have', { on: true, variations: ['shadow'], fallthrough: { variation: 7 } }],
+    ['without a fallthrough', { on: true, variations: ['shadow'], fallthrough: null }],
+    ['with rules that are a number', { on: true, variations: ['shadow'], fallthrough: { variation: 0 }, rules: 5 }],
+    [
+      'with a clause without values',
+      { on: true, variations: ['shadow'], fallthrough: { variation: 0 }, rules: [{ variation: 0, clauses: [{ attribute: 'key', op: 'in' }] }] },
+    ],
+  ])('L1: a broken flag, %s, leaves the last stage in force, live and at the next connection', async (_how, flag) => {
     vendor.set(STAGE, 'dual');
     const world = await open();
     const cookie = await world.login('alice');
-    const from = world.log.all.length;
-    vendor.send({ key: STAGE, on: true, variations: [], fallthrough: { variation: 7 } });
-    await changed(world, from);
-    expect(await stageOf(world, cookie)).toBe('session-only by default');
+    const before = world.log.all.length;
+    vendor.send({ key: STAGE, ...flag });
+    await world.log.until((line) => line['audit'] === 'flags.failed' || String(line['msg']).startsWith('LaunchDarkly sent'), before);
+    expect(await stageOf(world, cookie)).toBe('open');
+    const again = vendor.connected();
+    vendor.drop();
+    await again;
+    expect(await stageOf(world, cookie)).toBe('open');
+    vendor.set(STAGE, 'shadow');
+    await expect.poll(() => stageOf(world, cookie), { timeout: 10_000 }).toBe('shadow by flag');
+  });
+
+  it('L1: while the stream is gone, that is what operators see', async () => {
+    vendor.set(STAGE, 'dual');
+    const world = await open();
+    expect(await world.bridge.readiness()).toMatchObject({ parts: { flags: 'live' } });
+    await vendor.stop();
+    await expect.poll(async () => (await world.bridge.readiness()).parts['flags']).toBe('last-known');
+    expect(await world.metrics()).toContain('crossfade_flags_up 0');
+    await vendor.start();
+    await expect.poll(async () => (await world.bridge.readiness()).parts['flags'], { timeout: 10_000 }).toBe('live');
   });
 
   it('L2: a cold start without LaunchDarkly takes the flags that Redis kept', async () => {
@@ -152,7 +178,7 @@ describe('flags from LaunchDarkly', () => {
     vendor.answerWith(401);
     const world = await open();
     expect(await stageOf(world, await world.login('alice'))).toBe('session-only by default');
-    expect(world.log.audits('flags.failed')[0]).toMatchObject({ reason: expect.stringContaining('refuses the SDK key') });
+    expect(world.log.audits('flags.failed')[0]).toMatchObject({ reason: expect.stringContaining('Authentication failed') });
   });
 
   it('K8, Law 10: flags written to Redis without the MAC are not taken at a cold start', async () => {
