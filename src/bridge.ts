@@ -1,18 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { Cluster } from 'ioredis';
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
 import { type Clock, systemClock } from './clock.js';
-import {
-  type Config,
-  ConfigError,
-  type ConfigInput,
-  isResolved,
-  type RedisTarget,
-  resolveConfig,
-  type SessionConfig,
-  unmappedSessions,
-} from './config/load.js';
+import { type Config, ConfigError, type ConfigInput, type RedisTarget, type SessionConfig } from './config/config.js';
+import { unmappedSessions } from './config/cross-checks.js';
+import { isResolved, resolveConfig } from './config/load.js';
 import { deriveKey } from './config/secret.js';
 import type { Readiness } from './http/admin.js';
 import { createAnswers } from './http/answer.js';
@@ -26,7 +18,7 @@ import { createVerifyEndpoint } from './http/verify-endpoint.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
 import { storedJwksSchema } from './keys/jwks.js';
 import { type SigningReport, startSigning } from './keys/signing.js';
-import { connectRedis, type RedisClient, type RedisConnection } from './redis/connection.js';
+import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { SignedValue } from './redis/signed-value.js';
 import { createClientRegistry } from './rollout/clients.js';
 import { openFileFlagSource } from './rollout/flag-file.js';
@@ -97,8 +89,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
 
   const connections = connectAll(config, log, metrics);
   await Promise.all([...connections.values()].map((connection) => connection.ready(REDIS_START_MS)));
-  const { client: redis } = connectionFor(connections, config.redis);
-  const stored = { client: redis, macKey: deriveKey(config.fleetSecret, 'mac'), audit, metrics };
+  const own = connectionFor(connections, config.redis);
+  const stored = { client: own.client, macKey: deriveKey(config.fleetSecret, 'mac'), audit, metrics };
   const keyOf = (name: string) => `${config.redis.keyPrefix}v1:${name}`;
 
   const issueAccessToken = createIssuer({
@@ -114,7 +106,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     longestLifeSeconds: config.tokens.accessTtlSeconds,
     stored: new SignedValue({ ...stored, name: 'jwks', key: keyOf('jwks'), schema: storedJwksSchema }),
     probe: createProbe(policy, issueAccessToken, clock),
-    fleetNowMs: async () => await redisNowMs(redis),
+    fleetNowMs: () => own.nowMs(),
     log,
     audit,
     metrics,
@@ -182,9 +174,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       }),
     metrics,
     async readiness() {
-      const own = connectionFor(connections, config.redis);
       const records = new Set(config.sessions.map((session) => connectionFor(connections, session.redis ?? config.redis)));
-      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map(answersReads));
+      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map((connection) => connection.answersReads()));
       const ready = recordsUp.every(Boolean);
       const { state, canSign } = signing.report();
       return {
@@ -218,21 +209,6 @@ function connectionFor(connections: ReadonlyMap<RedisTarget, RedisConnection>, t
   const connection = connections.get(target);
   if (!connection) throw new Error('no connection was made for a configured Redis');
   return connection;
-}
-
-async function redisNowMs(client: RedisClient): Promise<number> {
-  const [node] = client instanceof Cluster ? client.nodes('master') : [client];
-  const [seconds = 0, micros = 0] = ((await node?.time()) ?? []).map(Number);
-  if (seconds === 0) throw new Error('Redis tells no time');
-  return seconds * 1000 + Math.floor(micros / 1000);
-}
-
-/** Whether a key can be read: a Cluster that is down answers PING all the same. */
-async function answersReads({ client }: RedisConnection): Promise<boolean> {
-  return await client.exists('crossfade-readiness').then(
-    () => true,
-    () => false,
-  );
 }
 
 function toSessionEntry(

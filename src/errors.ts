@@ -56,3 +56,8 @@ export class CrossfadeError extends Error {
 export function unavailable(reason: UnavailableReason, cause?: unknown): CrossfadeError {
   return new CrossfadeError('temporarily_unavailable', { details: { reason }, cause });
 }
+
+/** What the system calls a failure: `ENOENT`, `EADDRINUSE`. */
+export function errnoOf(error: unknown): string {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown error';
+}

@@ -1,5 +1,6 @@
 export { type Bridge, type BridgeOptions, createBridge } from './bridge.js';
-export { type Config, ConfigError, type ConfigInput, type ConfigProblem, loadConfig } from './config/load.js';
+export { type Config, ConfigError, type ConfigInput, type ConfigProblem } from './config/config.js';
+export { loadConfig } from './config/load.js';
 export { CrossfadeError, type ErrorCode } from './errors.js';
 export type { RequireOptions } from './http/require.js';
 export type { CrossfadeState, Rejection } from './http/state.js';

@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { Cluster } from 'ioredis';
 import { systemClock } from '../clock.js';
-import { type Config, ConfigError, type ConfigProblem, loadConfig, type RedisTarget, unmappedSessions } from '../config/load.js';
+import { type Config, ConfigError, type ConfigProblem, type RedisTarget } from '../config/config.js';
+import { unmappedSessions } from '../config/cross-checks.js';
+import { loadConfig } from '../config/load.js';
 import { serveJwks } from '../keys/jwks.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { selfTest } from '../keys/self-test.js';

@@ -1,5 +1,7 @@
 import { Cluster, type Redis } from 'ioredis';
-import { ConfigError, loadConfig, type RedisTarget, type SessionConfig, unmappedSessions } from '../config/load.js';
+import { ConfigError, type RedisTarget, type SessionConfig } from '../config/config.js';
+import { unmappedSessions } from '../config/cross-checks.js';
+import { loadConfig } from '../config/load.js';
 import { Secret } from '../config/secret.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { createKoaSessionFormat } from '../sessions/koa-session.js';

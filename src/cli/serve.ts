@@ -3,7 +3,9 @@ import { createServer, type RequestListener, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Koa from 'koa';
 import { createBridge } from '../bridge.js';
-import { type Config, loadConfig } from '../config/load.js';
+import type { Config } from '../config/config.js';
+import { loadConfig } from '../config/load.js';
+import { errnoOf } from '../errors.js';
 import { createAdminApp } from '../http/admin.js';
 import { createLog, type Log } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -74,8 +76,7 @@ async function listen(handler: RequestListener, { host, port }: { host: string; 
   try {
     await once(server, 'listening');
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error';
-    throw new Error(`${name}: cannot listen on ${host}:${port} (${code})`);
+    throw new Error(`${name}: cannot listen on ${host}:${port} (${errnoOf(error)})`);
   }
   return server;
 }

@@ -2,59 +2,12 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import type { z } from 'zod';
-import { CrossfadeError } from '../errors.js';
+import { errnoOf } from '../errors.js';
+import { type Config, ConfigError, type ConfigInput, type ConfigProblem, type Parsed, type ParsedConnection, type RedisTarget } from './config.js';
+import { crossChecks } from './cross-checks.js';
 import { configSchema } from './schema.js';
 import { Secret } from './secret.js';
-
-/** The configuration as a person writes it: the object behind the YAML file. */
-export type ConfigInput = z.input<typeof configSchema>;
-
-type Parsed = z.output<typeof configSchema>;
-type ParsedConnection = Omit<Parsed['redis'], 'keyPrefix' | 'commandTimeoutMs'>;
-
-/** Where a Redis is and how to enter, with the secrets read. */
-export interface RedisTarget {
-  readonly url?: Secret;
-  readonly cluster?: readonly { readonly host: string; readonly port: number }[];
-  readonly sentinels?: readonly { readonly host: string; readonly port: number }[];
-  readonly name?: string;
-  readonly tls?: boolean | { readonly ca: string };
-  readonly username?: string;
-  readonly password?: Secret;
-}
-
-export type SessionConfig = Omit<Parsed['sessions'][number], 'redis' | 'secretsFile'> & {
-  readonly secrets: readonly Secret[];
-  readonly redis?: RedisTarget;
-};
-
-export type ClientConfig = Omit<Parsed['clients'][number], 'secretHashFile'> & { readonly secretHash?: Secret };
-
-/** The configuration as the program uses it: defaults filled in, paths absolute, secrets read and wrapped, frozen. */
-export type Config = Omit<Parsed, 'redis' | 'sessions' | 'clients' | 'fleetSecretFile'> & {
-  readonly fleetSecret: Secret;
-  readonly redis: RedisTarget & { readonly keyPrefix: string; readonly commandTimeoutMs: number };
-  readonly sessions: readonly SessionConfig[];
-  readonly clients: readonly ClientConfig[];
-};
-
-/** One thing that is wrong, and where: `sessions[0].principal.subject`. */
-export interface ConfigProblem {
-  readonly path: string;
-  readonly message: string;
-}
-
-/** Thrown with all problems at once. `message` lists them, a line each. */
-export class ConfigError extends CrossfadeError {
-  readonly problems: readonly ConfigProblem[];
-
-  constructor(source: string, problems: readonly ConfigProblem[], code: 'config_invalid' | 'config_unreadable' = 'config_invalid') {
-    const lines = problems.map(({ path, message }) => `  ${path === '' ? '' : `${path}: `}${message}`);
-    super(code, { message: `${source}: ${problems.length === 1 ? '1 problem' : `${problems.length} problems`}\n${lines.join('\n')}` });
-    this.name = 'ConfigError';
-    this.problems = problems;
-  }
-}
+import { readFleetSecret, readSecretFile, readSecretHash, readSessionSecrets } from './secret-files.js';
 
 export interface ResolveOptions {
   /** What relative paths are relative to. Default: the working directory. */
@@ -130,7 +83,7 @@ function readConfigFile(path: string): unknown {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new ConfigError(path, [{ path: '', message: `cannot be read (${codeOf(error)}); crossfade init writes one` }], 'config_unreadable');
+    throw new ConfigError(path, [{ path: '', message: `cannot be read (${errnoOf(error)}); crossfade init writes one` }], 'config_unreadable');
   }
   const document = parseDocument(text);
   if (document.errors.length > 0) {
@@ -142,13 +95,6 @@ function readConfigFile(path: string): unknown {
   } catch (error) {
     throw new ConfigError(path, [{ path: '', message: error instanceof Error ? error.message : 'does not parse' }], 'config_unreadable');
   }
-}
-
-/** The entries that say nothing of who is logged in: a problem, unless a function says it. */
-export function unmappedSessions({ sessions }: Pick<Config, 'sessions'>): ConfigProblem[] {
-  return sessions.flatMap(({ principal }, index) =>
-    principal ? [] : [{ path: `sessions[${index}].principal`, message: 'say where in the record the subject is, for example { subject: user.id }' }],
-  );
 }
 
 /** `${VAR}` in every string. A whole value that reads as a number or boolean becomes one, as it would in the file. */
@@ -180,54 +126,6 @@ function namedFiles(value: unknown, path: string): { path: string; file: string 
   });
 }
 
-/** What one field's own rule cannot see. */
-function crossChecks(config: Parsed): ConfigProblem[] {
-  const problems: ConfigProblem[] = [];
-  const add = (path: string, message: string) => problems.push({ path, message });
-
-  if (config.mode === 'observe') add('mode', 'observe is not in this version of Crossfade; only enforce is');
-  config.sessions.forEach((session, index) => {
-    const at = `sessions[${index}]`;
-    if (session.format !== 'koa-session') add(`${at}.format`, `${session.format} is not in this version of Crossfade; only koa-session is`);
-    if (session.signed && !session.secretsFile) add(`${at}.secretsFile`, "a signed cookie needs the app's cookie secrets; or say signed: false");
-  });
-  config.services.forEach((service, index) => {
-    if (service.upstream === 'jwt') add(`services[${index}].upstream`, 'jwt is not in this version of Crossfade; only headers is');
-  });
-  const clientIds = new Set(config.clients.map(({ id }) => id));
-  config.rollout.cohorts.forEach((cohort, index) => {
-    if (!clientIds.has(cohort.client)) add(`rollout.cohorts[${index}].client`, `no client has the id ${cohort.client}`);
-  });
-  duplicates(config.sessions.map(({ name }) => name)).forEach((name) => add('sessions', `two entries are named ${name}`));
-  duplicates(config.sessions.map(({ cookie, keyPrefix, redis }) => JSON.stringify([cookie, keyPrefix, redis]))).forEach(() =>
-    add('sessions', 'two entries read the same cookie from the same place'),
-  );
-  duplicates(config.clients.map(({ id }) => id)).forEach((id) => add('clients', `two clients have the id ${id}`));
-  duplicates(config.services.map(({ id }) => id)).forEach((id) => add('services', `two services have the id ${id}`));
-  const { publishSeconds, selfTestSeconds } = config.keys;
-  if (publishSeconds > 0 && publishSeconds < 2 * selfTestSeconds) {
-    add(
-      'keys.publishSeconds',
-      `must be 0, for a single instance, or at least twice keys.selfTestSeconds (${2 * selfTestSeconds}): the others must have read the key before it signs`,
-    );
-  }
-  if (config.http.basePath.startsWith('/.well-known')) add('http.basePath', 'must not be under /.well-known');
-  if (config.listen.port !== 0 && config.listen.port === config.admin.port && config.listen.host === config.admin.host) {
-    add('admin.port', 'is the same as listen.port; operators need a port of their own');
-  }
-  return problems;
-}
-
-function duplicates(names: readonly string[]): string[] {
-  return [...new Set(names.filter((name, index) => names.indexOf(name) !== index))];
-}
-
-function resolveFlags(flags: NonNullable<Parsed['rollout']['flags']>, baseDir: string): NonNullable<Parsed['rollout']['flags']> {
-  if (flags.file !== undefined) return { file: resolve(baseDir, flags.file) };
-  const { launchdarkly } = flags;
-  return launchdarkly ? { launchdarkly: { ...launchdarkly, sdkKeyFile: resolve(baseDir, launchdarkly.sdkKeyFile) } } : {};
-}
-
 function resolveTarget(
   target: ParsedConnection,
   at: string,
@@ -251,46 +149,10 @@ function resolveTarget(
   };
 }
 
-/** The text of a file without the line end that editors add; a file that cannot be read is a problem, and ''. */
-function readSecretFile(path: string, at: string, problems: ConfigProblem[]): string {
-  try {
-    const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '');
-    if (text.trim() === '')
-      problems.push({
-        path: at,
-        message: `the file that it names is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys) there, one a line, newest first" : ''}`,
-      });
-    return text;
-  } catch (error) {
-    // Not the path: somebody may have put the secret itself there.
-    problems.push({ path: at, message: `the file that it names cannot be read (${codeOf(error)})` });
-    return '';
-  }
-}
-
-function readFleetSecret(text: string, problems: ConfigProblem[]): Secret {
-  if (text.trim() !== '' && (!/^[A-Za-z0-9_-]+$/.test(text) || Buffer.from(text, 'base64url').length !== 32)) {
-    problems.push({ path: 'fleetSecretFile', message: 'the file must hold base64url of 32 random bytes; crossfade init makes one' });
-  }
-  return new Secret(text);
-}
-
-function readSessionSecrets(text: string, index: number, problems: ConfigProblem[]): Secret[] {
-  const lines = text.split(/\r?\n/).filter((line) => line !== '');
-  if (lines.some((line) => line !== line.trim())) {
-    problems.push({ path: `sessions[${index}].secretsFile`, message: 'a secret in the file starts or ends with white space' });
-  }
-  return lines.map((line) => new Secret(line));
-}
-
-function readSecretHash(text: string, index: number, problems: ConfigProblem[]): Secret {
-  if (text.trim() !== '' && !/^[0-9a-f]{64}$/i.test(text.trim())) {
-    problems.push({
-      path: `clients[${index}].secretHashFile`,
-      message: 'the file must hold the hex SHA-256 of the secret; crossfade init --client ID makes one',
-    });
-  }
-  return new Secret(text.trim().toLowerCase());
+function resolveFlags(flags: NonNullable<Parsed['rollout']['flags']>, baseDir: string): NonNullable<Parsed['rollout']['flags']> {
+  if (flags.file !== undefined) return { file: resolve(baseDir, flags.file) };
+  const { launchdarkly } = flags;
+  return launchdarkly ? { launchdarkly: { ...launchdarkly, sdkKeyFile: resolve(baseDir, launchdarkly.sdkKeyFile) } } : {};
 }
 
 function describeIssue(issue: z.core.$ZodIssue): ConfigProblem[] {
@@ -303,10 +165,6 @@ function pathOf(path: readonly PropertyKey[]): string {
     (text, part) => (typeof part === 'number' ? `${text}[${part}]` : text === '' ? String(part) : `${text}.${String(part)}`),
     '',
   );
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown error';
 }
 
 function deepFreeze<T>(value: T): T {

@@ -9,8 +9,9 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
+import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
-import { header, type Peers } from './peer.js';
+import type { Peers } from './peer.js';
 import type { Rejection } from './state.js';
 
 export type Authentication =
@@ -41,15 +42,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
   let conflictLooks = 0;
 
   function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
-    return clients.resolve({
-      provenId,
-      origin: header(request, 'origin'),
-      host: peers.hostOf(request),
-      userAgent: header(request, 'user-agent'),
-      claimedId: header(request, 'x-client-id'),
-      claimedVersion: header(request, 'x-client-version'),
-      header: (name) => header(request, name.toLowerCase()),
-    });
+    return clients.resolve(clientTraits(request, peers, provenId));
   }
 
   async function byBearer(request: IncomingMessage, bearer: string, cookies: CookiePairs): Promise<Authentication> {

@@ -1,6 +1,6 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
-import type { ClientConfig } from '../config/load.js';
+import type { ClientConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import type { Form } from './form.js';

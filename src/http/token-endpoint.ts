@@ -1,6 +1,6 @@
 import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
@@ -14,10 +14,11 @@ import type { IssueAccessToken } from '../tokens/issue.js';
 import { MAX_TOKEN_BYTES, type VerifyBearer } from '../tokens/verify.js';
 import { malformedRefusal, toPrincipal } from './authenticator.js';
 import { authenticateClient } from './client-authentication.js';
+import { clientTraits } from './client-traits.js';
 import { readCredentials } from './credentials.js';
 import { type Form, readForm } from './form.js';
 import { passesOriginCheck } from './origin.js';
-import { header, type Peers } from './peer.js';
+import type { Peers } from './peer.js';
 
 export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const SESSION_TOKEN_TYPE = 'urn:crossfade:params:oauth:token-type:session';
@@ -62,15 +63,7 @@ function createExchange(options: TokenEndpointOptions): Grant {
 
   function resolveClient(ctx: Context, form: Form): ResolvedClient {
     const authenticated = authenticateClient(ctx.req, form, clients);
-    const client = clients.resolve({
-      provenId: authenticated?.id,
-      origin: header(ctx.req, 'origin'),
-      host: peers.hostOf(ctx.req),
-      userAgent: header(ctx.req, 'user-agent'),
-      claimedId: header(ctx.req, 'x-client-id'),
-      claimedVersion: header(ctx.req, 'x-client-version'),
-      header: (name) => header(ctx.req, name.toLowerCase()),
-    });
+    const client = clients.resolve(clientTraits(ctx.req, peers, authenticated?.id));
     if (!authenticated && client.config?.type === 'confidential') throw new CrossfadeError('invalid_client');
     return client;
   }

@@ -1,5 +1,5 @@
 import type { Context } from 'koa';
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
 import type { Principal } from '../principal.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { Metrics } from '../telemetry/metrics.js';

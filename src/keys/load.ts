@@ -3,7 +3,8 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { calculateJwkThumbprint } from 'jose';
 import { z } from 'zod';
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
+import { errnoOf } from '../errors.js';
 
 export type Algorithm = Config['keys']['algorithm'];
 
@@ -61,7 +62,7 @@ export async function loadKeyDirectory(options: LoadOptions): Promise<LoadedDire
   try {
     names = (await readdir(options.directory)).filter((name) => !name.startsWith('.') && /\.(pem|jwk\.json)$/.test(name)).sort();
   } catch (error) {
-    return { keys: [], rejected: [{ file: options.directory, reason: `the key directory cannot be read (${codeOf(error)})` }] };
+    return { keys: [], rejected: [{ file: options.directory, reason: `the key directory cannot be read (${errnoOf(error)})` }] };
   }
   const keys: LoadedKey[] = [];
   const rejected: RejectedFile[] = [];
@@ -93,7 +94,7 @@ async function loadKeyFile(file: string, options: LoadOptions): Promise<LoadedKe
     const signsFrom = timeOf(file);
     return { kid: publicJwk.kid, algorithm: options.algorithm, privateKey, publicJwk, file, ...(signsFrom === undefined ? {} : { signsFrom }) };
   } catch (error) {
-    return { file, reason: error instanceof KeyProblem ? error.message : `cannot be read (${codeOf(error)})` };
+    return { file, reason: error instanceof KeyProblem ? error.message : `cannot be read (${errnoOf(error)})` };
   }
 }
 
@@ -177,8 +178,4 @@ function timeOf(file: string): number | undefined {
   const time = Date.parse(`${text}Z`);
   if (Number.isNaN(time) || !new Date(time).toISOString().startsWith(text)) throw new KeyProblem('has a time in its name that does not exist');
   return time;
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'unknown error';
 }

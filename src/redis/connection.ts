@@ -1,5 +1,5 @@
 import { Cluster, Redis } from 'ioredis';
-import type { RedisTarget } from '../config/load.js';
+import type { RedisTarget } from '../config/config.js';
 import { describeError, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 
@@ -10,6 +10,10 @@ export interface RedisConnection {
   readonly client: RedisClient;
   /** Resolves when the connection is ready, or after `timeoutMs`; never rejects. True: it is ready. */
   ready(timeoutMs: number): Promise<boolean>;
+  /** Whether a key can be read right now: a Cluster that is down answers PING all the same. Never rejects. */
+  answersReads(): Promise<boolean>;
+  /** The time by Redis' own clock, in ms. Rejects with what ioredis rejects with. */
+  nowMs(): Promise<number>;
   /** Why it is not ready, as far as Redis or the network said. */
   problem(): string | undefined;
   close(): void;
@@ -68,6 +72,18 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
           resolve(isReady);
         }
       });
+    },
+    async answersReads() {
+      return await client.exists('crossfade-readiness').then(
+        () => true,
+        () => false,
+      );
+    },
+    async nowMs() {
+      const [node] = client instanceof Cluster ? client.nodes('master') : [client];
+      if (!node) throw new Error('the Redis Cluster has no master');
+      const [seconds, micros] = (await node.time()).map(Number);
+      return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
     },
     problem: () => problem,
     close() {

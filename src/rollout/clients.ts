@@ -1,4 +1,4 @@
-import type { ClientConfig, Config } from '../config/load.js';
+import type { ClientConfig, Config } from '../config/config.js';
 
 /** What a request shows of the app that sent it, before anything is verified. */
 export interface ClientTraits {

@@ -1,6 +1,6 @@
 import type { LDMultiKindContext } from 'launchdarkly-node-server-sdk';
 import { LRUCache } from 'lru-cache';
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';

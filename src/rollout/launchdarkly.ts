@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { init, type LDClient } from 'launchdarkly-node-server-sdk';
 import { TestData } from 'launchdarkly-node-server-sdk/integrations';
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
 import { describeFailure, type Log } from '../telemetry/log.js';

@@ -1,4 +1,4 @@
-import type { Config } from '../config/load.js';
+import type { Config } from '../config/config.js';
 import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from './clients.js';
 import type { Flags } from './flags.js';

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import Keygrip from 'keygrip';
 import { parse as parseJson } from 'secure-json-parse';
-import type { SessionConfig } from '../config/load.js';
+import type { SessionConfig } from '../config/config.js';
 import type { CookiePairs } from './cookies.js';
 import type { LocatedSession, ParsedRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
 

@@ -1,4 +1,4 @@
-import type { SessionConfig } from '../config/load.js';
+import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { SessionRecord } from './format.js';

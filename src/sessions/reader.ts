@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.js';
-import type { SessionConfig } from '../config/load.js';
+import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { Identity, SessionRejection } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { ConfigError, type ConfigInput, loadConfig, resolveConfig } from '../../src/config/load.js';
+import { ConfigError, type ConfigInput } from '../../src/config/config.js';
+import { loadConfig, resolveConfig } from '../../src/config/load.js';
 import { deriveKey, Secret } from '../../src/config/secret.js';
 import { remember } from '../support/transcript.js';
 

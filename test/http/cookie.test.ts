@@ -124,6 +124,25 @@ describe('the cookie', () => {
     expect(await world.metrics()).toContain('crossfade_rejections_total{credential="session",reason="bad-signature"}');
   });
 
+  it('C7, for koa-session: what else the record says of an end does not count while its own authority, the TTL, lives', async () => {
+    const endless = await createWorld({ legacy: { session: { maxAge: 'session' } } });
+    try {
+      const cookie = await endless.login('alice');
+      const [key = ''] = endless.legacy.keys;
+      const record: unknown = JSON.parse((await endless.legacy.redis.get(key)) ?? '{}');
+      const past = new Date(0).toISOString();
+      await endless.legacy.redis.set(
+        key,
+        JSON.stringify({ ...(record instanceof Object ? record : {}), _expire: past, expires: past, cookie: { expires: past } }),
+        'EX',
+        60,
+      );
+      expect(await (await endless.call('/', { cookie })).json()).toMatchObject({ principal: { subject: 'u-alice', expiresAt: expect.any(Number) } });
+    } finally {
+      await endless.close();
+    }
+  });
+
   it('C10: a stale cookie beside a valid bearer changes nothing', async () => {
     const cookie = await world.login('alice');
     const bearer = await world.token(cookie);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { type ConfigInput, resolveConfig } from '../../src/config/load.js';
+import type { ConfigInput } from '../../src/config/config.js';
+import { resolveConfig } from '../../src/config/load.js';
 import { configSchema } from '../../src/config/schema.js';
 import { type ClientTraits, createClientRegistry } from '../../src/rollout/clients.js';
 
