@@ -64,7 +64,7 @@ function setIdentity(ctx: Context, principal: Principal | undefined, stage: stri
   ctx.set({
     'X-Auth-Subject': encodeURIComponent(principal?.subject ?? ''),
     'X-Auth-Tenant': encodeURIComponent(principal?.tenant ?? ''),
-    'X-Auth-Client': principal?.client ?? '',
+    'X-Auth-Client': encodeURIComponent(principal?.client ?? ''),
     'X-Auth-Roles': (principal?.roles ?? []).map(encodeURIComponent).join(' '),
     'X-Auth-Scope': (principal?.scope ?? []).map(encodeURIComponent).join(' '),
     'X-Auth-Via': principal?.via ?? '',

@@ -84,12 +84,13 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
       const key = JSON.stringify([subject.client, subject.clientVersion, subject.cohort, subject.tenant, subject.subject]);
       const known = remembered.get(key);
       if (known) return await known;
-      const answer = ask(subject);
-      remembered.set(key, answer);
-      return await answer.catch(() => {
+      const answer = ask(subject).catch((error: unknown): FlagAnswer => {
         remembered.delete(key);
+        log.error({ err: error }, 'the flags could not be evaluated; the default stands');
         return { stage: undefined, killSwitch: false };
       });
+      remembered.set(key, answer);
+      return await answer;
     },
   };
 }

@@ -104,6 +104,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       onFailed('the file that rollout.flags.launchdarkly.sdkKeyFile names cannot be read');
       return;
     }
+    if (closed) return;
     const { streamUri, baseUri, eventsUri, sendEvents } = config;
     const next = init(sdkKey, {
       featureStore: (context) => {
