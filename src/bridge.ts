@@ -187,7 +187,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     signing: () => signing.report(),
     reloadKeys: () => signing.reload(),
     async close() {
-      signing.close();
+      await signing.close();
       await source.close();
       for (const connection of connections.values()) connection.close();
     },

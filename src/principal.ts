@@ -27,27 +27,34 @@ export interface Identity {
 }
 
 /** Why a credential that was presented is not one. Literal values: they stand in logs, metrics and `ctx.state.rejection`. */
-export type SessionRejection =
-  | 'bad-signature'
-  | 'bad-id'
-  | 'unknown-session'
-  | 'expired'
-  | 'unreadable-record'
-  | 'nobody-logged-in'
-  | 'unmappable-record';
+export type SessionRejection = keyof typeof SESSION_REJECTIONS;
+export type BearerRejection = keyof typeof BEARER_REJECTIONS;
 
-export type BearerRejection =
-  | 'malformed'
-  | 'too-large'
-  | 'bad-header'
-  | 'bad-algorithm'
-  | 'bad-type'
-  | 'bad-kid'
-  | 'unknown-kid'
-  | 'bad-issuer'
-  | 'bad-audience'
-  | 'bad-claims'
-  | 'expired'
-  | 'not-yet-valid'
-  | 'bad-signature'
-  | 'foreign';
+/** Why a cookie is no credential, from the first thing that is looked at to the last. `docs/errors.md` lists the same. */
+export const SESSION_REJECTIONS = {
+  'bad-id': 'what stands in the cookie is no session id',
+  'bad-signature': 'no configured secret made its signature',
+  'unknown-session': 'Redis has no such record',
+  'unreadable-record': 'what is there is no session record',
+  expired: 'the record is past its end',
+  'nobody-logged-in': 'the mapping found no subject',
+  'unmappable-record': 'a mapped value is of a type that it must not be',
+} as const satisfies Record<string, string>;
+
+/** Why a bearer is none: all but `foreign` are 401. `docs/errors.md` lists the same. */
+export const BEARER_REJECTIONS = {
+  malformed: 'three parts, but not spelled as a token of ours can be, or without an issuer',
+  'too-large': 'over 8 KiB',
+  'bad-algorithm': 'an algorithm that is not accepted, or not that of its key',
+  'bad-type': 'its `typ` is not `at+jwt`',
+  'bad-kid': 'its `kid` is not of the form that a `kid` has',
+  'bad-header': 'members in the header that do not belong there, such as a key of its own',
+  'bad-issuer': 'another issuer under a `kid` of ours',
+  'bad-audience': 'made for somebody else',
+  'bad-claims': 'a claim is missing, of a wrong type or absurd',
+  expired: 'past its `exp`',
+  'not-yet-valid': '`iat` or `nbf` lie ahead by more than the skew',
+  'unknown-kid': 'no key of this `kid`, and the key ring is sure of itself',
+  'bad-signature': 'the signature does not verify',
+  foreign: "somebody else's token; `bearer.foreign` says whether it passes",
+} as const satisfies Record<string, string>;

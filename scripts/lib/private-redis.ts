@@ -15,7 +15,11 @@ export interface PrivateRedis {
 /** The user's own Redis by REDIS_URL, else a private one. */
 export async function provideRedis(): Promise<PrivateRedis> {
   const url = process.env['REDIS_URL'];
-  if (url) return { url, port: Number(new URL(url).port || 6379), stop: async () => undefined };
+  if (url) {
+    const { hostname, port } = new URL(url);
+    if (!(await pings(Number(port || 6379), hostname))) throw new Error(`REDIS_URL is set, but no Redis answers at ${hostname}:${port || 6379}.`);
+    return { url, port: Number(port || 6379), stop: async () => undefined };
+  }
   return await startRedis();
 }
 
@@ -169,9 +173,9 @@ async function answers(port: number, watchdog: ChildProcess): Promise<boolean> {
   return false;
 }
 
-async function pings(port: number): Promise<boolean> {
+async function pings(port: number, host = '127.0.0.1'): Promise<boolean> {
   return await new Promise((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => socket.write('PING\r\n'));
+    const socket = connect(port, host, () => socket.write('PING\r\n'));
     const settle = (answered: boolean) => {
       socket.destroy();
       resolve(answered);

@@ -14,10 +14,14 @@ import { eventually, Steps } from './steps.js';
 const serve = process.argv.includes('--serve');
 const steps = new Steps();
 const started = Date.now();
-const directory = mkdtempSync(join(tmpdir(), 'crossfade-demo-'));
 const server = await provideRedis().catch((error: unknown) => {
   process.stderr.write(`${error instanceof Error ? error.message : 'Redis could not be started.'}\n`);
   process.exit(1);
+});
+const directory = mkdtempSync(join(tmpdir(), 'crossfade-demo-'));
+/** Ctrl-C at any moment ends the walk, and everything is put away. */
+const interrupted = new Promise<void>((resolve) => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
 });
 const redis = new Redis(server.url);
 const sessionKeys: string[] = [];
@@ -133,14 +137,14 @@ writeConfig();
 writeFlags({ variation: 0 });
 let api = await startApi({ configPath, port, sessions });
 try {
-  await walk();
+  const ended = await Promise.race([walk().then(() => true), interrupted.then(() => false)]);
   const { count, failures } = steps;
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  process.stdout.write(
-    failures === 0 ? `\n${count} steps, all as expected, in ${seconds} s.\n` : `\n${failures} of ${count} steps went otherwise than expected.\n`,
-  );
-  process.exitCode = failures === 0 ? 0 : 1;
-  if (serve) await keepServing();
+  if (!ended) process.stdout.write(`\nInterrupted after ${count} steps.\n`);
+  else if (failures > 0) process.stdout.write(`\n${failures} of ${count} steps went otherwise than expected.\n`);
+  else process.stdout.write(`\n${count} steps, all as expected, in ${seconds} s.\n`);
+  process.exitCode = ended ? (failures === 0 ? 0 : 1) : 130;
+  if (serve && ended) await keepServing();
 } finally {
   await api.close();
   const left = await redis.keys(`${keyPrefix}*`);
@@ -149,6 +153,8 @@ try {
   await server.stop();
   rmSync(directory, { recursive: true, force: true });
 }
+// A walk that was interrupted may still wait for an answer that nobody gives any more.
+process.exit();
 
 async function walk(): Promise<void> {
   steps.chapter('Both credentials, nobody moved yet (session-only)');
@@ -288,7 +294,5 @@ Everything stays up until Ctrl-C, at dual for everybody. To try:
   curl -si -b jar ${origin}/auth/verify
   curl -s  ${origin}/.well-known/jwks.json
 `);
-  await new Promise<void>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve());
-  });
+  await interrupted;
 }

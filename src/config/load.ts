@@ -44,6 +44,8 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
   const parsed = configSchema.safeParse(substituted);
   if (!parsed.success) {
     problems.push(...parsed.error.issues.flatMap(describeIssue));
+    const rest = configSchema.safeParse(without(substituted, parsed.error.issues));
+    if (rest.success) problems.push(...crossChecks(rest.data));
     namedFiles(substituted, '').forEach(({ path, file }) => readSecretFile(resolve(baseDir, file), path, problems));
     throw new ConfigError(source, problems);
   }
@@ -115,6 +117,20 @@ function substitute(value: unknown, env: Readonly<Record<string, string | undefi
   if (whole && /^-?(0|[1-9]\d*)(\.\d+)?$/.test(text)) return Number(text);
   if (whole && (text === 'true' || text === 'false')) return text === 'true';
   return text;
+}
+
+/** The input without what the schema refused: what only the whole can show is then reported in the same round. */
+function without(input: unknown, issues: readonly z.core.$ZodIssue[]): unknown {
+  const copy: unknown = structuredClone(input);
+  for (const issue of issues) {
+    const paths = issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...issue.path, key]) : [issue.path];
+    for (const path of paths) {
+      const holder = path.slice(0, -1).reduce<unknown>((value, name) => (value instanceof Object ? Reflect.get(value, name) : undefined), copy);
+      const last = path.at(-1);
+      if (holder instanceof Object && last !== undefined) Reflect.deleteProperty(holder, last);
+    }
+  }
+  return copy;
 }
 
 /** Every `…File` of an input that did not parse, so that a missing file is reported in the same round. */

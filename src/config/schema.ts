@@ -75,7 +75,7 @@ const session = z.strictObject({
     .refine(isPattern, 'must be a regular expression')
     .optional()
     .describe(
-      'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : -`, at most 256; with `signed: false` only what koa-session generates itself.',
+      'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : + / = ~ -`, at most 256; with `signed: false` only what koa-session generates itself.',
     ),
   secretsFile: file.optional().describe("The legacy app's cookie secrets (`app.keys`), one a line, newest first."),
   signed: z.boolean().default(true).describe('`false` where the app does not sign its cookie.'),

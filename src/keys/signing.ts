@@ -42,7 +42,8 @@ export interface Signing {
   report(): SigningReport;
   /** Reads the directory and tests every key anew. Never rejects. */
   reload(): Promise<void>;
-  close(): void;
+  /** Ends the watch; resolves when a pass under way has ended. */
+  close(): Promise<void>;
 }
 
 /** How soon a better result is confirmed, and how soon Redis is asked again while it was never reached. */
@@ -194,11 +195,12 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
       return { state: health.state, canSign, rejected, problems, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
     },
     reload,
-    close() {
+    async close() {
       closed = true;
       watch.close();
       clearInterval(interval);
       clearTimeout(soon);
+      await running;
     },
   };
 }

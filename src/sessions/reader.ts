@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
-import type { Identity, SessionRejection } from '../principal.js';
+import { type Identity, SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { CookiePairs } from './cookies.js';
 import type { ParsedRecord, SessionFormat, StoredRecord } from './format.js';
@@ -45,17 +45,6 @@ export interface SessionReader {
   /** The `sid`s that the cookies name by themselves, good signatures only; asks nothing of Redis. */
   namedSids(cookies: CookiePairs): readonly string[];
 }
-
-/** The furthest that any of several cookies came is what is worth telling. */
-const REJECTIONS: readonly SessionRejection[] = [
-  'bad-id',
-  'bad-signature',
-  'unknown-session',
-  'unreadable-record',
-  'expired',
-  'nobody-logged-in',
-  'unmappable-record',
-];
 
 export function createSessionReader(entries: readonly SessionEntry[], clock: Clock): SessionReader {
   async function readOne(entry: SessionEntry, key: string): Promise<LiveSession | SessionRejection> {
@@ -140,6 +129,12 @@ function endOf(parsed: Exclude<ParsedRecord, { rejected: unknown }>, { authTime 
   return Math.min(absolute, idle ?? absolute);
 }
 
+const ORDER = Object.keys(SESSION_REJECTIONS);
+
+/** The furthest that any of several cookies came is what is worth telling. */
 function furthest(reasons: readonly SessionRejection[]): SessionRejection {
-  return REJECTIONS.findLast((reason) => reasons.includes(reason)) ?? 'unknown-session';
+  return reasons.reduce<SessionRejection>(
+    (furthestYet, reason) => (ORDER.indexOf(reason) > ORDER.indexOf(furthestYet) ? reason : furthestYet),
+    'bad-id',
+  );
 }

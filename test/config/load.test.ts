@@ -123,6 +123,16 @@ describe('the configuration', () => {
     ]);
   });
 
+  it('reports what the schema refuses and what only the whole can show in one round', () => {
+    const problems = problemsOf({ ...minimal, mode: 'observe', colour: 'blue', tokens: { accessTtlSeconds: 5 }, fleetSecretFile: 'nowhere' });
+    expect(problems).toEqual([
+      expect.stringMatching(/^tokens\.accessTtlSeconds: /),
+      'colour: there is no such setting',
+      'mode: observe is not in this version of Crossfade; only enforce is',
+      'fleetSecretFile: the file that it names cannot be read (ENOENT)',
+    ]);
+  });
+
   it('reports what only the whole can show', () => {
     const [session] = minimal.sessions;
     const problems = problemsOf({

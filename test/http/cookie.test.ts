@@ -231,6 +231,16 @@ describe('Redis away', () => {
     }
   });
 
+  it('a read is one round trip, for one cookie and for several', async () => {
+    const cookie = await world.login('alice');
+    await world.call('/', { cookie });
+    for (const header of [cookie, `koa.sess=11111111-1111-4111-8111-111111111111; ${cookie}`]) {
+      const before = world.store.sends;
+      expect((await world.call('/me', { cookie: header })).status).toBe(200);
+      expect(world.store.sends - before).toBe(1);
+    }
+  });
+
   it('an anonymous request never reaches the store, whatever other cookies it has', async () => {
     const { storeReached } = await world.watching(() => world.call('/', { cookie: 'theme=dark; koa.sess.sig=x; koa.sessx=y' }));
     expect(storeReached).toBe(false);

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bodyParser } from '@koa/bodyparser';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
+import Keygrip from 'keygrip';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { rawRequest } from '../../scripts/lib/raw-request.js';
 import { expectError } from '../support/expect-error.js';
@@ -319,9 +320,18 @@ describe('bad exchanges', () => {
       expect(await response.json()).toMatchObject({ principal: null, rejection: { reason: 'unreadable-record' } });
       const cookie = await unsigned.login('alice');
       expect((await unsigned.call('/orders', { cookie: cookie.split(';')[0] ?? '' })).status).toBe(200);
+      await unsigned.legacy.redis.del(somebodyElses, shaped);
     } finally {
       await unsigned.close();
     }
+  });
+
+  it("X15: a key of ours is refused unread even under the app's own signature", async () => {
+    const pair = `koa.sess=${world.config.redis.keyPrefix}v1:jwks`;
+    const signature = new Keygrip([...world.secrets]).sign(pair);
+    const { result, storeReached, issued } = await world.watching(() => world.exchange(`${pair}; koa.sess.sig=${signature}`));
+    expect(await expectError(result, 400, 'invalid_request')).toMatchObject({ reason: 'bad-id' });
+    expect({ storeReached, issued }).toEqual({ storeReached: false, issued: 0 });
   });
 
   it('X16: with signing broken the answer is 503 with Retry-After, and the cookie goes on working', async () => {

@@ -3,7 +3,7 @@ import { createWorld, type World, type WorldOptions } from '../support/world.js'
 
 const worlds: World[] = [];
 afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
+  for (const world of worlds.splice(0).reverse()) await world.close();
 });
 
 async function open(options: WorldOptions = {}): Promise<World> {

@@ -13,7 +13,7 @@ import { createWorld, sharedRedisUrl, type World, type WorldOptions } from '../s
 
 const worlds: World[] = [];
 afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
+  for (const world of worlds.splice(0).reverse()) await world.close();
 });
 
 async function open(options: WorldOptions = {}): Promise<World> {

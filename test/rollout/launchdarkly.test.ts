@@ -17,7 +17,7 @@ beforeEach(async () => {
   vendor = await startLaunchDarkly();
 });
 afterEach(async () => {
-  for (const world of worlds.splice(0)) await world.close();
+  for (const world of worlds.splice(0).reverse()) await world.close();
   await vendor.stop();
 });
 

@@ -7,6 +7,8 @@ export interface TcpProxy {
   readonly url: string;
   /** Bytes that clients have sent through, so that a test can tell that nothing was asked. */
   readonly sentBytes: number;
+  /** How often clients have sent something: round trips, as long as one waits for the other. */
+  readonly sends: number;
   /** Refuses connections and cuts those that are there: the server is gone. */
   cut(): Promise<void>;
   /** Accepts and passes nothing on: the server is silent. */
@@ -23,6 +25,7 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   let silent = false;
   let sentBytes = 0;
+  let sends = 0;
 
   const server = createServer((client) => {
     const upstream = connect(Number(target.port || 6379), target.hostname);
@@ -37,6 +40,7 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     }
     client.on('data', (chunk) => {
       sentBytes += chunk.length;
+      sends += 1;
       if (!silent) upstream.write(chunk);
     });
     upstream.on('data', (chunk) => {
@@ -64,6 +68,9 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     url: url.toString(),
     get sentBytes() {
       return sentBytes;
+    },
+    get sends() {
+      return sends;
     },
     cut,
     silence() {

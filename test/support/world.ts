@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Redis } from 'ioredis';
 import Koa from 'koa';
 import Koa2 from 'koa2';
 import { inject } from 'vitest';
@@ -183,7 +184,8 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       await closeServer(server);
       await bridge.close();
       await store.close();
-      await legacy.close([`${keyPrefix}v1:jwks`, `${keyPrefix}v1:flags`]);
+      await legacy.close();
+      await removeKeys(`${keyPrefix}*`);
       rmSync(directory, { recursive: true, force: true });
     },
   };
@@ -218,4 +220,11 @@ function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string): Conf
 
 function flagsText(flagValues: Record<string, unknown>): string {
   return JSON.stringify({ flagValues });
+}
+
+/** The bridge's own keys of one world: the Redis may be the user's. */
+async function removeKeys(pattern: string): Promise<void> {
+  const redis = new Redis(sharedRedisUrl());
+  await Promise.all((await redis.keys(pattern)).map((key) => redis.del(key)));
+  redis.disconnect();
 }
