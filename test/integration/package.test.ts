@@ -4,7 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { Redis } from 'ioredis';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { init } from '../../src/cli/init.js';
+import { sharedRedisUrl } from '../support/world.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const run = promisify(execFile);
@@ -15,6 +18,8 @@ beforeAll(async () => {
   app = mkdtempSync(join(tmpdir(), 'crossfade-app-'));
   mkdirSync(join(app, 'node_modules'));
   symlinkSync(ROOT, join(app, 'node_modules', 'crossfade'));
+  mkdirSync(join(app, 'node_modules', '@koa'));
+  for (const name of ['koa', '@koa/router']) symlinkSync(join(ROOT, 'node_modules', name), join(app, 'node_modules', name));
 });
 afterAll(() => rmSync(app, { recursive: true, force: true }));
 
@@ -42,4 +47,37 @@ it('brings a JSON Schema for editors', async () => {
 it('brings a command line', async () => {
   expect((await run('node', [join(ROOT, 'dist/cli/main.js'), '--version'])).stdout).toBe('0.1.0\n');
   expect((await run('node', [join(ROOT, 'dist/cli/main.js'), '--help'])).stdout).toContain('serve');
+});
+
+it("README's lines mount it in a Koa app", async () => {
+  const [, lines = ''] = /In the Koa app[\s\S]*?```js\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? [];
+  const keyPrefix = `crossfade-readme-${process.pid}:`;
+  init(app, { issuer: 'http://localhost:8787', redis: sharedRedisUrl(), cookie: 'koa.sess', subject: 'user.id' });
+  writeFileSync(join(app, 'session-secrets'), 'the-cookie-secret-of-the-readme');
+  const config = readFileSync(join(app, 'crossfade.yaml'), 'utf8').replace(/^redis:$/m, `redis:\n  keyPrefix: "${keyPrefix}"`);
+  writeFileSync(join(app, 'crossfade.yaml'), config);
+  writeFileSync(
+    join(app, 'readme.mjs'),
+    `import Koa from 'koa';
+    import Router from '@koa/router';
+    import { createBridge, loadConfig } from 'crossfade';
+    const app = new Koa();
+    const router = new Router();
+    const listOrders = (ctx) => { ctx.body = 'reached'; };
+    ${lines}
+    app.use(router.routes());
+    const server = app.listen(0, '127.0.0.1');
+    await new Promise((resolve) => server.once('listening', resolve));
+    const answer = await fetch('http://127.0.0.1:' + server.address().port + '/orders');
+    console.error(answer.status, await answer.text());
+    server.close();
+    await bridge.close();`,
+  );
+  try {
+    expect((await run('node', ['readme.mjs'], { cwd: app })).stderr).toBe('401 {"error":"missing_credential"}\n');
+  } finally {
+    const redis = new Redis(sharedRedisUrl());
+    await redis.del(`${keyPrefix}v1:jwks`);
+    redis.disconnect();
+  }
 });
