@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createWorld, type World } from '../support/world.js';
 
 let world: World;
+let turn = 0;
 beforeAll(async () => {
   world = await createWorld();
 });
@@ -30,9 +31,11 @@ function replace(text: string): void {
   renameSync(join(world.directory, 'flags.json.new'), join(world.directory, 'flags.json'));
 }
 
-async function move(file: object): Promise<void> {
+/** The number makes every file another one, so that there is a change to wait for. */
+async function move(file: { flags?: object; flagValues?: Record<string, unknown> }): Promise<void> {
+  turn += 1;
   const from = world.log.all.length;
-  replace(JSON.stringify(file));
+  replace(JSON.stringify({ ...file, flagValues: { ...file.flagValues, turn } }));
   await world.log.until((line) => line['audit'] === 'flags.changed', from);
 }
 
@@ -108,7 +111,7 @@ describe('flags from a file', () => {
         reason: expect.stringContaining('flags.auth-migration-stage'),
       });
       expect(await isOpen(cookie)).toBe(true);
-      await move({ flagValues: { 'auth-migration-stage': 'dual', turn: from } });
+      await move({ flagValues: { 'auth-migration-stage': 'dual' } });
     }
   });
 
@@ -143,7 +146,7 @@ describe('flags from a file', () => {
     const before = await count();
     for (let n = 0; n < 20; n++) await isOpen(cookie);
     expect(await count()).toBe(before);
-    await move({ flagValues: { 'auth-migration-stage': 'dual', other: 1 } });
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
     await isOpen(cookie);
     expect(await count()).toBe(before + 1);
   });

@@ -100,6 +100,8 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   });
 
   let reached = 0;
+  // Makes every flags file another one, so that there is a change to wait for.
+  let turn = 0;
   const app: Koa = options.koa === 2 ? new Koa2() : new Koa();
   app.silent = true;
   app.keys = [...secrets];
@@ -173,7 +175,8 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     },
     async setFlags(flagValues) {
       const from = log.all.length;
-      writeFileSync(join(directory, 'flags.json.new'), flagsText(flagValues));
+      turn += 1;
+      writeFileSync(join(directory, 'flags.json.new'), flagsText({ ...flagValues, 'test-turn': turn }));
       renameSync(join(directory, 'flags.json.new'), join(directory, 'flags.json'));
       await log.until((line) => line['audit'] === 'flags.changed', from);
     },
