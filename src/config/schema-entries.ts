@@ -1,0 +1,183 @@
+import { z } from 'zod';
+
+// The entries of the configuration: where Redis is, one kind of session, one client, LaunchDarkly.
+
+export const LATER = 'Does nothing in this version.';
+
+export const file = z.string().min(1);
+export const seconds = (min: number, max: number) => z.int().min(min).max(max);
+export const CLIENT_ID = /^[A-Za-z0-9._-]{1,64}$/;
+
+/** `scheme://host[:port]` and nothing behind it, as a browser writes it in `Origin` (RFC 6454, section 6.1). */
+const origin = z.string().refine(isOrigin, 'must be an origin: scheme://host[:port], lower case, no path');
+
+const nodeAddress = z.strictObject({ host: z.string().min(1), port: z.int().min(1).max(65535).default(6379) });
+
+const connectionShape = {
+  url: z
+    .string()
+    .regex(/^rediss?:\/\//, 'must start with redis:// or rediss://')
+    .optional()
+    .describe('Where Redis is, as `redis://` or `rediss://` (TLS).'),
+  urlFile: file.optional().describe('A file that holds the URL, where the URL has a password in it.'),
+  cluster: z.array(nodeAddress).min(1).optional().describe('Nodes of a Redis Cluster to start from.'),
+  sentinels: z.array(nodeAddress).min(1).optional().describe('Sentinels; `name` says which master.'),
+  name: z.string().min(1).optional().describe('Name of the master that the sentinels watch.'),
+  tls: z
+    .union([z.boolean(), z.strictObject({ caFile: file })])
+    .optional()
+    .describe("TLS to cluster nodes and sentinels' masters; `caFile` for a CA of your own."),
+  username: z.string().min(1).optional().describe('ACL user.'),
+  passwordFile: file.optional().describe('A file that holds the password.'),
+};
+
+const recordsRedis = z
+  .strictObject(connectionShape)
+  .refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels')
+  .refine((value) => !value.sentinels || value.name !== undefined, { path: ['name'], error: 'sentinels need the name of the master' });
+
+export const bridgeRedisSchema = z
+  .strictObject({
+    ...connectionShape,
+    keyPrefix: z
+      .string()
+      .min(1)
+      .regex(/^[^{}\s*?[\]]+$/, 'must not hold braces, white space or glob characters')
+      .default('crossfade:')
+      .describe('What all keys of the bridge start with.'),
+    commandTimeoutMs: z.int().min(10).max(10_000).default(250).describe('How long a command may take before the request is answered 503.'),
+  })
+  .refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels')
+  .refine((value) => !value.sentinels || value.name !== undefined, { path: ['name'], error: 'sentinels need the name of the master' });
+
+const mappedPath = z.string().regex(/^[^.\s]+(\.[^.\s]+)*$/, 'must be a path like user.id');
+
+export const sessionSchema = z.strictObject({
+  name: z.string().regex(CLIENT_ID).default('web').describe('Name of this entry; part of every `sid`, so it must not change while tokens live.'),
+  format: z
+    .enum(['koa-session', 'koa-generic-session', 'express-session', 'php', 'json', 'http'])
+    .default('koa-session')
+    .describe('How the legacy app writes its sessions. This version reads `koa-session`.'),
+  cookie: z
+    .string()
+    .regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z:]+$/, 'must be a cookie name')
+    .default('koa.sess')
+    .describe('Name of the cookie: `koa.sess` since koa-session 6, `koa:sess` before.'),
+  keyPrefix: z
+    .string()
+    .default('')
+    .describe(
+      "What stands before the cookie's value in the Redis key. koa-session's own `prefix` option stands in the cookie too and is left out here.",
+    ),
+  idPattern: z
+    .string()
+    .refine(isPattern, 'must be a regular expression')
+    .optional()
+    .describe(
+      'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : + / = ~ -`, at most 256; with `signed: false` only what koa-session generates itself.',
+    ),
+  secretsFile: file.optional().describe("The legacy app's cookie secrets (`app.keys`), one a line, newest first."),
+  signed: z.boolean().default(true).describe('`false` where the app does not sign its cookie.'),
+  redis: recordsRedis.optional().describe('Where the records are, if elsewhere than the keys of the bridge.'),
+  rolling: z.boolean().default(false).describe('Whether the app prolongs a session at each use.'),
+  absoluteTtlSeconds: seconds(60, 31_622_400)
+    .default(7_776_000)
+    .describe('How long a rolling session, or one without an end of its own, may be carried over at most, from the login on.'),
+  cookieOptions: z
+    .strictObject({
+      path: z.string().default('/'),
+      domain: z.string().optional(),
+      secure: z.boolean().default(true),
+      httpOnly: z.boolean().default(true),
+      sameSite: z.enum(['strict', 'lax', 'none']).default('lax'),
+    })
+    .prefault({})
+    .describe(`Attributes of a restored cookie. In this version, \`check\` compares them with the issuer.`),
+  principal: z
+    .strictObject({
+      subject: mappedPath.describe('Path of the person in the record; must lead to a string or a whole number.'),
+      tenant: mappedPath.optional().describe('Path of the tenant.'),
+      roles: mappedPath.optional().describe('Path of the roles: a list of strings, or one string for one role.'),
+      scope: mappedPath.optional().describe('Path of the scope: a list of strings, or one string with spaces between.'),
+      authTime: mappedPath.optional().describe('Path of the time of the login: seconds, milliseconds (over 10^11) or ISO 8601.'),
+    })
+    .optional()
+    .describe('What of the record makes the principal. Nothing else of it gets into a token. Needed, unless a function does it.'),
+});
+
+const match = z
+  .strictObject({
+    host: z.string().min(1).optional(),
+    userAgent: z
+      .string()
+      .min(1)
+      .refine((value) => value.split('*').length <= 2, 'takes one * at most')
+      .optional(),
+    header: z.record(z.string(), z.string()).optional(),
+  })
+  .refine((value) => Object.keys(value).length > 0, 'needs a host, a userAgent or a header');
+
+export const clientSchema = z
+  .strictObject({
+    id: z
+      .string()
+      .regex(CLIENT_ID, 'letters, digits and . _ - only, at most 64')
+      .refine((id) => id !== 'unknown', 'unknown is what a request without a client is called')
+      .describe('Name of the client: `client_id` in OAuth.'),
+    type: z.enum(['public', 'confidential']).default('public').describe('`confidential` clients authenticate with a secret.'),
+    secretHashFile: file.optional().describe('A file that holds the hex SHA-256 of the secret; `crossfade init --client ID` makes one.'),
+    origins: z
+      .array(origin)
+      .default([])
+      .describe("Origins whose pages may use this client. Without any, the request's cookie is never read at a POST of the bridge."),
+    refreshTransport: z
+      .enum(['cookie', 'body'])
+      .default('body')
+      .describe(
+        `How the refresh token travels. In this version: a client with \`cookie\` may have a cookie set, so its every exchange passes the origin check.`,
+      ),
+    exchanges: z.boolean().default(false).describe('Whether this client knows how to exchange its session.'),
+    wayBack: z.boolean().default(false).describe(`Whether it knows how to go back to a session. ${LATER}`),
+    introspect: z.boolean().default(false).describe(`Whether it may introspect access tokens. ${LATER}`),
+    issue: z.boolean().default(false).describe(`Whether it may have tokens issued at login. ${LATER}`),
+    minVersion: z
+      .string()
+      .regex(/^\d+(\.\d+)*$/, 'must be numbers with dots')
+      .optional()
+      .describe('Versions below are held at `jwt-preferred`, and get no nudge.'),
+    match: match
+      .optional()
+      .describe(
+        'How a request of this client is known: `host`, `userAgent` (one `*` stands for the version), `header`; all that are given must fit.',
+      ),
+  })
+  .refine((value) => value.type === 'public' || value.secretHashFile !== undefined, {
+    path: ['secretHashFile'],
+    error: 'a confidential client needs one: crossfade init --client ID',
+  });
+
+export const launchdarklySchema = z.strictObject({
+  sdkKeyFile: file.describe('A file that holds the SDK key.'),
+  streamUri: z.url().optional(),
+  baseUri: z.url().optional(),
+  eventsUri: z.url().optional(),
+  sendEvents: z.boolean().default(false),
+});
+
+function hasOneTarget(value: { url?: unknown; urlFile?: unknown; cluster?: unknown; sentinels?: unknown }): boolean {
+  return [value.url, value.urlFile, value.cluster, value.sentinels].filter((target) => target !== undefined).length === 1;
+}
+
+function isOrigin(value: string): boolean {
+  if (!/^[a-z][a-z0-9+.-]*:\/\/[^/?#\s]+$/.test(value)) return false;
+  return !/^https?:/.test(value) || (URL.canParse(value) && new URL(value).origin === value);
+}
+
+function isPattern(value: string): boolean {
+  try {
+    new RegExp(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
