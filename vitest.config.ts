@@ -13,6 +13,7 @@ export default defineConfig({
           include: ['test/**/*.test.ts'],
           exclude: ['test/law-8.test.ts'],
           globalSetup: ['test/support/run-directory.ts', 'test/support/run-redis.ts'],
+          setupFiles: ['test/support/record-answers.ts'],
           sequence: { groupOrder: 0 },
         },
       },

@@ -171,7 +171,7 @@ function printReport({ entry, sessions, mapped, keysLookedAt, reasons, members }
     print.line(`  ${n(count)} of ${n(mapped)} have ${name === 'authTime' ? 'an authTime' : name}.`);
 }
 
-/** "3 have no user.id", "1 has no user.id", "2: user.roles is not a list of strings". */
+/** "3 have no user.id", "1 has no user.id", "2 where user.roles is not a list of strings". */
 function phrase(reason: string, count: number): string {
   if (reason === 'expired') return count === 1 ? 'is expired' : 'are expired';
   if (reason.startsWith('no ')) return `${count === 1 ? 'has' : 'have'} ${reason}`;

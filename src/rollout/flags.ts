@@ -29,8 +29,6 @@ export interface FlagSource {
   /** Calls back after flags have changed. */
   onChange(listener: () => void): void;
   readonly state: 'live' | 'last-known' | 'none';
-  /** Why it is not live, for operators. */
-  readonly problem?: string | undefined;
   close(): Promise<void>;
 }
 

@@ -6,7 +6,7 @@ import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { engineLogger, reportErrors } from './flag-file.js';
+import { engineLogger, reportErrors } from './engine-log.js';
 import { createMemoryFlagStore, type FlagSnapshot, type MemoryFlagStore } from './flag-store.js';
 import type { FlagSource } from './flags.js';
 import { guardStream } from './stream-guard.js';
@@ -150,9 +150,6 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     onChange: (listener) => listeners.push(listener),
     get state() {
       return state;
-    },
-    get problem() {
-      return problem;
     },
     async close() {
       closed = true;

@@ -8,7 +8,7 @@ import { type LegacyApp, startLegacyApp } from '../../scripts/lib/legacy-app.js'
 import { freePort } from '../../scripts/lib/private-redis.js';
 import { type RunningCli, runCli, startCli } from '../support/cli.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
-import { record, remember, rememberCookie } from '../support/transcript.js';
+import { remember, rememberCookie } from '../support/transcript.js';
 import { sharedRedisUrl } from '../support/world.js';
 
 const COOKIE_SECRET = 'the-cookie-secret-of-the-service';
@@ -78,7 +78,6 @@ describe('crossfade serve', () => {
     expect((await fetch(`${admin}/readyz`, { method: 'POST' })).status).toBe(405);
     expect((await fetch(`${admin}/`)).status).toBe(404);
     const metrics = await (await fetch(`${admin}/metrics`)).text();
-    record(metrics);
     expect(metrics).toContain('crossfade_requests_total{credential="session",outcome="authenticated",client="unknown"} 1');
     expect(metrics.split('\n').filter((line) => line !== '' && !line.startsWith('#') && !line.startsWith('crossfade_'))).toEqual([]);
   });

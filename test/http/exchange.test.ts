@@ -5,10 +5,10 @@ import { bodyParser } from '@koa/bodyparser';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
 import Keygrip from 'keygrip';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { rawRequest } from '../../scripts/lib/raw-request.js';
 import { expectError } from '../support/expect-error.js';
 import { writeKey } from '../support/keys.js';
-import { record, remember } from '../support/transcript.js';
+import { rawRequest } from '../support/raw-request.js';
+import { remember } from '../support/transcript.js';
 import { AUDIENCE, createWorld, ISSUER, ORIGIN, type World } from '../support/world.js';
 
 const SESSION_TYPE = 'urn:crossfade:params:oauth:token-type:session';
@@ -475,6 +475,5 @@ async function raw(headers: Record<string, string>, form: Record<string, string>
     headers: { 'content-type': 'application/x-www-form-urlencoded', 'content-length': String(body.length), ...headers },
     body,
   });
-  if (answer.status >= 400) record(answer.text);
   return new Response(answer.text, { status: answer.status });
 }

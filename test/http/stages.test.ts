@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { rawRequest } from '../../scripts/lib/raw-request.js';
 import { expectError } from '../support/expect-error.js';
+import { rawRequest } from '../support/raw-request.js';
 import { createWorld, ISSUER, ORIGIN, type World } from '../support/world.js';
 
 let world: World;

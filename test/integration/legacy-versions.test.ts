@@ -1,16 +1,8 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { createWorld, type World, type WorldOptions } from '../support/world.js';
+import { describe, expect, it } from 'vitest';
+import { useWorlds } from '../support/use-worlds.js';
+import type { World, WorldOptions } from '../support/world.js';
 
-const worlds: World[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0).reverse()) await world.close();
-});
-
-async function open(options: WorldOptions = {}): Promise<World> {
-  const world = await createWorld(options);
-  worlds.push(world);
-  return world;
-}
+const open = useWorlds();
 
 type SessionEntry = World['config']['sessions'][number];
 const entry = (changes: Partial<SessionEntry>) => (config: World['config']) => ({

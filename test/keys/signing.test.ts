@@ -1,26 +1,18 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeProtectedHeader } from 'jose';
-import { afterEach, describe, expect, it } from 'vitest';
-import { rawRequest } from '../../scripts/lib/raw-request.js';
+import { describe, expect, it } from 'vitest';
 import { createBridge } from '../../src/bridge.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { expectError } from '../support/expect-error.js';
 import { newPem, writeKey } from '../support/keys.js';
+import { rawRequest } from '../support/raw-request.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
-import { createWorld, sharedRedisUrl, type World, type WorldOptions } from '../support/world.js';
+import { useWorlds } from '../support/use-worlds.js';
+import { sharedRedisUrl, type World, type WorldOptions } from '../support/world.js';
 
-const worlds: World[] = [];
-afterEach(async () => {
-  for (const world of worlds.splice(0).reverse()) await world.close();
-});
-
-async function open(options: WorldOptions = {}): Promise<World> {
-  const world = await createWorld(options);
-  worlds.push(world);
-  return world;
-}
+const open = useWorlds();
 
 /** A world on the files and in the Redis of another one, as after a restart. */
 async function restart(world: World, change: (keys: string) => void = () => undefined, options: WorldOptions = {}): Promise<World> {

@@ -5,24 +5,25 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { writeKey } from '../support/keys.js';
 import { type LaunchDarklyServer, startLaunchDarkly } from '../support/launchdarkly-server.js';
 import { remember } from '../support/transcript.js';
-import { createWorld, type World, type WorldOptions } from '../support/world.js';
+import { useWorlds } from '../support/use-worlds.js';
+import type { World, WorldOptions } from '../support/world.js';
 
 const SDK_KEY = 'sdk-12345678-test-key-of-this-run';
 const STAGE = 'auth-migration-stage';
 
 let vendor: LaunchDarklyServer;
-const worlds: World[] = [];
 beforeEach(async () => {
   remember(SDK_KEY);
   vendor = await startLaunchDarkly();
 });
 afterEach(async () => {
-  for (const world of worlds.splice(0).reverse()) await world.close();
   await vendor.stop();
 });
+// Behind the vendor's own: the worlds are closed first.
+const openWorld = useWorlds();
 
 async function open(options: WorldOptions = {}): Promise<World> {
-  const world = await createWorld({
+  return await openWorld({
     prepare: (directory) => {
       writeKey(join(directory, 'keys'), 'first.pem');
       writeFileSync(join(directory, 'sdk-key'), `${SDK_KEY}\n`);
@@ -36,8 +37,6 @@ async function open(options: WorldOptions = {}): Promise<World> {
     }),
     ...options,
   });
-  worlds.push(world);
-  return world;
 }
 
 /** The effective stage and its reason, as a client hears them: of the exchange that is refused, else dual. */

@@ -31,9 +31,9 @@ export interface RunningCli {
 
 export function startCli(args: readonly string[], cwd = ROOT): RunningCli {
   const child = start(args, cwd);
-  const stdout = collect(child.stdout);
+  const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
   const ended = once(child, 'close').then(([status]: (number | null)[]) => {
-    record(stdout());
+    record(stdout() + stderr());
     return status ?? null;
   });
   const find = (message: string): Record<string, unknown> | undefined =>

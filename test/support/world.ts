@@ -154,9 +154,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       const sent = new Headers(headers);
       if (cookie !== undefined) sent.set('cookie', cookie);
       if (bearer !== undefined) sent.set('authorization', `Bearer ${bearer}`);
-      const response = await fetch(url + path, { redirect: 'manual', ...init, headers: sent });
-      if (response.status >= 400) record(`${[...response.headers].join('\n')}\n${await response.clone().text()}`);
-      return response;
+      return await fetch(url + path, { redirect: 'manual', ...init, headers: sent });
     },
     exchange: async (cookie, form = {}, headers = {}) =>
       await world.call('/auth/token', {
