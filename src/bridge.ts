@@ -1,8 +1,7 @@
-import { randomBytes } from 'node:crypto';
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
 import { type Clock, systemClock } from './clock.js';
-import { type Config, ConfigError, type ConfigInput, type RedisTarget, type SessionConfig } from './config/config.js';
+import { type Config, ConfigError, type ConfigInput } from './config/config.js';
 import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
 import { deriveKey } from './config/secret.js';
@@ -10,15 +9,30 @@ import type { Readiness } from './http/admin.js';
 import { createAnswers } from './http/answer.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createAuthenticator } from './http/authenticator.js';
+import { createClientRequests } from './http/client-request.js';
+import { createBridgeCookies } from './http/cookies.js';
+import { createExchange, TOKEN_EXCHANGE } from './http/exchange.js';
+import { createExternalKey, type ExternalKey } from './http/external-key.js';
+import { createIntrospectEndpoint } from './http/introspect-endpoint.js';
+import { createIssueEndpoint } from './http/issue-endpoint.js';
+import { createIssueFor, type IssueFor } from './http/issue-for.js';
+import { createLimits } from './http/limits.js';
+import { createLogoutEndpoint } from './http/logout-endpoint.js';
+import { createOperatorApi } from './http/operator-api.js';
 import { createPeers } from './http/peer.js';
+import { createReadRefresh } from './http/presented-refresh.js';
+import { createRefresh } from './http/refresh.js';
 import { createRequire, type RequireOptions } from './http/require.js';
+import { createRevokeEndpoint } from './http/revoke-endpoint.js';
 import { createOwnPaths, createRoutes } from './http/routes.js';
+import { createSigner } from './http/token-answer.js';
 import { createTokenEndpoint } from './http/token-endpoint.js';
 import { createVerifyEndpoint } from './http/verify-endpoint.js';
+import { createWayBack } from './http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
 import { storedJwksSchema } from './keys/jwks.js';
 import { type SigningReport, startSigning } from './keys/signing.js';
-import { connectRedis, type RedisConnection } from './redis/connection.js';
+import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
 import { SignedValue } from './redis/signed-value.js';
 import { createClientRegistry } from './rollout/clients.js';
 import { openFileFlagSource } from './rollout/flag-file.js';
@@ -26,13 +40,13 @@ import { flagSnapshotSchema } from './rollout/flag-store.js';
 import { createFlags, type FlagSource, noFlags } from './rollout/flags.js';
 import { openLaunchDarklySource, useLaunchDarklyClient } from './rollout/launchdarkly.js';
 import { createRollout } from './rollout/rollout.js';
-import { createKoaSessionFormat } from './sessions/koa-session.js';
-import { createFunctionMapping, createPathMapping, type MappingFunction } from './sessions/mapping.js';
-import { createSessionReader, type SessionEntry } from './sessions/reader.js';
+import type { MappingFunction } from './sessions/mapping.js';
+import type { EndSubjectOptions } from './sessions/person.js';
+import { createSessionStore, createTokenSessionNames, type SessionStore } from './sessions/session-store.js';
 import { createAudit } from './telemetry/audit.js';
 import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
-import { createIssuer, type RandomSource } from './tokens/issue.js';
+import { createIssuer } from './tokens/issue.js';
 import { createProbe } from './tokens/probe.js';
 import { createVerifier } from './tokens/verify.js';
 
@@ -56,6 +70,22 @@ export interface Bridge {
   require(options?: RequireOptions): Middleware;
   /** Middleware that serves `/auth/*` and the well-known paths. */
   routes(): Middleware;
+  /** A store for the app's own koa-session, by cookie or by token; of the entry with this name, by default of the first. */
+  sessionStore(entry?: string): SessionStore;
+  /** koa-session's option `externalKey`: with it and the store, `ctx.session` is there for requests with a token too. `authenticate()` must come before koa-session. */
+  externalKey(): ExternalKey;
+  /** Tokens at a login that the app has done without a session. */
+  readonly issueFor: IssueFor;
+  /**
+   * Ends everything that was issued to a person before, on both sides: a changed password, a ban. Gives the number of sessions that tokens had been made from.
+   * Sessions that the bridge never saw and whose record holds no time of the login stay the app's to end.
+   * @throws {CrossfadeError} `temporarily_unavailable`: it may be half done, and must be tried again.
+   */
+  endSubject(subject: string, options: EndSubjectOptions): Promise<number>;
+  /** Calls `ended` once this session, or tokens made from it, were ended, by whichever instance: for WebSockets and event streams. Gives what stops it. */
+  onEnded(sid: string, ended: () => void): () => void;
+  /** Middleware that serves `/api/…` to operators: for a port of their own, as `crossfade serve` has. */
+  operatorApi(): Middleware;
   readonly metrics: Metrics;
   /** What operators ask: keys, Redis, flags. Never throws. */
   readiness(): Promise<Readiness>;
@@ -70,11 +100,6 @@ export interface Bridge {
 /** How long the start waits for Redis before it goes on without. */
 const REDIS_START_MS = 2000;
 
-const systemRandom: RandomSource = {
-  token: (bytes) => randomBytes(bytes).toString('base64url'),
-  fraction: () => Math.random(),
-};
-
 /**
  * Config → a bridge: the one place where the parts meet. It comes up with broken keys, without Redis and without flags;
  * only a config that is wrong in itself stops it.
@@ -87,11 +112,14 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const { clock = systemClock, log = createLog(), metrics = createMetrics() } = options;
   const audit = createAudit(log);
 
-  const connections = connectAll(config, log, metrics);
-  await Promise.all([...connections.values()].map((connection) => connection.ready(REDIS_START_MS)));
-  const own = connectionFor(connections, config.redis);
+  const connections = new Connections(config, log, metrics);
+  await connections.ready(REDIS_START_MS);
+  const { own } = connections;
   const stored = { client: own.client, macKey: deriveKey(config.fleetSecret, 'mac'), audit, metrics };
-  const keyOf = (name: string) => `${config.redis.keyPrefix}v1:${name}`;
+  const prefix = `${config.redis.keyPrefix}v1:`;
+  const lifecycle = createLifecycle({ config, connections, principal: options.principal, random: systemRandom, clock, log, audit, metrics });
+  const { sessions, ledger, logout, persons, families, resume, restore, watch, events, revocations, epochOf } = lifecycle;
+  events.follow();
 
   const issueAccessToken = createIssuer({
     issuer: config.issuer,
@@ -104,17 +132,22 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const signing = await startSigning({
     config: config.keys,
     longestLifeSeconds: config.tokens.accessTtlSeconds,
-    stored: new SignedValue({ ...stored, name: 'jwks', key: keyOf('jwks'), schema: storedJwksSchema }),
+    stored: new SignedValue({ ...stored, name: 'jwks', key: `${prefix}jwks`, schema: storedJwksSchema }),
     probe: createProbe(policy, issueAccessToken, clock),
     fleetNowMs: () => own.nowMs(),
     log,
     audit,
     metrics,
   });
-  const verifyBearer = createVerifier(policy, signing.ring, clock);
+  const verifyBearer = createVerifier(policy, signing.ring, clock, {
+    get wereRead() {
+      return events.wasRead;
+    },
+    isRevoked: revocations.isRevoked,
+  });
 
   const source = await openFlagSource(config, options.launchdarkly, {
-    stored: new SignedValue({ ...stored, name: 'flags', key: keyOf('flags'), schema: flagSnapshotSchema }),
+    stored: new SignedValue({ ...stored, name: 'flags', key: `${prefix}flags`, schema: flagSnapshotSchema }),
     log,
     audit,
     metrics,
@@ -123,15 +156,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);
   const rollout = createRollout({ config: config.rollout, flags, clients, canSign: () => signing.report().canSign, nowMs: () => clock.now() });
 
-  const sessions = createSessionReader(
-    config.sessions.map((session) => toSessionEntry(session, config, connections, options.principal)),
-    clock,
-  );
-
   const peers = createPeers(config.http.trustProxy);
   const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
   const root = config.issuer.replace(/\/$/, '');
-  const exchangeUri = `${root}${config.http.basePath}/token`;
+  const base = `${root}${config.http.basePath}`;
+  const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
   const authenticate = createAuthenticator({
     sessions,
     verifyBearer,
@@ -139,49 +168,103 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     rollout,
     clients,
     peers,
-    exchangeUri,
-    audit,
-    metrics,
-  });
-  const token = createTokenEndpoint({
-    audience: config.audience,
-    services: config.services,
-    sessions,
-    verifyBearer,
-    foreignBearer: config.bearer.foreign,
-    clients,
-    peers,
-    rollout,
-    signingKey: () => signing.signingKey(),
-    issueAccessToken,
-    clock,
+    exchangeUri: uris.exchangeUri,
     audit,
     metrics,
   });
 
+  const foreignBearer = config.bearer.foreign;
+  const requests = createClientRequests(clients, peers, audit);
+  const cookies = createBridgeCookies(config);
+  const limits = createLimits({ client: own.client, prefix, config: config.limits, peers, audit, metrics });
+  const readRefresh = createReadRefresh({ families, requests, cookies, clock });
+  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
+  const canSign = () => signing.signingKey() !== undefined;
+  const granting = {
+    lives: config.tokens,
+    ledger,
+    families,
+    watch,
+    epochOf,
+    requests,
+    rollout,
+    limits,
+    sign,
+    canSign,
+    cookies,
+    clock,
+    audit,
+    metrics,
+  };
+  const targets = { audience: config.audience, services: config.services };
+  const issueFor = createIssueFor({
+    ...targets,
+    lives: config.tokens,
+    clients,
+    persons,
+    families,
+    sign,
+    cookies,
+    random: systemRandom,
+    clock,
+    audit,
+    metrics,
+  });
+  const posts = {
+    token: createTokenEndpoint(
+      new Map([
+        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, foreignBearer, sessions, persons, verifyBearer })],
+        ['refresh_token', createRefresh({ ...granting, readRefresh, resume, returnUri: uris.returnUri })],
+      ]),
+    ),
+    session: createWayBack({ readRefresh, resume, restore, sessions, families, requests, rollout, cookies, audit, metrics }),
+    issue: createIssueEndpoint(requests, issueFor),
+    revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
+    introspect: createIntrospectEndpoint({ issuer: config.issuer, families, verifyBearer, requests, audit }),
+    logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, audit, metrics }),
+  };
+  const names = createTokenSessionNames(systemRandom.token(16));
+  await events.read(REDIS_START_MS);
+
   return {
-    authenticate: () => createAuthenticate({ authenticate, answers, rollout, metrics, exchangeUri, isOwnPath: createOwnPaths(config.http.basePath) }),
+    authenticate: () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath: createOwnPaths(config.http.basePath) }),
     require: (required) => createRequire(answers, required),
     routes: () =>
       createRoutes({
         basePath: config.http.basePath,
         origins: clients.origins,
         answers,
-        token,
-        verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, exchangeUri }),
+        limits,
+        posts,
+        verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
         jwks: createJwksEndpoint(() => signing.ring.jwks, config.keys.jwksMaxAgeSeconds),
-        metadata: createMetadataEndpoint({ issuer: config.issuer, tokenEndpoint: exchangeUri, jwksUri: `${root}${JWKS_PATH}` }),
+        metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
       }),
+    sessionStore(name) {
+      const entry = name === undefined ? lifecycle.entries[0] : lifecycle.entries.find((known) => known.name === name);
+      if (!entry) throw new TypeError(name === undefined ? 'no sessions are configured' : `sessions: there is no entry named ${name}`);
+      return createSessionStore({ entry, sessions, ledger, logout, resume, names, clock, log, metrics });
+    },
+    externalKey: () => createExternalKey(names),
+    issueFor,
+    endSubject: async (subject, request) => await persons.end(subject, request),
+    onEnded: revocations.onEnded,
+    operatorApi: () => createOperatorApi({ config: config.admin, answers, endSubject: persons.end }),
     metrics,
     async readiness() {
-      const records = new Set(config.sessions.map((session) => connectionFor(connections, session.redis ?? config.redis)));
-      const [ownUp, ...recordsUp] = await Promise.all([own, ...records].map((connection) => connection.answersReads()));
+      const [ownUp, ...recordsUp] = await Promise.all([own, ...connections.ofRecords].map((connection) => connection.answersReads()));
       const ready = recordsUp.every(Boolean);
       const { state, canSign } = signing.report();
       return {
         ready,
-        canIssue: ready && canSign,
-        parts: { redis: ownUp ? 'up' : 'away', records: ready ? 'up' : 'away', signing: state, flags: source.state },
+        canIssue: ready && ownUp === true && canSign,
+        parts: {
+          redis: ownUp ? 'up' : 'away',
+          records: ready ? 'up' : 'away',
+          signing: state,
+          flags: source.state,
+          events: events.wasRead ? 'read' : 'unread',
+        },
       };
     },
     signing: () => signing.report(),
@@ -189,40 +272,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     async close() {
       await signing.close();
       await source.close();
-      for (const connection of connections.values()) connection.close();
+      lifecycle.close();
+      connections.close();
     },
-  };
-}
-
-/** One connection for each Redis that the config names; entries that name the same one share it. */
-function connectAll(config: Config, log: Log, metrics: Metrics): Map<RedisTarget, RedisConnection> {
-  const { commandTimeoutMs } = config.redis;
-  const connections = new Map<RedisTarget, RedisConnection>();
-  connections.set(config.redis, connectRedis(config.redis, { name: 'bridge', commandTimeoutMs, log, metrics }));
-  for (const { name, redis } of config.sessions) {
-    if (redis) connections.set(redis, connectRedis(redis, { name, commandTimeoutMs, log, metrics }));
-  }
-  return connections;
-}
-
-function connectionFor(connections: ReadonlyMap<RedisTarget, RedisConnection>, target: RedisTarget): RedisConnection {
-  const connection = connections.get(target);
-  if (!connection) throw new Error('no connection was made for a configured Redis');
-  return connection;
-}
-
-function toSessionEntry(
-  session: SessionConfig,
-  config: Config,
-  connections: ReadonlyMap<RedisTarget, RedisConnection>,
-  map: MappingFunction | undefined,
-): SessionEntry {
-  return {
-    name: session.name,
-    format: createKoaSessionFormat({ ...session, reservedPrefix: config.redis.keyPrefix }),
-    mapping: map || !session.principal ? createFunctionMapping(map ?? (() => null), session.name) : createPathMapping(session.principal),
-    client: connectionFor(connections, session.redis ?? config.redis).client,
-    limits: session,
   };
 }
 

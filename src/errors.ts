@@ -5,6 +5,7 @@
 export const ERRORS = {
   invalid_request: { status: 400, meaning: 'The request is malformed, or its credentials contradict each other (RFC 6749, section 5.2).' },
   invalid_client: { status: 401, meaning: 'Client authentication failed (RFC 6749, section 5.2).' },
+  invalid_grant: { status: 400, meaning: 'The refresh token is bad, has expired, was ended, or belongs to another client (RFC 6749, section 5.2).' },
   invalid_scope: { status: 400, meaning: 'More scope was asked for than the session has (RFC 6749, section 5.2).' },
   invalid_target: { status: 400, meaning: 'No such audience or resource is registered (RFC 8693, section 2.2.2).' },
   unauthorized_client: { status: 400, meaning: 'This client may not do that, or not at its current stage; `stage` and `reason` say which.' },
@@ -14,6 +15,10 @@ export const ERRORS = {
   session_not_accepted: { status: 401, meaning: 'At `jwt-only` the session must be exchanged first; `exchange_uri` says where.' },
   insufficient_scope: { status: 403, meaning: 'The principal lacks a scope that the route requires (RFC 6750, section 3.1).' },
   forbidden_origin: { status: 403, meaning: 'The origin check refused the request; on the wire it is `invalid_request` with status 403.' },
+  too_many_requests: { status: 429, meaning: 'A limit was reached; `Retry-After` says for how long.' },
+  forbidden_host: { status: 403, meaning: "The operators' API does not answer to this `Host`; on the wire it is `invalid_request` with status 403." },
+  not_found: { status: 404, meaning: "There is nothing at this path of the operators' API." },
+  method_not_allowed: { status: 405, meaning: "The operators' API takes another method there; `Allow` says which." },
   payload_too_large: { status: 413, meaning: 'The body is over 16 KiB.' },
   temporarily_unavailable: { status: 503, meaning: 'The bridge cannot know right now: keep what you hold and try again after `Retry-After`.' },
   config_invalid: { status: 500, meaning: 'The configuration has problems; each is listed with its path. Stops the start.' },
@@ -23,7 +28,7 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS;
 
 /** Why a request got 503: what the bridge was waiting for. */
-export type UnavailableReason = 'redis' | 'keys' | 'signing' | 'mapping';
+export type UnavailableReason = 'redis' | 'keys' | 'revocations' | 'signing' | 'mapping';
 
 export interface CrossfadeErrorOptions {
   /** For the client's eyes: never a secret, never a value out of a session or token. */
@@ -52,7 +57,7 @@ export class CrossfadeError extends Error {
   }
 }
 
-/** The answer to "cannot know" (law 1). */
+/** The answer to "cannot know" (law 1). Koa answers it as 503 as well, where it is thrown outside the bridge's own middleware. */
 export function unavailable(reason: UnavailableReason, cause?: unknown): CrossfadeError {
   return new CrossfadeError('temporarily_unavailable', { details: { reason }, cause });
 }

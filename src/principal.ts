@@ -24,6 +24,8 @@ export interface Identity {
   readonly scope: readonly string[];
   /** Seconds since the epoch. */
   readonly authTime?: number;
+  /** The same in ms, where the app is that exact; else the last ms of that second. Orders logins against what has ended. */
+  readonly authTimeMs?: number;
 }
 
 /** Why a credential that was presented is not one. Literal values: they stand in logs, metrics and `ctx.state.rejection`. */
@@ -38,6 +40,7 @@ export const SESSION_REJECTIONS = {
   'unreadable-record': 'what is there is no session record',
   expired: 'the record is past its end',
   'nobody-logged-in': 'the mapping found no subject',
+  'logged-out': 'this login was ended; a record that is found all the same was written by a request that came too late',
   'unmappable-record': 'a mapped value is of a type that it must not be',
 } as const satisfies Record<string, string>;
 
@@ -56,5 +59,6 @@ export const BEARER_REJECTIONS = {
   'not-yet-valid': '`iat` or `nbf` lie ahead by more than the skew',
   'unknown-kid': 'no key of this `kid`, and the key ring is sure of itself',
   'bad-signature': 'the signature does not verify',
+  revoked: 'its session, its family or its person was ended',
   foreign: "somebody else's token; `bearer.foreign` says whether it passes",
 } as const satisfies Record<string, string>;

@@ -76,7 +76,7 @@ export function legacySessions(
   keys: string[],
   { version = 7, storePrefix = '', session = {} }: Omit<LegacyAppOptions, 'redisUrl' | 'secrets'>,
 ): Koa.Middleware {
-  const options = { maxAge: 86_400_000, ...session, store: createStore(redis, storePrefix, keys) };
+  const options = { maxAge: 86_400_000, store: createStore(redis, storePrefix, keys), ...session };
   return version === 7 ? createSession(options, app) : session5(options, app);
 }
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { check } from './check.js';
+import { end } from './end.js';
 import { init, initClient } from './init.js';
 import { print } from './print.js';
 import { sampleFromConfig, sampleFromFlags } from './sample.js';
@@ -54,6 +55,16 @@ program
     else if (options.sample !== undefined) process.exitCode = await sampleFromConfig(options);
     else process.exitCode = await check(options);
   });
+
+program
+  .command('end')
+  .description('end all sessions and tokens of a person: a changed password, a ban')
+  .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`')
+  .requiredOption('--why <text>', 'for the audit; no names')
+  .option('--except-sid <sid>', 'the session that is left as it is')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await end(options));
 
 function positiveInteger(text: string): number {
   const value = Number(text);

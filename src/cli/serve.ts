@@ -40,7 +40,12 @@ export async function serve(options: ServeOptions): Promise<void> {
     ctx.status = 404;
     ctx.body = { error: 'not_found' };
   });
-  const admin = createAdminApp({ readiness: () => bridge.readiness(), registry: metrics.registry, accepting: () => accepting });
+  const admin = createAdminApp({
+    readiness: () => bridge.readiness(),
+    registry: metrics.registry,
+    accepting: () => accepting,
+    api: bridge.operatorApi(),
+  });
 
   const [adminServer, server] = await listenOnBoth(admin.callback(), app.callback(), config).catch(async (error: unknown) => {
     await bridge.close();

@@ -29,7 +29,8 @@ export type SessionConfig = Omit<Parsed['sessions'][number], 'redis' | 'secretsF
 export type ClientConfig = Omit<Parsed['clients'][number], 'secretHashFile'> & { readonly secretHash?: Secret };
 
 /** The configuration as the program uses it: defaults filled in, paths absolute, secrets read and wrapped, frozen. */
-export type Config = Omit<Parsed, 'redis' | 'sessions' | 'clients' | 'fleetSecretFile'> & {
+export type Config = Omit<Parsed, 'admin' | 'redis' | 'sessions' | 'clients' | 'fleetSecretFile'> & {
+  readonly admin: Omit<Parsed['admin'], 'tokenFile'> & { readonly token?: Secret };
   readonly fleetSecret: Secret;
   readonly redis: RedisTarget & { readonly keyPrefix: string; readonly commandTimeoutMs: number };
   readonly sessions: readonly SessionConfig[];

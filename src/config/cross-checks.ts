@@ -14,6 +14,11 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
   config.services.forEach((service, index) => {
     if (service.upstream === 'jwt') add(`services[${index}].upstream`, 'jwt is not in this version of Crossfade; only headers is');
   });
+  config.clients.forEach((client, index) => {
+    for (const permission of ['introspect', 'issue'] as const) {
+      if (client[permission] && client.type !== 'confidential') add(`clients[${index}].${permission}`, 'is for confidential clients only');
+    }
+  });
   const clientIds = new Set(config.clients.map(({ id }) => id));
   config.rollout.cohorts.forEach((cohort, index) => {
     if (!clientIds.has(cohort.client)) add(`rollout.cohorts[${index}].client`, `no client has the id ${cohort.client}`);

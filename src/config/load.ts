@@ -7,7 +7,7 @@ import { type Config, ConfigError, type ConfigInput, type ConfigProblem, type Pa
 import { crossChecks } from './cross-checks.js';
 import { configSchema } from './schema.js';
 import { Secret } from './secret.js';
-import { readFleetSecret, readSecretFile, readSecretHash, readSessionSecrets } from './secret-files.js';
+import { readAdminToken, readFleetSecret, readSecretFile, readSecretHash, readSessionSecrets } from './secret-files.js';
 
 export interface ResolveOptions {
   /** What relative paths are relative to. Default: the working directory. */
@@ -54,9 +54,10 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
 
   const read = (path: string, at: string) => readSecretFile(resolve(baseDir, path), at, problems);
   const { fleetSecretFile, ...rest } = config;
+  const { tokenFile, ...admin } = config.admin;
   const result: Config = {
     ...rest,
-    admin: { ...rest.admin, ...(rest.admin.tokenFile ? { tokenFile: resolve(baseDir, rest.admin.tokenFile) } : {}) },
+    admin: { ...admin, ...(tokenFile ? { token: readAdminToken(read(tokenFile, 'admin.tokenFile'), problems) } : {}) },
     keys: { ...rest.keys, directory: resolve(baseDir, rest.keys.directory) },
     rollout: { ...rest.rollout, ...(rest.rollout.flags ? { flags: resolveFlags(rest.rollout.flags, baseDir) } : {}) },
     fleetSecret: readFleetSecret(read(fleetSecretFile, 'fleetSecretFile'), problems),

@@ -92,7 +92,7 @@ export const sessionSchema = z.strictObject({
       sameSite: z.enum(['strict', 'lax', 'none']).default('lax'),
     })
     .prefault({})
-    .describe(`Attributes of a restored cookie. In this version, \`check\` compares them with the issuer.`),
+    .describe('Attributes of the session cookie, as the app sets it: for a session that comes back, and at a logout.'),
   principal: z
     .strictObject({
       subject: mappedPath.describe('Path of the person in the record; must lead to a string or a whole number.'),
@@ -133,13 +133,11 @@ export const clientSchema = z
     refreshTransport: z
       .enum(['cookie', 'body'])
       .default('body')
-      .describe(
-        `How the refresh token travels. In this version: a client with \`cookie\` may have a cookie set, so its every exchange passes the origin check.`,
-      ),
+      .describe('How the refresh token travels: in a cookie that no script can read, or in form and answer.'),
     exchanges: z.boolean().default(false).describe('Whether this client knows how to exchange its session.'),
-    wayBack: z.boolean().default(false).describe(`Whether it knows how to go back to a session. ${LATER}`),
-    introspect: z.boolean().default(false).describe(`Whether it may introspect access tokens. ${LATER}`),
-    issue: z.boolean().default(false).describe(`Whether it may have tokens issued at login. ${LATER}`),
+    wayBack: z.boolean().default(false).describe('Whether it knows how to go back to a session.'),
+    introspect: z.boolean().default(false).describe('Whether it may introspect access tokens. Confidential clients only.'),
+    issue: z.boolean().default(false).describe('Whether it may have tokens issued at a login of its own. Confidential clients only.'),
     minVersion: z
       .string()
       .regex(/^\d+(\.\d+)*$/, 'must be numbers with dots')

@@ -23,7 +23,11 @@ export const configSchema = z.strictObject({
     .strictObject({
       host: z.string().default('127.0.0.1'),
       port: z.int().min(0).max(65535).default(8788),
-      tokenFile: file.optional().describe(`A file that holds the bearer token of the console and its API. ${LATER}`),
+      tokenFile: file.optional().describe("A file that holds the bearer token of the operators' API. Without one there is no API."),
+      hosts: z
+        .array(z.string().min(1))
+        .default([])
+        .describe('Names by which operators reach this port, beside `localhost`, `host` and addresses: the API answers no other `Host`.'),
     })
     .prefault({})
     .describe('Where `crossfade serve` answers operators: health and metrics.'),
@@ -46,11 +50,21 @@ export const configSchema = z.strictObject({
   tokens: z
     .strictObject({
       accessTtlSeconds: seconds(30, 86_400).default(600).describe('Life of an access token, at most: never beyond the session that it came from.'),
-      refreshIdleSeconds: seconds(60, 31_622_400).default(1_209_600).describe(`How long a refresh token lives unused. ${LATER}`),
-      refreshAbsoluteSeconds: seconds(60, 31_622_400).default(7_776_000).describe(`How long a family of refresh tokens lives at most. ${LATER}`),
-      reuseGraceSeconds: seconds(0, 3600).default(30).describe(`How long a used refresh token still gives its successor. ${LATER}`),
-      lateRetry: z.enum(['allow', 'revoke']).default('allow').describe(`Whether a refresh token stays good until its successor was used. ${LATER}`),
-      familiesPerSession: z.int().min(1).max(1000).default(10).describe(`Families that may live at once per session and client. ${LATER}`),
+      refreshIdleSeconds: seconds(60, 31_622_400).default(1_209_600).describe('How long a refresh token lives unused.'),
+      refreshAbsoluteSeconds: seconds(60, 31_622_400)
+        .default(7_776_000)
+        .describe('How long a family of refresh tokens lives at most; never longer than the session that it came from.'),
+      reuseGraceSeconds: seconds(0, 3600).default(30).describe('How long a refresh token still gives its successor, once that has been used.'),
+      lateRetry: z
+        .enum(['allow', 'revoke'])
+        .default('allow')
+        .describe('`allow`: a refresh token stays good until its successor has been used. `revoke`: only for `reuseGraceSeconds`.'),
+      familiesPerSession: z
+        .int()
+        .min(1)
+        .max(1000)
+        .default(10)
+        .describe('Families that may live at once per session and client; the least recently used gives way.'),
       clockSkewSeconds: seconds(0, 300).default(30).describe('How far `iat` and `nbf` may lie ahead, and `exp` behind.'),
       expiryJitter: z
         .number()
@@ -60,7 +74,7 @@ export const configSchema = z.strictObject({
         .describe('Share of its life that a token may lose at random, so that tokens do not expire together.'),
       resurrectionSeconds: seconds(0, 86_400)
         .default(120)
-        .describe(`How long after a logout a record under the same id is taken for a late write. ${LATER}`),
+        .describe('How long after a logout a record under the same id is taken for a late write, where the app records no time of the login.'),
     })
     .prefault({}),
   bearer: z
@@ -127,7 +141,7 @@ export const configSchema = z.strictObject({
   limits: z
     .strictObject({ exchangePerSessionPerMinute: z.int().min(1).default(30), failuresPerAddressPerMinute: z.int().min(1).default(60) })
     .prefault({})
-    .describe(`Limits of the endpoints. ${LATER}`),
+    .describe('Limits of the endpoints: successful exchanges by session, refreshes by family, failures by address (IPv6: by /64).'),
   verify: z
     .strictObject({
       anonymous: z

@@ -27,6 +27,13 @@ export function readFleetSecret(text: string, problems: ConfigProblem[]): Secret
   return new Secret(text);
 }
 
+export function readAdminToken(text: string, problems: ConfigProblem[]): Secret {
+  if (text.trim() !== '' && text.trim().length < 20) {
+    problems.push({ path: 'admin.tokenFile', message: 'the file must hold at least 20 random characters; crossfade init makes one' });
+  }
+  return new Secret(text.trim());
+}
+
 export function readSessionSecrets(text: string, index: number, problems: ConfigProblem[]): Secret[] {
   const lines = text.split(/\r?\n/).filter((line) => line !== '');
   if (lines.some((line) => line !== line.trim())) {

@@ -1,11 +1,11 @@
-import Koa from 'koa';
+import Koa, { type Middleware } from 'koa';
 import type { Registry } from 'prom-client';
 
 /** What the admin port tells of a bridge. */
 export interface Readiness {
   /** Sessions can be served. */
   readonly ready: boolean;
-  /** Tokens can be issued as well. */
+  /** Tokens can be issued as well: a key signs, and the bridge's own Redis takes note of the family. */
   readonly canIssue: boolean;
   /** One word for each part, for whoever reads the answer. */
   readonly parts: Readonly<Record<string, string>>;
@@ -16,13 +16,16 @@ export interface AdminOptions {
   readonly registry: Registry;
   /** False from SIGTERM on, so that no new traffic is sent here. */
   readonly accepting: () => boolean;
+  /** Answers `/api/…`. */
+  readonly api: Middleware;
 }
 
-/** The operators' port: health for the platform, metrics for Prometheus. None of it needs a token or tells a secret. */
-export function createAdminApp({ readiness, registry, accepting }: AdminOptions): Koa {
+/** The operators' port: health for the platform and metrics for Prometheus, which need no token and tell no secret, and the API, which needs one. */
+export function createAdminApp({ readiness, registry, accepting, api }: AdminOptions): Koa {
   const app = new Koa();
-  app.use(async function admin(ctx) {
+  app.use(async function admin(ctx, next) {
     ctx.set('Cache-Control', 'no-store');
+    if (ctx.path.startsWith('/api/')) return await api(ctx, next);
     if (ctx.method !== 'GET' && ctx.method !== 'HEAD') {
       ctx.status = 405;
       ctx.set('Allow', 'GET, HEAD');

@@ -73,7 +73,7 @@ export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions)
 }
 
 function wireCode(code: ErrorCode): string {
-  if (code === 'forbidden_origin' || code === 'payload_too_large') return 'invalid_request';
+  if (code === 'forbidden_origin' || code === 'forbidden_host' || code === 'payload_too_large') return 'invalid_request';
   return code;
 }
 

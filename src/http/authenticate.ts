@@ -10,6 +10,7 @@ export interface AuthenticateOptions {
   readonly rollout: Rollout;
   readonly metrics: Metrics;
   readonly exchangeUri: string;
+  readonly returnUri: string;
   /** Whether a path is one of the bridge's own endpoints, which judge credentials by themselves. */
   readonly isOwnPath: (path: string) => boolean;
 }
@@ -43,15 +44,17 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
   };
 }
 
-/** Tells a client that still comes with its session, and could exchange it, to do so. */
+/** Tells a client that could do what its stage asks for to do so: exchange its session, or go back to it. */
 export function nudge(
   ctx: Context,
-  { principal, client, decision }: Extract<Authentication, { kind: 'authenticated' }>,
-  { rollout, metrics, exchangeUri }: Pick<AuthenticateOptions, 'rollout' | 'metrics' | 'exchangeUri'>,
+  { principal, client, decision: { rules, stage } }: Extract<Authentication, { kind: 'authenticated' }>,
+  { rollout, metrics, exchangeUri, returnUri }: Pick<AuthenticateOptions, 'rollout' | 'metrics' | 'exchangeUri' | 'returnUri'>,
 ): void {
-  if (decision.rules.nudge !== 'forward' || principal.via !== 'session' || !client.exchanges || ctx.headerSent || !rollout.mayNudge()) return;
+  const forward = rules.nudge === 'forward' && principal.via === 'session' && client.exchanges;
+  const back = rules.nudge === 'back' && principal.via === 'jwt' && client.config?.wayBack === true;
+  if ((!forward && !back) || ctx.headerSent || !rollout.mayNudge()) return;
   metrics.nudges.inc({ client: client.id });
-  ctx.set('Auth-Migration', migrationHeader(decision.stage, exchangeUri));
+  ctx.set('Auth-Migration', forward ? migrationHeader(stage, 'exchange', exchangeUri) : migrationHeader(stage, 'return', returnUri));
   ctx.set('Cache-Control', withPrivate(ctx.res.getHeader('Cache-Control')));
 }
 

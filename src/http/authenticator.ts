@@ -4,10 +4,11 @@ import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { CookiePairs } from '../sessions/cookies.js';
-import { type LiveSession, type SessionReader, samePerson } from '../sessions/reader.js';
+import type { SessionReader } from '../sessions/reader.js';
+import { type LiveSession, samePerson } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { VerifyBearer } from '../tokens/verify.js';
+import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
 import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
@@ -62,14 +63,18 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         if (foreignBearer === 'reject') return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
         return { kind: 'anonymous', client: clientOf(request), rejection: { credential: 'bearer', reason: 'foreign' } };
       case 'in-doubt':
-        return await bySameSession(request, outcome.sid, cookies);
+        return await bySameSession(request, outcome, cookies);
     }
   }
 
-  /** The one case in which a cookie answers for a bearer: keys are in doubt, and it is the session that the token names. */
-  async function bySameSession(request: IncomingMessage, sid: string | undefined, cookies: CookiePairs): Promise<Authentication> {
+  /** The one case in which a cookie answers for a bearer: the bearer cannot be judged, and it is the session that it names. */
+  async function bySameSession(
+    request: IncomingMessage,
+    { sid, about }: Extract<BearerOutcome, { kind: 'in-doubt' }>,
+    cookies: CookiePairs,
+  ): Promise<Authentication> {
     const outcome = await sessions.read(cookies);
-    if (outcome.kind !== 'authenticated' || outcome.session.sid !== sid) throw unavailable('keys');
+    if (outcome.kind !== 'authenticated' || outcome.session.sid !== sid) throw unavailable(about);
     metrics.sessionAnswers.inc();
     audit('session.answered', { sid });
     const client = clientOf(request);
@@ -105,7 +110,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
   /** A bearer beside the cookie of another person: the bearer decides, and it is counted (law 4). */
   function lookForConflict(principal: Principal, cookies: CookiePairs): void {
     if (conflictLooks >= MAX_CONFLICT_LOOKS || !cookies.some(([name]) => sessions.cookieNames.has(name))) return;
-    if (sessions.namedSids(cookies).every((sid) => sid === principal.sid)) return;
+    if (sessions.named(cookies).every(({ sid }) => sid === principal.sid)) return;
     conflictLooks += 1;
     sessions
       .read(cookies)
@@ -134,18 +139,19 @@ export function malformedRefusal(malformed: NonNullable<PresentedCredentials['ma
 }
 
 export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: string): Principal {
-  return { ...identity, sid, client, via: 'session', ...(expiresAt === undefined ? {} : { expiresAt }) };
+  const { authTimeMs: _, ...rest } = identity;
+  return { ...rest, sid, client, via: 'session', ...(expiresAt === undefined ? {} : { expiresAt }) };
 }
 
-/** The structured dictionary (RFC 9651) that tells a client what to do next. */
-export function migrationHeader(stage: string, exchangeUri: string): string {
-  return `stage=${stage}, exchange="${exchangeUri}"`;
+/** The structured dictionary (RFC 9651) that tells a client what to do next: to exchange its session, or to go back to it. */
+export function migrationHeader(stage: string, what: 'exchange' | 'return', uri: string): string {
+  return `stage=${stage}, ${what}="${uri}"`;
 }
 
 function sessionNotAccepted({ stage }: Decision, exchangeUri: string): Refusal {
   return {
     code: 'session_not_accepted',
     details: { stage, exchange_uri: exchangeUri },
-    headers: { 'Auth-Migration': migrationHeader(stage, exchangeUri) },
+    headers: { 'Auth-Migration': migrationHeader(stage, 'exchange', exchangeUri) },
   };
 }

@@ -1,9 +1,11 @@
 import type { IncomingMessage } from 'node:http';
-import { BlockList, isIPv6 } from 'node:net';
+import { BlockList, isIP, isIPv6 } from 'node:net';
 
 /** What a request says of itself, with the words of proxies believed only where the peer is one that is trusted. */
 export interface Peers {
   trusts(request: IncomingMessage): boolean;
+  /** Where the request comes from, for counting: an IPv4 address, or the /64 of an IPv6 one. */
+  addressOf(request: IncomingMessage): string;
   /** Host that the client addressed. */
   hostOf(request: IncomingMessage): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
@@ -17,12 +19,29 @@ export function createPeers(trustProxy: readonly string[]): Peers {
     trusted.addSubnet(address, Number(bits), isIPv6(address) ? 'ipv6' : 'ipv4');
   }
 
+  function isTrusted(address: string): boolean {
+    return trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+  }
+
   function trusts({ socket: { remoteAddress: address } }: IncomingMessage): boolean {
-    return address !== undefined && trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
+    return address !== undefined && isTrusted(address);
+  }
+
+  /** Each proxy appends whom it was asked by: from the last on, the first that is no proxy of ours. */
+  function clientAddress(request: IncomingMessage): string | undefined {
+    const peer = request.socket.remoteAddress;
+    if (!trusts(request)) return peer;
+    const forwarded = (header(request, 'x-forwarded-for') ?? '').split(',').map((part) => withoutPort(part.trim()));
+    return forwarded.reverse().find((address) => isIP(address) === 0 || !isTrusted(address)) || peer;
   }
 
   return {
     trusts,
+    addressOf(request) {
+      const address = clientAddress(request);
+      if (address === undefined || isIP(address) === 0) return 'unknown';
+      return isIPv6(address) ? networkOf(address) : address;
+    },
     hostOf(request) {
       const forwarded = trusts(request) ? header(request, 'x-forwarded-host')?.split(',')[0]?.trim() : undefined;
       return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
@@ -32,6 +51,24 @@ export function createPeers(trustProxy: readonly string[]): Peers {
       return (original ?? request.method ?? 'GET').toUpperCase();
     },
   };
+}
+
+function withoutPort(address: string): string {
+  return /^\[(.*)\](?::\d+)?$/.exec(address)?.[1] ?? address.replace(/^([\d.]+):\d+$/, '$1');
+}
+
+/** The first 64 bits: one household or machine has them all. An IPv4 address in IPv6 form is that address. */
+function networkOf(address: string): string {
+  const [mapped] = /(?<=^::ffff:)[\d.]+$/i.exec(address) ?? [];
+  if (mapped !== undefined) return mapped;
+  const [head = '', tail] = (address.split('%')[0] ?? '').split('::');
+  const left = head === '' ? [] : head.split(':');
+  const right = tail === undefined || tail === '' ? [] : tail.split(':');
+  const filled = tail === undefined ? left : [...left, ...Array<string>(Math.max(0, 8 - left.length - right.length)).fill('0'), ...right];
+  return `${filled
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':')}::/64`;
 }
 
 /** One request header, as one text. */

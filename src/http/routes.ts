@@ -2,26 +2,35 @@ import cors from '@koa/cors';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware, type Next } from 'koa';
 import compose from 'koa-compose';
+import { CrossfadeError } from '../errors.js';
 import type { Answers } from './answer.js';
+import type { Limits } from './limits.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
+
+type Endpoint = (ctx: Context) => void | Promise<void>;
 
 export interface RoutesOptions {
   readonly basePath: string;
   /** Origins of all clients: they may call the endpoints from their pages. */
   readonly origins: ReadonlySet<string>;
   readonly answers: Answers;
-  readonly token: (ctx: Context) => Promise<void>;
+  readonly limits: Limits;
+  /** What is POSTed to, by its name under the base path. */
+  readonly posts: Readonly<Record<PostPath, Endpoint>>;
   readonly verify: (ctx: Context) => Promise<void>;
-  readonly jwks: (ctx: Context) => void;
-  readonly metadata: (ctx: Context) => void;
+  readonly jwks: Endpoint;
+  readonly metadata: Endpoint;
 }
+
+const POST_PATHS = ['token', 'session', 'issue', 'revoke', 'introspect', 'logout'] as const;
+type PostPath = (typeof POST_PATHS)[number];
 
 const CORS_HEADERS = ['Authorization', 'Content-Type', 'X-Client-Id', 'X-Client-Version'];
 const CORS_EXPOSED = ['Auth-Migration', 'Retry-After', 'WWW-Authenticate'];
 
 /** Whether a path is one of the bridge's endpoints: those judge credentials by themselves. */
 export function createOwnPaths(basePath: string): (path: string) => boolean {
-  const own = new Set([`${basePath}/token`, JWKS_PATH, METADATA_PATH]);
+  const own = new Set([...POST_PATHS.map((name) => `${basePath}/${name}`), JWKS_PATH, METADATA_PATH]);
   return (path) => own.has(path) || isVerifyPath(path, basePath);
 }
 
@@ -31,13 +40,13 @@ function isVerifyPath(path: string, basePath: string): boolean {
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
 export function createRoutes(options: RoutesOptions): Middleware {
-  const { basePath, origins, answers, token, verify, jwks, metadata } = options;
+  const { basePath, origins, answers, limits, posts, verify, jwks, metadata } = options;
   const isOwnPath = createOwnPaths(basePath);
 
   const router = new Router();
-  router.post(`${basePath}/token`, async (ctx: Context) => await token(ctx));
-  router.get(JWKS_PATH, (ctx: Context) => jwks(ctx));
-  router.get(METADATA_PATH, (ctx: Context) => metadata(ctx));
+  for (const name of POST_PATHS) router.post(`${basePath}/${name}`, async (ctx: Context) => await posts[name](ctx));
+  router.get(JWKS_PATH, async (ctx: Context) => await jwks(ctx));
+  router.get(METADATA_PATH, async (ctx: Context) => await metadata(ctx));
   const inner = new Koa();
   inner.use(router.routes());
   inner.use(router.allowedMethods());
@@ -59,7 +68,7 @@ export function createRoutes(options: RoutesOptions): Middleware {
     try {
       await dispatch(ctx);
     } catch (error) {
-      answers.fail(ctx, error);
+      answers.fail(ctx, error instanceof CrossfadeError ? await limits.failed(ctx, error) : error);
     }
   }
 

@@ -14,6 +14,7 @@ export interface VerifyEndpointOptions {
   readonly rollout: Rollout;
   readonly metrics: Metrics;
   readonly exchangeUri: string;
+  readonly returnUri: string;
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Context } from 'koa';
 import { unavailable } from '../errors.js';
 import type { JwksDocument } from '../keys/jwks.js';
-import { TOKEN_EXCHANGE } from './token-endpoint.js';
+import { TOKEN_EXCHANGE } from './exchange.js';
 
 export const JWKS_PATH = '/.well-known/jwks.json';
 export const METADATA_PATH = '/.well-known/oauth-authorization-server';
@@ -25,19 +25,26 @@ export function createJwksEndpoint(jwks: () => JwksDocument | undefined, maxAgeS
 
 export interface MetadataOptions {
   readonly issuer: string;
-  readonly tokenEndpoint: string;
+  /** URI of the endpoints, without a slash at the end. */
+  readonly base: string;
   readonly jwksUri: string;
 }
 
+const AUTH_METHODS = ['none', 'client_secret_basic', 'client_secret_post'];
+
 /** `GET /.well-known/oauth-authorization-server` (RFC 8414). */
-export function createMetadataEndpoint({ issuer, tokenEndpoint, jwksUri }: MetadataOptions): (ctx: Context) => void {
+export function createMetadataEndpoint({ issuer, base, jwksUri }: MetadataOptions): (ctx: Context) => void {
   const metadata = {
     issuer,
-    token_endpoint: tokenEndpoint,
+    token_endpoint: `${base}/token`,
     jwks_uri: jwksUri,
     response_types_supported: [],
-    grant_types_supported: [TOKEN_EXCHANGE],
-    token_endpoint_auth_methods_supported: ['none', 'client_secret_basic', 'client_secret_post'],
+    grant_types_supported: [TOKEN_EXCHANGE, 'refresh_token'],
+    token_endpoint_auth_methods_supported: AUTH_METHODS,
+    revocation_endpoint: `${base}/revoke`,
+    revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+    introspection_endpoint: `${base}/introspect`,
+    introspection_endpoint_auth_methods_supported: AUTH_METHODS.slice(1),
   };
   return function metadataEndpoint(ctx) {
     ctx.set('Cache-Control', 'public, max-age=300');

@@ -7,18 +7,22 @@ export interface StageRules {
   /** `navigation`: for page navigations, at exchange and at logout; elsewhere the session must be exchanged first. */
   readonly session: 'accepted' | 'navigation';
   readonly exchange: boolean;
+  /** `return`: a client that knows the way back, and can take it, is sent there; all others go on. */
+  readonly refresh: 'granted' | 'return';
+  /** Whether a client may go back to its session. */
+  readonly wayBack: boolean;
   /** What a client is told to do of its own accord. */
   readonly nudge?: 'forward' | 'back';
 }
 
 /** The one table of the stages, lowest first. Nothing else in the code compares their names. */
 export const STAGE_TABLE: Readonly<Record<Stage, StageRules>> = {
-  recall: { session: 'accepted', exchange: false, nudge: 'back' },
-  'session-only': { session: 'accepted', exchange: false },
-  shadow: { session: 'accepted', exchange: false },
-  dual: { session: 'accepted', exchange: true },
-  'jwt-preferred': { session: 'accepted', exchange: true, nudge: 'forward' },
-  'jwt-only': { session: 'navigation', exchange: true, nudge: 'forward' },
+  recall: { session: 'accepted', exchange: false, refresh: 'return', wayBack: true, nudge: 'back' },
+  'session-only': { session: 'accepted', exchange: false, refresh: 'granted', wayBack: true },
+  shadow: { session: 'accepted', exchange: false, refresh: 'granted', wayBack: true },
+  dual: { session: 'accepted', exchange: true, refresh: 'granted', wayBack: true },
+  'jwt-preferred': { session: 'accepted', exchange: true, refresh: 'granted', wayBack: false, nudge: 'forward' },
+  'jwt-only': { session: 'navigation', exchange: true, refresh: 'granted', wayBack: false, nudge: 'forward' },
 };
 
 /** What holds a stage down, strongest first: at a tie the earlier one is the reason. */

@@ -34,4 +34,24 @@ export interface SessionFormat {
   parse(stored: StoredRecord, nowMs: number): ParsedRecord;
   /** Names of the cookies that this format reads, signature included. */
   readonly cookieNames: readonly string[];
+  /** The cookies, signed as the app signs, of a browser whose session has this key. */
+  cookiesOf(key: string): readonly (readonly [name: string, value: string])[];
+  /** A record made of one that is gone, under a new id. Undefined where it is no record, or no id can be made that the app would take. */
+  restore(dormant: DormantRecord): RestoredRecord | undefined;
+}
+
+/** A record as it was last seen, and how long what is made of it may live. Times in ms. */
+export interface DormantRecord {
+  readonly key: string;
+  readonly text: string;
+  readonly nowMs: number;
+  readonly endsAtMs: number;
+  /** Whether use prolongs such a session: then it gets its idle life anew, else its old end. */
+  readonly rolling: boolean;
+}
+
+export interface RestoredRecord {
+  readonly key: string;
+  readonly text: string;
+  readonly ttlMs: number;
 }

@@ -1,12 +1,12 @@
-import { timingSafeEqual } from 'node:crypto';
+import { randomBytes, randomUUID, timingSafeEqual } from 'node:crypto';
 import Keygrip from 'keygrip';
 import { parse as parseJson } from 'secure-json-parse';
 import type { SessionConfig } from '../config/config.js';
 import type { CookiePairs } from './cookies.js';
-import type { LocatedSession, ParsedRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
+import type { DormantRecord, LocatedSession, ParsedRecord, RestoredRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
 
 /** What koa-session makes by itself: a UUID (7, 6, 5) or `<ms>-<uid>` (4), behind the app's own `prefix`. */
-const GENERATED_ID = /^[\w.:-]{0,64}(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{13}-[\w-]{16,64})$/;
+const GENERATED_ID = /^([\w.:-]{0,64})(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{13}-[\w-]{16,64})$/;
 /** What an app's own `genid` may make, once its signature has proven that the app made it. */
 const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
 
@@ -15,6 +15,8 @@ const MAX_COOKIES_OF_A_NAME = 64;
 /** Those of them that name a record, at most: each costs a read. */
 const MAX_RECORDS = 4;
 const MAX_PAIR_BYTES = 4096;
+/** koa-session keeps a record so much longer than the session, in ms. */
+const RECORD_OUTLIVES_MS = 10_000;
 
 export type KoaSessionOptions = Pick<SessionConfig, 'cookie' | 'keyPrefix' | 'idPattern' | 'signed' | 'secrets'> & {
   /** What the bridge's own keys start with: no cookie may name one. */
@@ -38,6 +40,13 @@ export function createKoaSessionFormat(options: KoaSessionOptions): SessionForma
     return { key };
   }
 
+  /** Behind the same prefix as the old one; an app with a `genid` of its own gets what its pattern lets pass. */
+  function newId(oldId: string): string | undefined {
+    const prefix = GENERATED_ID.exec(oldId)?.[1] ?? '';
+    const random = [randomUUID(), randomBytes(16).toString('hex'), randomBytes(24).toString('base64url'), randomBytes(32).toString('base64url')];
+    return random.map((text) => prefix + text).find((id) => idPattern.test(id));
+  }
+
   return {
     cookieNames: signed ? [cookie, signature] : [cookie],
 
@@ -56,6 +65,23 @@ export function createKoaSessionFormat(options: KoaSessionOptions): SessionForma
       // An unsigned cookie may name any key, so only what koa-session marked as its own is taken for a session.
       if (!signed && typeof record['_expire'] !== 'number' && record['_session'] !== true) return { rejected: 'unreadable-record' };
       return withTimes(record, stored, nowMs);
+    },
+
+    cookiesOf(key) {
+      const value = key.slice(keyPrefix.length);
+      const [newest] = signers;
+      return newest && signed
+        ? [
+            [cookie, value],
+            [signature, newest.sign(`${cookie}=${value}`)],
+          ]
+        : [[cookie, value]];
+    },
+
+    restore(dormant) {
+      const record = readRecord(dormant.text);
+      const id = newId(dormant.key.slice(keyPrefix.length));
+      return record && id !== undefined ? withNewTimes(keyPrefix + id, record, dormant) : undefined;
     },
   };
 }
@@ -104,4 +130,13 @@ function withTimes(record: SessionRecord, { ttlMs }: StoredRecord, nowMs: number
     ...(ends.length > 0 ? { expiresAtMs } : {}),
     ...(typeof maxAge === 'number' && maxAge > 0 ? { idleMs: maxAge } : {}),
   };
+}
+
+/** It ends with what it is made for, and no later than it would have itself: unused, where use prolongs it, else at its old end. */
+function withNewTimes(key: string, record: SessionRecord, { nowMs, endsAtMs, rolling }: DormantRecord): RestoredRecord {
+  const { _expire: expire, _maxAge: maxAge } = record;
+  if (typeof expire !== 'number') return { key, text: JSON.stringify(record), ttlMs: endsAtMs - nowMs };
+  const own = rolling && typeof maxAge === 'number' ? nowMs + maxAge : expire;
+  const ends = Math.min(endsAtMs, own);
+  return { key, text: JSON.stringify({ ...record, _expire: ends }), ttlMs: ends - nowMs + RECORD_OUTLIVES_MS };
 }

@@ -9,7 +9,7 @@ export interface MappedIdentity {
   readonly tenant?: string;
   readonly roles?: readonly string[];
   readonly scope?: readonly string[];
-  /** Seconds since the epoch. */
+  /** Seconds since the epoch, with a fraction where the app is that exact. */
   readonly authTime?: number;
 }
 
@@ -95,7 +95,7 @@ function follow(record: SessionRecord, path: readonly string[]): unknown {
 }
 
 /** A value of a type that nobody expected makes the record unmappable: dropping a tenant could widen what the rest grants. */
-function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: keyof Identity) => string): MappingOutcome {
+export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: keyof MappedIdentity) => string): MappingOutcome {
   const subject = toText(found['subject']);
   if (subject === undefined) return unmappable(nameOf('subject'), 'is not a string or a whole number');
   const tenant = toText(found['tenant']);
@@ -105,10 +105,18 @@ function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: ke
   const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
   if (!scope?.every((token) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token)))
     return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
-  const authTime = toSeconds(found['authTime']);
-  if (authTime === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
+  const authTimeMs = toMilliseconds(found['authTime']);
+  if (authTimeMs === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
     return unmappable(nameOf('authTime'), 'is not a time');
-  return { identity: { subject, roles, scope, ...(tenant === undefined ? {} : { tenant }), ...(authTime === undefined ? {} : { authTime }) } };
+  return {
+    identity: {
+      subject,
+      roles,
+      scope,
+      ...(tenant === undefined ? {} : { tenant }),
+      ...(authTimeMs === undefined ? {} : { authTime: Math.floor(authTimeMs / 1000), authTimeMs }),
+    },
+  };
 }
 
 function unmappable(path: string, problem: string): MappingOutcome {
@@ -132,15 +140,15 @@ function toList(value: unknown, fromText: (text: string) => string[]): string[] 
   return texts.length === list.length ? texts : undefined;
 }
 
-/** Seconds, milliseconds (over 10^11) or ISO 8601, as seconds. */
-function toSeconds(value: unknown): number | undefined {
+/** Seconds, milliseconds (over 10^11) or ISO 8601, as milliseconds; a time in whole seconds as the last of that second. */
+function toMilliseconds(value: unknown): number | undefined {
   if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value)) {
     const ms = Date.parse(value);
-    return Number.isNaN(ms) || ms < 0 ? undefined : Math.floor(ms / 1000);
+    return Number.isNaN(ms) || ms < 0 ? undefined : ms + (/[.,]\d/.test(value) ? 0 : 999);
   }
   if (typeof value !== 'number' || value < 0) return undefined;
-  const seconds = Math.floor(value > 1e11 ? value / 1000 : value);
-  return seconds <= MAX_SECONDS ? seconds : undefined;
+  const ms = Math.floor(value > 1e11 ? value : Number.isInteger(value) ? value * 1000 + 999 : value * 1000);
+  return ms < (MAX_SECONDS + 1) * 1000 ? ms : undefined;
 }
 
 /** The zero time of other languages (year 1): the app recorded none. */

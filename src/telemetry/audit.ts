@@ -4,6 +4,21 @@ import type { Log } from './log.js';
 export const AUDIT_EVENTS = {
   'exchange.granted': 'A session was exchanged for an access token.',
   'exchange.refused': 'An exchange was refused: by the request, the client, the stage, or because signing is broken.',
+  'refresh.granted': 'A refresh token was exchanged for another one and an access token.',
+  'refresh.refused': 'A refresh was refused: by the request, the client, the stage, or because the family or its session has ended.',
+  'return.granted': 'A refresh token was exchanged for a session cookie; `restored` says whether the session had to be made anew.',
+  'return.refused': 'A way back was refused: by the request, the client, the stage, or because the family or its session has ended.',
+  'tokens.issued': 'Tokens were issued for a login that the app did without a session.',
+  'tokens.refused': 'Tokens were not issued at a login, or a revocation or introspection was refused.',
+  'family.revoked':
+    'A family of refresh tokens was ended by itself: by its client, because a used token came again (`reused`), or because its session went while it was made.',
+  'family.returned': 'A family took the way back and is closed.',
+  'session.ended': 'A session was ended, and everything that was made from it; `reason` says how it came to our knowledge.',
+  'session.vanished':
+    'Records are gone without having ended, and not by a logout: eviction, a flush, a restart, very many at once. Nobody was logged out by it.',
+  'person.ended': 'All sessions and tokens of a person were ended.',
+  'limit.reached': 'A request was answered 429.',
+  'events.restored': 'Redis came back without the event stream; this instance has written again what it knew.',
   'origin.refused': 'The origin check refused a POST that reads or may set a cookie.',
   'principal.conflict': 'One request carried credentials of two principals.',
   'session.answered': 'A bearer could not be verified because keys are in doubt; the cookie of the same session answered for it.',
@@ -13,7 +28,7 @@ export const AUDIT_EVENTS = {
   'signing.changed': 'Signing health went from one state to another.',
   'flags.changed': 'The flag source delivered other flags.',
   'flags.failed': 'The flag source cannot be used; the last known flags stay in force.',
-  'value.refused': 'A value in Redis that decides about keys or flags failed its check and counts as absent (law 10).',
+  'value.refused': 'A value in Redis that decides about something failed its check and counts as absent (law 10).',
 } as const satisfies Record<string, string>;
 
 export type AuditEvent = keyof typeof AUDIT_EVENTS;

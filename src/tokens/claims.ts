@@ -1,16 +1,22 @@
 import type { Principal } from '../principal.js';
 
 /** What of a principal gets into an access token (RFC 9068, section 2.2), with the session that it goes back to: nothing else does. */
-export function principalClaims({ subject, tenant, client, roles, scope, sid, authTime }: Principal) {
+export function principalClaims({ subject, tenant, client, roles, scope, sid, authTime }: Principal, family: string | undefined) {
   return {
     sub: subject,
     client_id: client,
     sid,
+    ...(family === undefined ? {} : { fid: family }),
     ...(authTime === undefined ? {} : { auth_time: authTime }),
     ...(tenant === undefined ? {} : { tenant }),
     ...(roles.length > 0 ? { roles } : {}),
     ...(scope.length > 0 ? { scope: scope.join(' ') } : {}),
   };
+}
+
+/** The family that a token belongs to; absent in tokens of a release that had none. */
+export function claimedFamily({ fid }: Readonly<Record<string, unknown>>): string | undefined {
+  return typeof fid === 'string' ? fid : undefined;
 }
 
 /** The principal of claims whose issuer, audience and times are checked; undefined where a claim is of a wrong type. */

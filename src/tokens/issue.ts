@@ -23,6 +23,8 @@ export interface IssuerOptions {
 
 export interface IssueRequest {
   readonly principal: Principal;
+  /** Id of its family of refresh tokens: `fid`. */
+  readonly family: string;
   readonly audience: string;
   /** The token never lives beyond this, in seconds since the epoch (law 2). */
   readonly endsAt: number;
@@ -39,12 +41,12 @@ export type IssueAccessToken = (key: LoadedKey, request: IssueRequest) => Promis
 
 /** Signs access tokens as RFC 9068 has them. */
 export function createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock, random }: IssuerOptions): IssueAccessToken {
-  return async function issueAccessToken(key, { principal, audience, endsAt }) {
+  return async function issueAccessToken(key, { principal, family, audience, endsAt }) {
     const now = epochSeconds(clock);
     const life = Math.max(1, Math.floor(accessTtlSeconds * (1 - expiryJitter * random.fraction())));
     const exp = Math.min(now + life, endsAt);
     const jti = random.token(16);
-    const token = await new SignJWT({ iss: issuer, aud: audience, exp, iat: now, jti, ...principalClaims(principal) })
+    const token = await new SignJWT({ iss: issuer, aud: audience, exp, iat: now, jti, ...principalClaims(principal, family) })
       .setProtectedHeader({ alg: key.algorithm, typ: 'at+jwt', kid: key.kid })
       .sign(key.privateKey);
     return { token, jti, expiresIn: exp - now };

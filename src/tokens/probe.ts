@@ -11,7 +11,7 @@ const PROBE: Principal = { subject: 'self-test', client: 'self-test', roles: [],
 export function createProbe(policy: VerificationPolicy, issueAccessToken: IssueAccessToken, clock: Clock): Probe {
   const [audience = ''] = policy.audience;
   return async function probe(key, keys) {
-    const { token } = await issueAccessToken(key, { principal: PROBE, audience, endsAt: epochSeconds(clock) + 60 });
+    const { token } = await issueAccessToken(key, { principal: PROBE, family: 'self-test', audience, endsAt: epochSeconds(clock) + 60 });
     const outcome = await createVerifier(policy, keys, clock)(token);
     if (outcome.kind !== 'authenticated') throw new Error(outcome.kind === 'rejected' ? outcome.reason : outcome.kind);
   };

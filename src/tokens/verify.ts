@@ -2,7 +2,8 @@ import { compactVerify } from 'jose';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { KeySource } from '../keys/jwks.js';
 import type { BearerRejection, Principal } from '../principal.js';
-import { claimedPrincipal, isTime } from './claims.js';
+import { claimedFamily, claimedPrincipal, isTime } from './claims.js';
+import type { RevocableToken } from './revocation.js';
 import { decodeOneSpelling } from './spelling.js';
 
 /** What a token must say to be one of ours. */
@@ -14,12 +15,28 @@ export interface VerificationPolicy {
 }
 
 export type BearerOutcome =
-  | { readonly kind: 'authenticated'; readonly principal: Principal }
+  | { readonly kind: 'authenticated'; readonly principal: Principal; readonly token: VerifiedToken }
   | { readonly kind: 'rejected'; readonly reason: BearerRejection }
   /** Somebody else's token, or no JWT at all. */
   | { readonly kind: 'foreign' }
-  /** Its key is not here, and that may be our fault. `sid` is what the token claims, unverified. */
-  | { readonly kind: 'in-doubt'; readonly sid?: string };
+  /** Its key is not here, or what was revoked was not read yet, and that may be our fault. `sid` is what the token claims. */
+  | { readonly kind: 'in-doubt'; readonly about: 'keys' | 'revocations'; readonly sid?: string };
+
+/** What a verified token says beside its principal. */
+export interface VerifiedToken {
+  readonly family?: string;
+  readonly jti: string;
+  readonly audience: readonly string[];
+  /** Seconds since the epoch. */
+  readonly issuedAt: number;
+}
+
+/** What is known about revocations, in memory. */
+export interface Revocations {
+  /** Whether they were read since the start: before, no token can be judged. */
+  readonly wereRead: boolean;
+  isRevoked(token: RevocableToken): boolean;
+}
 
 export type VerifyBearer = (token: string) => Promise<BearerOutcome>;
 
@@ -32,10 +49,10 @@ const HEADER_MEMBERS: ReadonlySet<string> = new Set(['alg', 'typ', 'kid']);
 const KID = /^[A-Za-z0-9_-]{43}$/;
 
 /**
- * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last.
+ * Verifies access tokens (RFC 9068, section 4) offline; `revocations` are left out for probes. What costs little is checked first, the signature last.
  * Never throws: an infrastructure failure is `in-doubt`.
  */
-export function createVerifier(policy: VerificationPolicy, keys: KeySource, clock: Clock): VerifyBearer {
+export function createVerifier(policy: VerificationPolicy, keys: KeySource, clock: Clock, revocations?: Revocations): VerifyBearer {
   return async function verifyBearer(token) {
     if (token.split('.', 4).length !== 3) return { kind: 'foreign' };
     if (token.length > MAX_TOKEN_BYTES) return rejected('too-large');
@@ -50,14 +67,30 @@ export function createVerifier(policy: VerificationPolicy, keys: KeySource, cloc
     if (bad) return rejected(bad);
     const principal = claimedPrincipal(payload);
     if (!principal) return rejected('bad-claims');
-    if (!key) return keys.inDoubt() ? { kind: 'in-doubt', sid: principal.sid } : rejected('unknown-kid');
+    if (!key) return keys.inDoubt() ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');
     if (header['alg'] !== key.algorithm) return rejected('bad-algorithm');
     try {
       await compactVerify(token, key.publicKey, { algorithms: [key.algorithm] });
     } catch {
       return rejected('bad-signature');
     }
-    return { kind: 'authenticated', principal };
+    const { sid, subject } = principal;
+    const verified = describeToken(payload);
+    if (revocations?.wereRead === false) return { kind: 'in-doubt', about: 'revocations', sid };
+    if (revocations?.isRevoked({ sid, subject, ...verified })) return rejected('revoked');
+    return { kind: 'authenticated', principal, token: verified };
+  };
+}
+
+/** Of claims that are checked. */
+function describeToken(payload: Readonly<Record<string, unknown>>): VerifiedToken {
+  const { aud, iat, jti } = payload;
+  const family = claimedFamily(payload);
+  return {
+    jti: String(jti),
+    issuedAt: Number(iat),
+    audience: (Array.isArray(aud) ? aud : [aud]).map(String),
+    ...(family === undefined ? {} : { family }),
   };
 }
 

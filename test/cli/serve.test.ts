@@ -72,6 +72,7 @@ describe('crossfade serve', () => {
       redis: 'up',
       records: 'up',
       signing: 'healthy',
+      events: 'read',
       flags: 'live',
     });
     expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(200);

@@ -176,11 +176,11 @@ describe('Redis away', () => {
       const cookie = await world.login('alice');
       await own.cut();
       expect((await world.call('/', { cookie })).status).toBe(200);
-      expect((await world.exchange(cookie)).status).toBe(200);
+      expect(await expectError(await world.exchange(cookie), 503, 'temporarily_unavailable')).toMatchObject({ reason: 'redis' });
       expect(await world.bridge.readiness()).toEqual({
         ready: true,
-        canIssue: true,
-        parts: { redis: 'away', records: 'up', signing: 'healthy', flags: 'live' },
+        canIssue: false,
+        parts: { redis: 'away', records: 'up', signing: 'healthy', flags: 'live', events: 'read' },
       });
       await world.store.cut();
       expect(await world.bridge.readiness()).toMatchObject({ ready: false, canIssue: false, parts: { records: 'away' } });

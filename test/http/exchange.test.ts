@@ -69,6 +69,7 @@ describe('what the exchange grants', () => {
       roles: ['admin', 'billing'],
       scope: 'read:orders write:orders',
       sid: expect.stringMatching(/^[\w-]{32}$/),
+      fid: expect.stringMatching(/^\d{13}[\w-]{16}$/),
       auth_time: expect.any(Number),
       iat: expect.any(Number),
       exp: (claims.iat ?? 0) + 600,

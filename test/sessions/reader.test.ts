@@ -4,7 +4,7 @@ import { Secret } from '../../src/config/secret.js';
 import { parseCookies } from '../../src/sessions/cookies.js';
 import { createKoaSessionFormat } from '../../src/sessions/koa-session.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
-import { sidOf } from '../../src/sessions/reader.js';
+import { sidOf } from '../../src/sessions/record.js';
 
 const NOW = 1_800_000_000_000;
 
@@ -58,15 +58,15 @@ describe('mapping by paths', () => {
     [{ user: { id: 7 } }, { subject: '7', roles: [], scope: [] }],
     [
       { user: { id: 'a', tenant: 3, roles: 'team lead', scope: 'a b' }, at: 1_700_000_000 },
-      { subject: 'a', tenant: '3', roles: ['team lead'], scope: ['a', 'b'], authTime: 1_700_000_000 },
+      { subject: 'a', tenant: '3', roles: ['team lead'], scope: ['a', 'b'], authTime: 1_700_000_000, authTimeMs: 1_700_000_000_999 },
     ],
     [
       { user: { id: 'a', roles: ['x', 'y'], scope: ['s'] }, at: 1_700_000_000_999 },
-      { subject: 'a', roles: ['x', 'y'], scope: ['s'], authTime: 1_700_000_000 },
+      { subject: 'a', roles: ['x', 'y'], scope: ['s'], authTime: 1_700_000_000, authTimeMs: 1_700_000_000_999 },
     ],
     [
       { user: { id: 'a', tenant: null, roles: null, scope: '' }, at: '2026-11-22T00:00:00Z' },
-      { subject: 'a', roles: [], scope: [], authTime: 1_795_305_600 },
+      { subject: 'a', roles: [], scope: [], authTime: 1_795_305_600, authTimeMs: 1_795_305_600_999 },
     ],
   ])('%j', async (record, identity) => {
     expect(await map(record)).toEqual({ identity });

@@ -13,6 +13,11 @@ export interface TcpProxy {
   cut(): Promise<void>;
   /** Accepts and passes nothing on: the server is silent. */
   silence(): void;
+  /**
+   * Cuts the connection over which the server answers a command that fits: it was done, and nobody hears of it. The server
+   * is gone from then on.
+   */
+  swallowAnswerTo(fits: (command: string) => boolean): void;
   /** Passes everything on again. */
   restore(): Promise<void>;
   close(): Promise<void>;
@@ -26,6 +31,7 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
   let silent = false;
   let sentBytes = 0;
   let sends = 0;
+  let swallowing: ((command: string) => boolean) | undefined;
 
   const server = createServer((client) => {
     const upstream = connect(Number(target.port || 6379), target.hostname);
@@ -38,13 +44,16 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
         upstream.destroy();
       });
     }
+    let swallowed = false;
     client.on('data', (chunk) => {
+      if (swallowing?.(chunk.toString())) swallowed = true;
       sentBytes += chunk.length;
       sends += 1;
       if (!silent) upstream.write(chunk);
     });
     upstream.on('data', (chunk) => {
-      if (!silent) client.write(chunk);
+      if (swallowed) void cut();
+      else if (!silent) client.write(chunk);
     });
   });
 
@@ -76,8 +85,12 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     silence() {
       silent = true;
     },
+    swallowAnswerTo(fits) {
+      swallowing = fits;
+    },
     async restore() {
       silent = false;
+      swallowing = undefined;
       if (!server.listening) await listen();
     },
     close: cut,

@@ -1,74 +1,62 @@
-import { randomBytes, randomUUID } from 'node:crypto';
-import { once } from 'node:events';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import Koa from 'koa';
-import Koa2 from 'koa2';
 import { inject } from 'vitest';
-import { closeServer, type LegacyApp, type LegacyAppOptions, legacySessions, PEOPLE, startLegacyApp, urlOf } from '../../scripts/lib/legacy-app.js';
-import { type Bridge, type BridgeOptions, createBridge } from '../../src/bridge.js';
+import { type LegacyApp, PEOPLE, startLegacyApp } from '../../scripts/lib/legacy-app.js';
 import type { ConfigInput } from '../../src/config/config.js';
-import { resolveConfig } from '../../src/config/load.js';
-import { createLog } from '../../src/telemetry/log.js';
+import { type Instance, type InstanceOptions, startInstance } from './instance.js';
 import { writeKey } from './keys.js';
-import { LogLines } from './log-lines.js';
 import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
-import { record, remember, rememberCookie, rememberToken } from './transcript.js';
+import { remember, rememberCookie, rememberToken } from './transcript.js';
 
 export const ORIGIN = 'https://app.example.com';
 export const ISSUER = 'https://app.example.com';
 export const AUDIENCE = 'https://api.example.com';
 
-export interface WorldOptions {
+/** Secrets of the confidential clients. */
+export const CLIENT_SECRETS = {
+  'orders-api': 'the-secret-of-orders-api-2f6cbd1e6b7b4d7e',
+  login: 'the-secret-of-login-9a1f0be27cd64c55',
+} as const;
+
+export interface WorldOptions extends InstanceOptions {
   /** Changes the config before the bridge starts. */
   readonly configure?: (config: ConfigInput) => ConfigInput;
-  readonly legacy?: Partial<LegacyAppOptions>;
   /** Redis as the bridge sees it for keys of its own. Default: the run's. */
   readonly redisUrl?: string;
-  readonly bridge?: BridgeOptions;
-  readonly koa?: 2 | 3;
   /** What the flag gives to everybody. Default: dual. */
   readonly stage?: string;
   /** Prepares the files before the bridge starts. */
   readonly prepare?: (directory: string) => void;
-  /** Middleware of the app's own, before everything else. */
-  readonly first?: Koa.Middleware;
-  /** Puts a koa-session of the app's own, on the legacy app's records, before or after `authenticate()`. */
-  readonly koaSession?: 'before' | 'after';
 }
 
 /** A legacy app that logs people in, and a Koa app with the bridge in front of its handlers. */
-export interface World {
+export interface World extends Instance {
   readonly directory: string;
   readonly config: ConfigInput;
   readonly legacy: LegacyApp;
   /** The legacy app's cookie secrets. */
   readonly secrets: readonly string[];
-  readonly bridge: Bridge;
-  readonly url: string;
-  readonly log: LogLines;
+  /** What the bridge's own keys start with. */
+  readonly prefix: string;
   /** What stands between the bridge and the records, so that it can be taken away, and asked whether anything was read. */
   readonly store: TcpProxy;
-  /** How often a handler behind the bridge was reached. */
-  reached(): number;
+  /** Starts another instance of the same fleet: same config, same Redis. Closed with the world. */
+  another(options?: InstanceOptions & { readonly configure?: (config: ConfigInput) => ConfigInput }): Promise<Instance>;
   /** Logs somebody in at the legacy app; the cookie is remembered as a secret. */
   login(name: string): Promise<string>;
-  call(path: string, init?: RequestInit & { readonly cookie?: string; readonly bearer?: string }): Promise<Response>;
   /** The browser form of the exchange, from the client's own origin. */
   exchange(cookie: string, form?: Record<string, string>, headers?: Record<string, string>): Promise<Response>;
   /** Runs `ask` and says whether anything was read from the store and whether a handler was reached. */
   watching<T>(ask: () => Promise<T>): Promise<{ result: T; storeReached: boolean; handlerReached: boolean; issued: number }>;
   /** The access token of an exchange that must succeed. */
   token(cookie: string, form?: Record<string, string>): Promise<string>;
-  /** Replaces the flags file and waits until the bridge has read it. */
+  /** Replaces the flags file and waits until every instance has read it. */
   setFlags(flagValues: Record<string, unknown>): Promise<void>;
-  metrics(): Promise<string>;
   /** A file of the world's directory. */
   readFile(name: string): string;
-  close(): Promise<void>;
 }
 
 export function sharedRedisUrl(): string {
@@ -87,74 +75,48 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   writeFileSync(join(directory, 'fleet-secret'), `${fleetSecret}\n`);
   writeFileSync(join(directory, 'session-secrets'), `${secrets.join('\n')}\n`);
   writeFileSync(join(directory, 'flags.json'), flagsText({ 'auth-migration-stage': options.stage ?? 'dual' }));
+  for (const [id, secret] of Object.entries(CLIENT_SECRETS))
+    writeFileSync(join(directory, `${id}.sha256`), createHash('sha256').update(secret).digest('hex'));
+  remember(...Object.values(CLIENT_SECRETS));
   if (!options.prepare) writeKey(join(directory, 'keys'), 'first.pem');
   options.prepare?.(directory);
 
   const store = await startTcpProxy(options.legacy?.redisUrl ?? sharedRedisUrl());
   const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), store.url, keyPrefix);
   const config = options.configure?.(plain) ?? plain;
-  const log = new LogLines();
-  const bridge = await createBridge(resolveConfig(config, { baseDir: directory }), {
-    log: createLog({ destination: log, level: 'debug' }),
-    ...options.bridge,
-  });
-
-  let reached = 0;
+  const app = { secrets, redis: legacy.redis };
+  const first = await startInstance(config, directory, app, options);
+  const others: Instance[] = [];
   // Makes every flags file another one, so that there is a change to wait for.
   let turn = 0;
-  const app: Koa = options.koa === 2 ? new Koa2() : new Koa();
-  app.silent = true;
-  app.keys = [...secrets];
-  if (options.first) app.use(options.first);
-  if (options.koaSession === 'before') app.use(legacySessions(app, legacy.redis, [], {}));
-  app.use(bridge.authenticate());
-  app.use(bridge.routes());
-  if (options.koaSession === 'after') app.use(legacySessions(app, legacy.redis, [], {}));
-  const orders = bridge.require({ scope: 'read:orders' });
-  const me = bridge.require();
-  app.use(async (ctx) => {
-    const answer = async () => {
-      reached += 1;
-      ctx.body = { principal: ctx.state.principal ?? null, rejection: ctx.state.rejection ?? null, session: ctx['session']?.user?.id ?? null };
-    };
-    if (ctx.path === '/orders') await orders(ctx, answer);
-    else if (ctx.path === '/me') await me(ctx, answer);
-    else await answer();
-  });
-  const server = createServer(app.callback()).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const url = urlOf(server);
 
   const world: World = {
+    ...first,
     directory,
     config,
     legacy,
     secrets,
-    bridge,
-    url,
-    log,
+    prefix: `${keyPrefix}v1:`,
     store,
-    reached: () => reached,
+    async another({ configure, ...changed } = {}) {
+      const instance = await startInstance(configure?.(config) ?? config, directory, app, { ...options, ...changed });
+      others.push(instance);
+      return instance;
+    },
     async watching(ask) {
-      const before = { sent: store.sentBytes, reached, issued: log.audits('exchange.granted').length };
+      const before = { sent: store.sentBytes, reached: first.reached(), issued: first.log.audits('exchange.granted').length };
       const result = await ask();
       return {
         result,
         storeReached: store.sentBytes !== before.sent,
-        handlerReached: reached !== before.reached,
-        issued: log.audits('exchange.granted').length - before.issued,
+        handlerReached: first.reached() !== before.reached,
+        issued: first.log.audits('exchange.granted').length - before.issued,
       };
     },
     async login(name) {
       const cookie = await legacy.login(name);
       rememberCookie(cookie);
       return cookie;
-    },
-    async call(path, { cookie, bearer, headers, ...init } = {}) {
-      const sent = new Headers(headers);
-      if (cookie !== undefined) sent.set('cookie', cookie);
-      if (bearer !== undefined) sent.set('authorization', `Bearer ${bearer}`);
-      return await fetch(url + path, { redirect: 'manual', ...init, headers: sent });
     },
     exchange: async (cookie, form = {}, headers = {}) =>
       await world.call('/auth/token', {
@@ -172,18 +134,15 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       return token;
     },
     async setFlags(flagValues) {
-      const from = log.all.length;
+      const instances = [first, ...others].map(({ log }) => ({ log, from: log.all.length }));
       turn += 1;
       writeFileSync(join(directory, 'flags.json.new'), flagsText({ ...flagValues, 'test-turn': turn }));
       renameSync(join(directory, 'flags.json.new'), join(directory, 'flags.json'));
-      await log.until((line) => line['audit'] === 'flags.changed', from);
+      await Promise.all(instances.map(async ({ log, from }) => await log.until((line) => line['audit'] === 'flags.changed', from)));
     },
     readFile: (name) => readFileSync(join(directory, name), 'utf8'),
-    metrics: async () => await bridge.metrics.registry.metrics(),
     async close() {
-      record(await world.metrics());
-      await closeServer(server);
-      await bridge.close();
+      for (const instance of [...others, first]) await instance.close();
       await store.close();
       await legacy.close();
       await removeKeys(`${keyPrefix}*`);
@@ -209,11 +168,16 @@ function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string): Conf
       },
     ],
     tokens: { expiryJitter: 0 },
+    // Every test fails from the same address.
+    limits: { failuresPerAddressPerMinute: 1_000_000 },
     rollout: { flags: { file: 'flags.json' } },
     clients: [
       { id: 'web', origins: [ORIGIN], refreshTransport: 'cookie', exchanges: true, wayBack: true },
       { id: 'ios', exchanges: true, minVersion: '4.2.0', match: { userAgent: 'AcmeiOS/*' } },
+      { id: 'android', exchanges: true, wayBack: true },
       { id: 'kiosk', origins: ['https://kiosk.example.com'] },
+      { id: 'orders-api', type: 'confidential', secretHashFile: 'orders-api.sha256', introspect: true },
+      { id: 'login', type: 'confidential', secretHashFile: 'login.sha256', issue: true },
     ],
     services: [{ id: 'orders', audience: 'https://orders.internal' }],
   };

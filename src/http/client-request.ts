@@ -1,0 +1,52 @@
+import type { Context } from 'koa';
+import { CrossfadeError } from '../errors.js';
+import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
+import type { Audit } from '../telemetry/audit.js';
+import { authenticateClient } from './client-authentication.js';
+import { clientTraits } from './client-traits.js';
+import type { Form } from './form.js';
+import { passesOriginCheck } from './origin.js';
+import type { Peers } from './peer.js';
+
+export interface ClientRequests {
+  /**
+   * The client that a request to an endpoint comes from: the one that it authenticates as or names, else by what it shows.
+   * @throws {CrossfadeError} `invalid_client`.
+   */
+  resolve(ctx: Context, form: Form): ResolvedClient;
+  /**
+   * The confidential client that has authenticated.
+   * @throws {CrossfadeError} `invalid_client`, and `unauthorized_client` where it lacks the permission.
+   */
+  confidential(ctx: Context, form: Form, permission?: 'introspect' | 'issue'): ResolvedClient;
+  /**
+   * Refuses a request that reads or may set a cookie, and does not come from a page of the client's own.
+   * @throws {CrossfadeError} `forbidden_origin`.
+   */
+  checkOrigin(ctx: Context, client: ResolvedClient, what: { readonly readsCookie: boolean; readonly maySetCookie: boolean }): void;
+}
+
+export function createClientRequests(clients: ClientRegistry, peers: Peers, audit: Audit): ClientRequests {
+  return {
+    resolve(ctx, form) {
+      const authenticated = authenticateClient(ctx.req, form, clients);
+      const client = clients.resolve(clientTraits(ctx.req, peers, authenticated?.id));
+      if (!authenticated && client.config?.type === 'confidential') throw new CrossfadeError('invalid_client');
+      return client;
+    },
+
+    confidential(ctx, form, permission) {
+      const authenticated = authenticateClient(ctx.req, form, clients);
+      if (authenticated?.type !== 'confidential') throw new CrossfadeError('invalid_client');
+      if (permission && !authenticated[permission])
+        throw new CrossfadeError('unauthorized_client', { message: `this client is not registered with ${permission}: true` });
+      return clients.resolve(clientTraits(ctx.req, peers, authenticated.id));
+    },
+
+    checkOrigin(ctx, client, what) {
+      if (passesOriginCheck(ctx.req, { origins: client.config?.origins ?? [], ...what })) return;
+      audit('origin.refused', { client: client.id });
+      throw new CrossfadeError('forbidden_origin', { message: 'the origin of this request may not use this client' });
+    },
+  };
+}

@@ -1,0 +1,232 @@
+import type { Context } from 'koa';
+import { type Clock, epochSeconds } from '../clock.js';
+import type { Config } from '../config/config.js';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { Principal } from '../principal.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Rollout } from '../rollout/rollout.js';
+import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { isSameLogin } from '../sessions/legacy-logout.js';
+import type { Persons } from '../sessions/person.js';
+import type { SessionReader } from '../sessions/reader.js';
+import { type LiveSession, samePerson } from '../sessions/record.js';
+import type { StoreEpoch } from '../sessions/store-epoch.js';
+import type { RecordWatch } from '../sessions/watch.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families, OpenedFamily } from '../tokens/families.js';
+import type { Grant } from '../tokens/grant.js';
+import { familyLife, toKept } from '../tokens/session-grant.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import { malformedRefusal, toPrincipal } from './authenticator.js';
+import type { ClientRequests } from './client-request.js';
+import type { BridgeCookies } from './cookies.js';
+import { readCredentials } from './credentials.js';
+import type { Form } from './form.js';
+import type { Limits } from './limits.js';
+import { passesOriginCheck } from './origin.js';
+import { readScope, readTarget } from './parameters.js';
+import { answerTokens, type SignAccessToken } from './token-answer.js';
+
+export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const SESSION_TOKEN_TYPE = 'urn:crossfade:params:oauth:token-type:session';
+const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
+
+export interface ExchangeOptions {
+  readonly audience: Config['audience'];
+  readonly services: Config['services'];
+  readonly lives: Config['tokens'];
+  readonly foreignBearer: Config['bearer']['foreign'];
+  readonly sessions: SessionReader;
+  readonly ledger: Pick<SessionLedger, 'seal'>;
+  readonly persons: Pick<Persons, 'note'>;
+  readonly families: Families;
+  readonly watch: RecordWatch;
+  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  readonly verifyBearer: VerifyBearer;
+  readonly requests: ClientRequests;
+  readonly rollout: Rollout;
+  readonly limits: Limits;
+  readonly sign: SignAccessToken;
+  readonly canSign: () => boolean;
+  readonly cookies: BridgeCookies;
+  readonly clock: Clock;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+export type GrantType = (ctx: Context, form: Form) => Promise<void>;
+
+/** The exchange of a session for tokens (RFC 8693), in named steps: each either goes on or throws its answer. */
+export function createExchange(options: ExchangeOptions): GrantType {
+  const { sessions, requests, rollout, verifyBearer, families, sign, clock, audit, metrics } = options;
+  const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
+  const defaultAudience = options.audience[0] ?? '';
+
+  /** The cookies that are to be exchanged: the form's, else the request's own where its origin allows. */
+  function subjectCookies(ctx: Context, form: Form, client: ResolvedClient): CookiePairs {
+    const subjectToken = readSubjectToken(form, sessions.cookieNames);
+    requests.checkOrigin(ctx, client, { readsCookie: !subjectToken, maySetCookie: client.config?.refreshTransport === 'cookie' });
+    if (subjectToken) return subjectToken;
+    if ((client.config?.origins ?? []).length === 0)
+      throw new CrossfadeError('invalid_request', {
+        message: 'subject_token is missing, and this client has no origins for which the cookie would be read',
+      });
+    return readCredentials(ctx.req).cookies;
+  }
+
+  async function readSession(cookies: CookiePairs): Promise<LiveSession> {
+    const outcome = await sessions.read(cookies);
+    switch (outcome.kind) {
+      case 'authenticated':
+        return outcome.session;
+      case 'absent':
+        throw new CrossfadeError('invalid_request', { message: 'there is no session to exchange' });
+      case 'rejected':
+        metrics.rejections.inc({ credential: 'session', reason: outcome.reason });
+        throw noValidSession(outcome.reason);
+      case 'conflict':
+        throw conflict('two session cookies of different principals');
+    }
+  }
+
+  /** Law 4: what else the request carries must belong to the same person. */
+  async function refuseOtherPrincipals(ctx: Context, form: Form, client: ResolvedClient, session: LiveSession): Promise<void> {
+    const { bearer, cookies, malformed } = readCredentials(ctx.req);
+    if (malformed) throw refusalError(malformed);
+    if (bearer !== undefined) {
+      const outcome = await verifyBearer(bearer);
+      if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
+      if (outcome.kind === 'rejected' || (outcome.kind === 'foreign' && options.foreignBearer === 'reject'))
+        throw new CrossfadeError('invalid_token');
+      if (outcome.kind === 'authenticated' && !samePerson(outcome.principal, session.identity))
+        throw conflict('session and bearer are of different principals');
+    }
+    const origins = client.config?.origins ?? [];
+    const cookieMayBeRead = origins.length > 0 && passesOriginCheck(ctx.req, { origins, readsCookie: true, maySetCookie: false });
+    if (form.has('subject_token') && cookieMayBeRead && cookies.some(([name]) => sessions.cookieNames.has(name))) {
+      const outcome = await sessions.read(cookies);
+      const other = outcome.kind === 'conflict' || (outcome.kind === 'authenticated' && !samePerson(outcome.session.identity, session.identity));
+      if (other) throw conflict('subject_token and cookie are of different principals');
+    }
+  }
+
+  function conflict(message: string): CrossfadeError {
+    metrics.conflicts.inc({ where: 'exchange' });
+    audit('principal.conflict', { where: 'exchange' });
+    return new CrossfadeError('invalid_request', { message });
+  }
+
+  async function refuseByStage(client: ResolvedClient, principal: Principal): Promise<void> {
+    if (!client.config?.exchanges) throw new CrossfadeError('unauthorized_client', { message: 'this client is not registered for the exchange' });
+    const { rules, stage, reason } = await rollout.decide(client, principal);
+    if (!rules.exchange && reason !== 'signing')
+      throw new CrossfadeError('unauthorized_client', { message: 'the exchange is not open at this stage', details: { stage, reason } });
+    if (!options.canSign()) throw unavailable('signing');
+  }
+
+  function toGrant(session: LiveSession, client: ResolvedClient, audience: string, scope: readonly string[] | undefined): Grant {
+    const life = familyLife(session, options.lives, clock);
+    if (life.endsAt <= epochSeconds(clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
+    const narrowedTo = scope && scope.length < session.identity.scope.length ? [...scope] : undefined;
+    return {
+      client: client.id,
+      audience,
+      identity: session.identity,
+      ...(narrowedTo ? { narrowedTo } : {}),
+      narrowed: narrowedTo !== undefined || audience !== defaultAudience,
+      hasSession: true,
+      ...life,
+    };
+  }
+
+  async function open(session: LiveSession, grant: Grant): Promise<OpenedFamily> {
+    const { sid, identity, source } = session;
+    const ended = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
+    if (ended && ended.exceptSid !== sid && identity.authTimeMs !== undefined && identity.authTimeMs < ended.notBefore)
+      throw noValidSession('logged-out');
+    const epoch = await options.epochOf(source.entry)?.();
+    const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
+    await options.watch.watch(session);
+    return opened;
+  }
+
+  /** Somebody may have logged out while the family was made: then it was made from nothing. */
+  async function refuseIfGone({ identity, source }: LiveSession): Promise<void> {
+    const reading = await sessions.readKnown(source.entry, source.key);
+    if (reading.kind === 'rejected') throw noValidSession(reading.reason);
+    if (!isSameLogin(identity, reading.session.identity)) throw noValidSession('logged-out');
+  }
+
+  async function exchange(ctx: Context, form: Form, client: ResolvedClient): Promise<void> {
+    refuseUnknownParameters(form);
+    const audience = readTarget(form, targets) ?? defaultAudience;
+    const session = await readSession(subjectCookies(ctx, form, client));
+    await refuseOtherPrincipals(ctx, form, client, session);
+    await refuseByStage(client, toPrincipal(session, client.id));
+    const asked = readScope(form, session.identity.scope);
+    const grant = toGrant(session, client, audience, asked);
+    await options.limits.count('exchange', session.sid);
+
+    const { family, token: refreshToken } = await open(session, grant);
+    const scope = asked ?? session.identity.scope;
+    try {
+      const access = await sign({ ...toPrincipal(session, client.id), scope }, family, grant);
+      await refuseIfGone(session);
+      audit('exchange.granted', { client: client.id, sid: session.sid, family, audience });
+      answerTokens(ctx, client, { access, refreshToken, scope, grant, issuedTokenType: ACCESS_TOKEN_TYPE }, options.cookies, clock);
+    } catch (error) {
+      await families.end(session.sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
+      throw error;
+    }
+  }
+
+  return async function exchangeGrant(ctx, form) {
+    const stop = metrics.exchangeSeconds.startTimer();
+    let client: ResolvedClient | undefined;
+    let outcome = 'granted';
+    try {
+      client = requests.resolve(ctx, form);
+      await exchange(ctx, form, client);
+    } catch (error) {
+      outcome = error instanceof CrossfadeError ? error.code : 'server_error';
+      audit('exchange.refused', { client: client?.id ?? 'unknown', code: outcome, ...(error instanceof CrossfadeError ? error.details : {}) });
+      throw error;
+    } finally {
+      metrics.exchanges.inc({ client: client?.id ?? 'unknown', outcome });
+      stop();
+    }
+  };
+}
+
+function noValidSession(reason: string): CrossfadeError {
+  return new CrossfadeError('invalid_request', { message: 'the session is not valid', details: { reason } });
+}
+
+export function refusalError(malformed: NonNullable<ReturnType<typeof readCredentials>['malformed']>): CrossfadeError {
+  const { code, description = '' } = malformedRefusal(malformed);
+  return new CrossfadeError(code, { message: description });
+}
+
+/** `subject_token` holds cookie pairs as in a `Cookie` header, of the configured names only. Undefined: there is none. */
+function readSubjectToken(form: Form, names: ReadonlySet<string>): CookiePairs | undefined {
+  const token = form.get('subject_token');
+  const type = form.get('subject_token_type');
+  if (type !== undefined && type !== SESSION_TOKEN_TYPE)
+    throw new CrossfadeError('invalid_request', { message: `subject_token_type must be ${SESSION_TOKEN_TYPE}` });
+  if (token === undefined) return undefined;
+  if (type === undefined) throw new CrossfadeError('invalid_request', { message: 'subject_token_type is missing' });
+  const pairs = parseCookies(token);
+  if (pairs.length === 0 || pairs.length !== token.split(';').length || pairs.some(([name]) => !names.has(name))) {
+    throw new CrossfadeError('invalid_request', { message: 'subject_token must be cookie pairs of the configured names' });
+  }
+  return pairs;
+}
+
+function refuseUnknownParameters(form: Form): void {
+  const requested = form.get('requested_token_type');
+  if (requested !== undefined && requested !== ACCESS_TOKEN_TYPE)
+    throw new CrossfadeError('invalid_request', { message: `requested_token_type must be ${ACCESS_TOKEN_TYPE}` });
+  if (form.has('actor_token')) throw new CrossfadeError('invalid_request', { message: 'actor_token is not supported' });
+}

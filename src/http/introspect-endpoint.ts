@@ -1,0 +1,77 @@
+import type { Context } from 'koa';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Audit } from '../telemetry/audit.js';
+import { principalClaims } from '../tokens/claims.js';
+import type { Families } from '../tokens/families.js';
+import { parseRefreshToken } from '../tokens/refresh-token.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import type { ClientRequests } from './client-request.js';
+import { readForm } from './form.js';
+
+export interface IntrospectOptions {
+  readonly issuer: string;
+  readonly families: Families;
+  readonly verifyBearer: VerifyBearer;
+  readonly requests: ClientRequests;
+  readonly audit: Audit;
+}
+
+const INACTIVE = { active: false };
+
+/**
+ * `POST /auth/introspect` (RFC 7662), for confidential clients: access tokens where the client has `introspect: true`, refresh
+ * tokens of its own. It says what is true now: where Redis cannot be asked, it does not answer from memory.
+ */
+export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Context) => Promise<void> {
+  const { issuer, families, verifyBearer, requests, audit } = options;
+
+  async function describeRefreshToken(text: string, client: ResolvedClient): Promise<object> {
+    const token = parseRefreshToken(text);
+    const found = token ? await families.find(token) : undefined;
+    if (!token || found?.kind !== 'live' || found.grant.client !== client.id) return INACTIVE;
+    const { identity, endsAt, narrowedTo } = found.grant;
+    const principal = { ...identity, scope: narrowedTo ?? identity.scope, client: client.id, sid: token.sid, via: 'jwt' } as const;
+    return { active: true, iss: issuer, exp: endsAt, ...principalClaims(principal, token.family) };
+  }
+
+  async function describeAccessToken(text: string, client: ResolvedClient): Promise<object> {
+    if (!client.config?.introspect) return INACTIVE;
+    const outcome = await verifyBearer(text);
+    if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
+    if (outcome.kind !== 'authenticated') return INACTIVE;
+    const { principal, token } = outcome;
+    // What others have ended a moment ago may not have been heard yet.
+    if (token.family !== undefined && (await families.hasEnded(principal.sid, token.family))) return INACTIVE;
+    const { audience, issuedAt, jti } = token;
+    return {
+      active: true,
+      token_type: 'Bearer',
+      iss: issuer,
+      aud: audience.length === 1 ? audience[0] : audience,
+      iat: issuedAt,
+      jti,
+      exp: principal.expiresAt,
+      ...principalClaims(principal, token.family),
+    };
+  }
+
+  return async function introspectEndpoint(ctx) {
+    let client: ResolvedClient | undefined;
+    try {
+      const form = await readForm(ctx);
+      client = requests.confidential(ctx, form);
+      const token = form.get('token');
+      if (token === undefined) throw new CrossfadeError('invalid_request', { message: 'token is missing' });
+      ctx.set('Cache-Control', 'no-store');
+      ctx.body = await (token.startsWith('xfr1.') ? describeRefreshToken(token, client) : describeAccessToken(token, client));
+    } catch (error) {
+      audit('tokens.refused', {
+        at: 'introspect',
+        client: client?.id ?? 'unknown',
+        code: error instanceof CrossfadeError ? error.code : 'server_error',
+      });
+      throw error;
+    }
+  };
+}

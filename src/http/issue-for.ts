@@ -1,0 +1,132 @@
+import { type Clock, epochSeconds } from '../clock.js';
+import type { Config } from '../config/config.js';
+import { CrossfadeError } from '../errors.js';
+import type { ClientRegistry } from '../rollout/clients.js';
+import { toIdentity } from '../sessions/mapping.js';
+import type { Persons } from '../sessions/person.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families } from '../tokens/families.js';
+import type { Grant } from '../tokens/grant.js';
+import type { RandomSource } from '../tokens/issue.js';
+import type { BridgeCookies } from './cookies.js';
+import { type SignAccessToken, unusedEnd } from './token-answer.js';
+
+/** Who has logged in, as the app knows. */
+export interface IssuePrincipal {
+  readonly subject: string;
+  readonly tenant?: string;
+  readonly roles?: readonly string[];
+  readonly scope?: readonly string[];
+  /** Seconds since the epoch. Default: now. */
+  readonly authTime?: number;
+}
+
+export interface IssueOptions {
+  /** Id of the registered client that the tokens are for. */
+  readonly client: string;
+  /** One of the config's audiences or services. Default: the first audience. */
+  readonly audience?: string;
+}
+
+/** Tokens at a login. */
+export interface IssuedTokens {
+  readonly accessToken: string;
+  /** Seconds. */
+  readonly expiresIn: number;
+  /** For a client with `refreshTransport: body`. */
+  readonly refreshToken?: string;
+  /** For a client with `refreshTransport: cookie`: the `Set-Cookie` line to send with the answer to the login. */
+  readonly setCookie?: string;
+  readonly scope: readonly string[];
+  /** The public name of what takes the place of a session: for `onEnded` and `endSubject({ exceptSid })`. */
+  readonly sid: string;
+}
+
+/**
+ * Issues tokens for a login that the app has done without a session. A refresh repeats the principal as it is given here.
+ * @throws {CrossfadeError} `unauthorized_client` for a client that is not registered, `invalid_target` for an unknown audience,
+ * `invalid_request` for a principal that is none, `temporarily_unavailable` while Redis is away or signing is broken.
+ */
+export type IssueFor = (principal: IssuePrincipal, options: IssueOptions) => Promise<IssuedTokens>;
+
+export interface IssueForOptions {
+  readonly audience: Config['audience'];
+  readonly services: Config['services'];
+  readonly lives: Config['tokens'];
+  readonly clients: ClientRegistry;
+  readonly persons: Pick<Persons, 'note'>;
+  readonly families: Families;
+  readonly sign: SignAccessToken;
+  readonly cookies: BridgeCookies;
+  readonly random: RandomSource;
+  readonly clock: Clock;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+const SID_BYTES = 24;
+
+export function createIssueFor(options: IssueForOptions): IssueFor {
+  const { lives, clients, persons, families, sign, cookies, random, clock, audit, metrics } = options;
+  const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
+
+  async function issue(given: IssuePrincipal, { client: id, audience = options.audience[0] ?? '' }: IssueOptions): Promise<IssuedTokens> {
+    const client = clients.byId(id);
+    if (!client) throw new CrossfadeError('unauthorized_client', { message: 'no such client is registered' });
+    if (!targets.has(audience)) throw new CrossfadeError('invalid_target');
+    const mapped = toIdentity({ authTime: clock.now(), ...given }, (member) => member);
+    if ('rejected' in mapped) throw new CrossfadeError('invalid_request', { message: mapped.why });
+    const { identity } = mapped;
+    const grant: Grant = {
+      client: id,
+      audience,
+      identity,
+      narrowed: false,
+      hasSession: false,
+      endsAt: epochSeconds(clock) + lives.refreshAbsoluteSeconds,
+      idleSeconds: lives.refreshIdleSeconds,
+    };
+    const sid = random.token(SID_BYTES);
+    await persons.note(identity.subject, sid, grant.endsAt * 1000);
+    const { family, token } = await families.open(sid, grant, '');
+    const { tenant, authTime, subject, roles, scope } = identity;
+    const access = await sign(
+      {
+        subject,
+        roles,
+        scope,
+        sid,
+        client: id,
+        via: 'jwt',
+        ...(tenant === undefined ? {} : { tenant }),
+        ...(authTime === undefined ? {} : { authTime }),
+      },
+      family,
+      grant,
+    );
+    audit('tokens.issued', { client: id, sid, family, audience });
+    return {
+      accessToken: access.token,
+      expiresIn: access.expiresIn,
+      scope,
+      sid,
+      ...(client.refreshTransport === 'cookie' ? { setCookie: cookies.refreshLine(token, unusedEnd(grant, clock)) } : { refreshToken: token }),
+    };
+  }
+
+  return async function issueFor(principal, request) {
+    let outcome = 'server_error';
+    try {
+      const issued = await issue(principal, request);
+      outcome = 'granted';
+      return issued;
+    } catch (error) {
+      if (error instanceof CrossfadeError) outcome = error.code;
+      audit('tokens.refused', { at: 'issue', client: clients.byId(request.client)?.id ?? 'unknown', code: outcome });
+      throw error;
+    } finally {
+      metrics.issued.inc({ client: clients.byId(request.client)?.id ?? 'unknown', outcome });
+    }
+  };
+}

@@ -1,0 +1,127 @@
+import type { Context } from 'koa';
+import type { Config } from '../config/config.js';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { Identity } from '../principal.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Logout, SessionPlace } from '../sessions/logout.js';
+import type { SessionReader } from '../sessions/reader.js';
+import { samePerson } from '../sessions/record.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families } from '../tokens/families.js';
+import { parseRefreshToken } from '../tokens/refresh-token.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import type { ClientRequests } from './client-request.js';
+import type { BridgeCookies } from './cookies.js';
+import { readCredentials } from './credentials.js';
+import { refusalError } from './exchange.js';
+import { type Form, readForm } from './form.js';
+
+export interface LogoutEndpointOptions {
+  readonly sessions: SessionReader;
+  readonly verifyBearer: VerifyBearer;
+  readonly foreignBearer: Config['bearer']['foreign'];
+  readonly families: Families;
+  readonly logout: Logout;
+  readonly requests: ClientRequests;
+  readonly cookies: BridgeCookies;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** A session that a credential of the request names, and whose it is where that is known. */
+interface Target {
+  readonly sid: string;
+  readonly person?: Identity;
+  readonly place?: Omit<SessionPlace, 'sid'>;
+}
+
+/**
+ * `POST /auth/logout`: ends session and tokens, by cookie, bearer or refresh token, whichever came. 204, and both cookies are
+ * cleared, also where nothing was left to end.
+ */
+export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Context) => Promise<void> {
+  const { sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, audit, metrics } = options;
+
+  async function byBearer(bearer: string | undefined): Promise<Target[]> {
+    if (bearer === undefined) return [];
+    const outcome = await verifyBearer(bearer);
+    switch (outcome.kind) {
+      case 'authenticated':
+        return [{ sid: outcome.principal.sid, person: outcome.principal }];
+      case 'in-doubt':
+        throw unavailable(outcome.about);
+      case 'foreign':
+        if (foreignBearer === 'pass') return [];
+        throw new CrossfadeError('invalid_token');
+      case 'rejected':
+        // Its session has ended already: there is nothing left to end.
+        if (outcome.reason === 'revoked') return [];
+        throw new CrossfadeError('invalid_token');
+    }
+  }
+
+  async function byCookie(ctx: Context): Promise<Target[]> {
+    const { cookies: pairs } = readCredentials(ctx.req);
+    const outcome = await sessions.read(pairs);
+    if (outcome.kind === 'conflict') throw conflict();
+    const live = outcome.kind === 'authenticated' ? outcome.session : undefined;
+    return sessions.named(pairs).map(({ sid, entry, key }) => ({
+      sid,
+      place: { entry, key },
+      ...(live?.sid === sid ? { person: live.identity } : {}),
+    }));
+  }
+
+  async function byRefreshToken(text: string | undefined): Promise<Target[]> {
+    const token = text === undefined ? undefined : parseRefreshToken(text);
+    const found = token ? await families.find(token) : undefined;
+    if (!token || !found || found.kind === 'unknown' || found.kind === 'ended') return [];
+    return found.kind === 'returned' ? [{ sid: found.to.sid, place: found.to }] : [{ sid: token.sid, person: found.grant.identity }];
+  }
+
+  async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
+    const { bearer, cookies: pairs, malformed } = readCredentials(ctx.req);
+    if (malformed) throw refusalError(malformed);
+    const refreshCookie = cookies.readRefresh(ctx);
+    const hasCookie = refreshCookie !== undefined || pairs.some(([name]) => sessions.cookieNames.has(name));
+    // The cookies of a client without pages are not read.
+    const readsCookie = hasCookie && (client.config?.origins ?? []).length > 0;
+    requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
+    const found = await Promise.all([
+      byBearer(bearer),
+      readsCookie ? byCookie(ctx) : [],
+      byRefreshToken(form.get('refresh_token')),
+      readsCookie ? byRefreshToken(refreshCookie) : [],
+    ]);
+    return found.flat();
+  }
+
+  function refuseConflict(targets: readonly Target[]): void {
+    const persons = targets.flatMap(({ person }) => person ?? []);
+    const [first] = persons;
+    if (first && persons.some((person) => !samePerson(person, first))) throw conflict();
+  }
+
+  function conflict(): CrossfadeError {
+    metrics.conflicts.inc({ where: 'logout' });
+    audit('principal.conflict', { where: 'logout' });
+    return new CrossfadeError('invalid_request', { message: 'the credentials are of different principals' });
+  }
+
+  return async function logoutEndpoint(ctx) {
+    const form: Form = ctx.is('application/x-www-form-urlencoded') ? await readForm(ctx) : new Map();
+    const targets = await findTargets(ctx, form, requests.resolve(ctx, form));
+    refuseConflict(targets);
+    for (const sid of new Set(targets.map((target) => target.sid))) {
+      const same = targets.filter((target) => target.sid === sid);
+      // What the record itself says is the most exact.
+      const person = same.find((target) => target.person?.authTimeMs !== undefined)?.person ?? same.find((target) => target.person)?.person;
+      const place = same.find((target) => target.place)?.place;
+      await logout.end(sid, 'logout', { ...(person ? { person } : {}), ...(place ? { place } : {}) });
+    }
+    cookies.clearAll(ctx);
+    ctx.set('Cache-Control', 'no-store');
+    ctx.status = 204;
+  };
+}

@@ -1,0 +1,135 @@
+import type { Context } from 'koa';
+import type { Clock } from '../clock.js';
+import type { Config } from '../config/config.js';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { Identity, Principal } from '../principal.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Rollout } from '../rollout/rollout.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import type { LiveSession } from '../sessions/record.js';
+import type { ResumeSession } from '../sessions/resume.js';
+import type { StoreEpoch } from '../sessions/store-epoch.js';
+import type { RecordWatch } from '../sessions/watch.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families } from '../tokens/families.js';
+import type { Grant } from '../tokens/grant.js';
+import { familyIdle, toKept } from '../tokens/session-grant.js';
+import type { ClientRequests } from './client-request.js';
+import type { BridgeCookies } from './cookies.js';
+import type { GrantType } from './exchange.js';
+import type { Form } from './form.js';
+import type { Limits } from './limits.js';
+import { readScope, readTarget } from './parameters.js';
+import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
+import { answerTokens, type SignAccessToken } from './token-answer.js';
+
+export interface RefreshOptions {
+  readonly lives: Config['tokens'];
+  readonly readRefresh: ReadRefresh;
+  readonly resume: ResumeSession;
+  readonly ledger: Pick<SessionLedger, 'seal'>;
+  readonly families: Families;
+  readonly watch: RecordWatch;
+  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  readonly requests: ClientRequests;
+  readonly rollout: Rollout;
+  readonly limits: Limits;
+  readonly sign: SignAccessToken;
+  readonly canSign: () => boolean;
+  readonly cookies: BridgeCookies;
+  readonly returnUri: string;
+  readonly clock: Clock;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/**
+ * The refresh grant (RFC 6749, section 6) with rotation (RFC 9700, section 4.14.2), in named steps. Nothing is consumed before
+ * everything that can be refused has passed.
+ */
+export function createRefresh(options: RefreshOptions): GrantType {
+  const { families, resume, rollout, requests, readRefresh, limits, sign, cookies, clock, audit, metrics } = options;
+
+  /** The session as it is now; undefined where there is no record that could be asked. */
+  async function readSession(sid: string, grant: Grant, client: ResolvedClient): Promise<LiveSession | undefined> {
+    if (!grant.hasSession) return undefined;
+    const resumed = await resume(sid, grant.identity);
+    if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
+    return resumed.kind === 'live' ? resumed.session : undefined;
+  }
+
+  /** At `recall`, who can take the way back is sent there; nobody else notices. */
+  async function refuseByStage(client: ResolvedClient, principal: Principal, { narrowed, hasSession }: Grant): Promise<void> {
+    if (!options.canSign()) throw unavailable('signing');
+    const { rules, stage, reason } = await rollout.decide(client, principal);
+    if (rules.refresh !== 'return' || !client.config?.wayBack || narrowed || !hasSession) return;
+    throw new CrossfadeError('unauthorized_client', {
+      message: 'this client is called back to its session',
+      details: { stage, reason, return_uri: options.returnUri },
+    });
+  }
+
+  async function refresh(ctx: Context, form: Form, client: ResolvedClient): Promise<string> {
+    const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: false });
+    if (found.kind === 'returned') throw invalidGrant(client, cookies);
+    const { sid, family } = token;
+    const { grant } = found;
+    readTarget(form, new Set([grant.audience]));
+
+    const session = await readSession(sid, grant, client);
+    const identity = session?.identity ?? grant.identity;
+    const scope = grant.narrowedTo ? identity.scope.filter((one) => grant.narrowedTo?.includes(one)) : identity.scope;
+    const asked = readScope(form, scope) ?? scope;
+    const principal = toPrincipal(identity, client, sid, asked);
+    await refuseByStage(client, principal, grant);
+    const limited = `${sid}.${family}`;
+    if (found.isCurrent) await limits.check('refresh', limited);
+
+    const renewed: Grant = { ...grant, identity, ...(session ? { idleSeconds: familyIdle(session, options.lives) } : {}) };
+    const access = await sign(principal, family, renewed);
+    const sealed = session ? options.ledger.seal(sid, toKept(session, await options.epochOf(session.source.entry)?.())) : '';
+    const rotation = await families.rotate(token, renewed, sealed);
+    if (rotation.kind === 'refused') throw invalidGrant(client, cookies);
+    if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
+    if (session) void options.watch.watch(session);
+    answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);
+    audit('refresh.granted', { client: client.id, sid, family, outcome: rotation.kind });
+    return rotation.kind;
+  }
+
+  return async function refreshGrant(ctx, form) {
+    let client: ResolvedClient | undefined;
+    let outcome = 'server_error';
+    try {
+      client = requests.resolve(ctx, form);
+      outcome = await refresh(ctx, form, client);
+    } catch (error) {
+      if (error instanceof CrossfadeError) outcome = error.code;
+      audit('refresh.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
+      throw error;
+    } finally {
+      metrics.refreshes.inc({ client: client?.id ?? 'unknown', outcome });
+    }
+  };
+}
+
+function toPrincipal({ subject, tenant, roles, authTime }: Identity, client: ResolvedClient, sid: string, scope: readonly string[]): Principal {
+  return {
+    subject,
+    roles,
+    scope,
+    sid,
+    client: client.id,
+    via: 'jwt',
+    ...(tenant === undefined ? {} : { tenant }),
+    ...(authTime === undefined ? {} : { authTime }),
+  };
+}
+
+/** Of an error's details, what says why. */
+export function reasonOf(error: unknown): { stage?: string; reason?: string } {
+  if (!(error instanceof CrossfadeError)) return {};
+  const { stage, reason } = error.details;
+  return { ...(stage === undefined ? {} : { stage }), ...(reason === undefined ? {} : { reason }) };
+}

@@ -1,0 +1,64 @@
+import type { Context } from 'koa';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Families } from '../tokens/families.js';
+import { parseRefreshToken } from '../tokens/refresh-token.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import type { ClientRequests } from './client-request.js';
+import { readForm } from './form.js';
+
+export interface RevokeOptions {
+  readonly families: Families;
+  readonly verifyBearer: VerifyBearer;
+  readonly requests: ClientRequests;
+  readonly audit: Audit;
+}
+
+/**
+ * `POST /auth/revoke` (RFC 7009): ends the family that a refresh or access token belongs to; the session goes on. Hints are
+ * not needed: a token shows what it is. What is unknown, or has ended, is answered 200 as well.
+ */
+export function createRevokeEndpoint({ families, verifyBearer, requests, audit }: RevokeOptions): (ctx: Context) => Promise<void> {
+  async function revokeRefreshToken(text: string, client: ResolvedClient): Promise<void> {
+    const token = parseRefreshToken(text);
+    if (!token) return;
+    const found = await families.find(token);
+    // Ended, but perhaps not heard everywhere: whoever asks again is a client that got no answer.
+    if (found.kind === 'ended' && found.reason === 'revoked') return await families.end(token.sid, token.family, 'revoked');
+    if (found.kind !== 'live' && found.kind !== 'reused') return;
+    refuseOthers(found.grant.client, client);
+    await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
+  }
+
+  async function revokeAccessToken(text: string, client: ResolvedClient): Promise<void> {
+    const outcome = await verifyBearer(text);
+    if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
+    if (outcome.kind !== 'authenticated') return;
+    const { principal, token } = outcome;
+    refuseOthers(principal.client, client);
+    if (token.family !== undefined) await families.end(principal.sid, token.family, 'revoked');
+  }
+
+  return async function revokeEndpoint(ctx) {
+    let client: ResolvedClient | undefined;
+    try {
+      const form = await readForm(ctx);
+      client = requests.resolve(ctx, form);
+      const token = form.get('token');
+      if (token === undefined || token === '') throw new CrossfadeError('invalid_request', { message: 'token is missing' });
+      await (token.startsWith('xfr1.') ? revokeRefreshToken(token, client) : revokeAccessToken(token, client));
+      ctx.set('Cache-Control', 'no-store');
+      ctx.status = 200;
+      ctx.body = '';
+      ctx.remove('Content-Type');
+    } catch (error) {
+      audit('tokens.refused', { at: 'revoke', client: client?.id ?? 'unknown', code: error instanceof CrossfadeError ? error.code : 'server_error' });
+      throw error;
+    }
+  };
+}
+
+function refuseOthers(owner: string, client: ResolvedClient): void {
+  if (owner !== client.id) throw new CrossfadeError('invalid_grant', { message: 'the token was issued to another client' });
+}

@@ -1,0 +1,110 @@
+import type { Context } from 'koa';
+import { CrossfadeError } from '../errors.js';
+import type { ResolvedClient } from '../rollout/clients.js';
+import type { Rollout } from '../rollout/rollout.js';
+import type { KeptSession } from '../sessions/kept-session.js';
+import type { SessionPlace } from '../sessions/logout.js';
+import type { SessionReader } from '../sessions/reader.js';
+import type { Restore } from '../sessions/restore.js';
+import type { ResumeSession } from '../sessions/resume.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families } from '../tokens/families.js';
+import type { Grant } from '../tokens/grant.js';
+import type { RefreshToken } from '../tokens/refresh-token.js';
+import type { ClientRequests } from './client-request.js';
+import type { BridgeCookies } from './cookies.js';
+import { type Form, readForm } from './form.js';
+import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
+import { reasonOf } from './refresh.js';
+
+export interface WayBackOptions {
+  readonly readRefresh: ReadRefresh;
+  readonly resume: ResumeSession;
+  readonly restore: Restore;
+  readonly sessions: Pick<SessionReader, 'readKnown'>;
+  readonly families: Families;
+  readonly requests: ClientRequests;
+  readonly rollout: Rollout;
+  readonly cookies: BridgeCookies;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+type Outcome = 'live' | 'restored' | 'repeated';
+
+/** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
+export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
+  const { readRefresh, resume, restore, sessions, families, requests, rollout, cookies, audit, metrics } = options;
+
+  function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
+    if (narrowed) throw unauthorized('tokens that were narrowed have no way back to a whole session');
+    if (!hasSession) throw unauthorized('these tokens do not come from a session');
+    if (!client.config?.wayBack) throw unauthorized('this client is not registered with wayBack: true');
+  }
+
+  async function refuseByStage(client: ResolvedClient, { identity }: Grant): Promise<void> {
+    const { rules, stage, reason } = await rollout.decide(client, identity);
+    if (rules.wayBack) return;
+    throw new CrossfadeError('unauthorized_client', { message: 'there is no way back at this stage', details: { stage, reason } });
+  }
+
+  async function giveCookies(ctx: Context, client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<void> {
+    const reading = await sessions.readKnown(entry, key);
+    const pairs = restore.cookiesOf(entry, key);
+    if (reading.kind === 'rejected' || !pairs) throw invalidGrant(client, cookies);
+    cookies.setSession(ctx, entry, pairs, reading.session.source.expiresAtMs);
+  }
+
+  /** Makes the session anew; of two requests at once both get the same. */
+  async function bringBack(token: RefreshToken, grant: Grant, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
+    const made = await restore.restore(kept, token.sid, grant.endsAt * 1000);
+    if (!made) throw unauthorized('this session cannot be made anew');
+    const counts = await families.close(token, made);
+    if (counts?.sid !== made.sid) await restore.discard(made);
+    if (!counts) throw invalidGrant(client, cookies);
+    return counts;
+  }
+
+  async function goBack(ctx: Context, form: Form, client: ResolvedClient): Promise<Outcome> {
+    const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: true });
+    if (found.kind === 'returned') {
+      await giveCookies(ctx, client, found.to);
+      return 'repeated';
+    }
+    const { grant } = found;
+    refuseByGrant(client, grant);
+    await refuseByStage(client, grant);
+    const resumed = await resume(token.sid, grant.identity);
+    if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
+    if (resumed.kind === 'live') {
+      await giveCookies(ctx, client, resumed.session.source);
+      return 'live';
+    }
+    await giveCookies(ctx, client, await bringBack(token, grant, resumed.kept, client));
+    return 'restored';
+  }
+
+  return async function wayBackEndpoint(ctx) {
+    let client: ResolvedClient | undefined;
+    let outcome = 'server_error';
+    try {
+      const form = await readForm(ctx);
+      client = requests.resolve(ctx, form);
+      outcome = await goBack(ctx, form, client);
+      ctx.set('Cache-Control', 'no-store');
+      ctx.status = 204;
+      audit('return.granted', { client: client.id, outcome });
+    } catch (error) {
+      if (error instanceof CrossfadeError) outcome = error.code;
+      audit('return.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
+      throw error;
+    } finally {
+      metrics.waysBack.inc({ client: client?.id ?? 'unknown', outcome });
+    }
+  };
+}
+
+function unauthorized(message: string): CrossfadeError {
+  return new CrossfadeError('unauthorized_client', { message });
+}

@@ -1,0 +1,231 @@
+import { randomBytes } from 'node:crypto';
+import type { Clock } from './clock.js';
+import type { Config, RedisTarget, SessionConfig } from './config/config.js';
+import { deriveKey } from './config/secret.js';
+import { connectRedis, type RedisConnection } from './redis/connection.js';
+import { createEventStream, type EventStream } from './redis/events.js';
+import { startTracking } from './redis/tracking.js';
+import { createKoaSessionFormat } from './sessions/koa-session.js';
+import { createSessionLedger, type SessionLedger } from './sessions/ledger.js';
+import { createLogoutJudge } from './sessions/legacy-logout.js';
+import { createLogout, type Logout } from './sessions/logout.js';
+import { createFunctionMapping, createPathMapping, type MappingFunction } from './sessions/mapping.js';
+import { createPersons, type Persons } from './sessions/person.js';
+import { createSessionReader, type SessionReader } from './sessions/reader.js';
+import type { SessionEntry } from './sessions/record.js';
+import { createRestore, type Restore } from './sessions/restore.js';
+import { createResume, type ResumeSession } from './sessions/resume.js';
+import { createStoreEpochs, type StoreEpoch, type StoreEpochs } from './sessions/store-epoch.js';
+import { createVanished } from './sessions/vanished.js';
+import { createRecordWatch, type RecordWatch } from './sessions/watch.js';
+import type { Audit } from './telemetry/audit.js';
+import type { Log } from './telemetry/log.js';
+import type { Metrics } from './telemetry/metrics.js';
+import { createFamilies, type Families } from './tokens/families.js';
+import type { RandomSource } from './tokens/issue.js';
+import { createRevocationIndex, type RevocationIndex } from './tokens/revocation.js';
+
+export interface LifecycleOptions {
+  readonly config: Config;
+  readonly connections: Connections;
+  /** Stands in for `sessions[].principal`. */
+  readonly principal?: MappingFunction | undefined;
+  readonly random: RandomSource;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** Sessions and what is made from them: how they are found, ended and brought back, on every instance. */
+export interface Lifecycle {
+  readonly entries: readonly SessionEntry[];
+  readonly sessions: SessionReader;
+  readonly ledger: SessionLedger;
+  readonly logout: Logout;
+  readonly persons: Persons;
+  readonly families: Families;
+  readonly resume: ResumeSession;
+  readonly restore: Restore;
+  readonly watch: RecordWatch;
+  readonly events: EventStream;
+  readonly revocations: RevocationIndex;
+  /** Undefined for an entry that the config does not have. */
+  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  close(): void;
+}
+
+/** One connection for each Redis that the config names; entries that name the same one share it. */
+export class Connections {
+  readonly #byTarget = new Map<RedisTarget, RedisConnection>();
+  readonly own: RedisConnection;
+  /** Of its own for the event stream: a blocking read holds it. */
+  readonly follower: RedisConnection;
+  readonly #config: Pick<Config, 'redis' | 'sessions'>;
+
+  constructor(config: Pick<Config, 'redis' | 'sessions'>, log: Log, metrics: Metrics) {
+    this.#config = config;
+    const { commandTimeoutMs } = config.redis;
+    this.own = connectRedis(config.redis, { name: 'bridge', commandTimeoutMs, log, metrics });
+    this.follower = connectRedis(config.redis, { name: 'events', commandTimeoutMs: commandTimeoutMs + BLOCK_MS, log, metrics });
+    this.#byTarget.set(config.redis, this.own);
+    for (const { name, redis } of config.sessions) {
+      if (redis) this.#byTarget.set(redis, connectRedis(redis, { name, commandTimeoutMs, log, metrics }));
+    }
+  }
+
+  /** Where the records of an entry are. */
+  of({ redis }: Pick<SessionConfig, 'redis'>): RedisConnection {
+    return this.#byTarget.get(redis ?? this.#config.redis) ?? this.own;
+  }
+
+  /** Those that hold records, each once. */
+  get ofRecords(): ReadonlySet<RedisConnection> {
+    return new Set(this.#config.sessions.map((session) => this.of(session)));
+  }
+
+  async ready(timeoutMs: number): Promise<void> {
+    await Promise.all([...this.#byTarget.values(), this.follower].map((connection) => connection.ready(timeoutMs)));
+  }
+
+  close(): void {
+    for (const connection of this.#byTarget.values()) connection.close();
+    this.follower.close();
+  }
+}
+
+export const systemRandom: RandomSource = {
+  token: (bytes) => randomBytes(bytes).toString('base64url'),
+  fraction: () => Math.random(),
+};
+
+/** How long a read of the event stream waits for news. */
+const BLOCK_MS = 1000;
+
+export function createLifecycle(options: LifecycleOptions): Lifecycle {
+  const { config, connections, random, clock, log, audit, metrics } = options;
+  const { client } = connections.own;
+  const prefix = `${config.redis.keyPrefix}v1:`;
+  const macKey = deriveKey(config.fleetSecret, 'mac');
+  const sealKey = deriveKey(config.fleetSecret, 'seal');
+  const personKey = deriveKey(config.fleetSecret, 'person');
+  const { refreshAbsoluteSeconds, accessTtlSeconds, clockSkewSeconds, resurrectionSeconds } = config.tokens;
+  const keepMs = (accessTtlSeconds + clockSkewSeconds + config.keys.publishSeconds) * 1000;
+  const keepPersonMs = Math.max(refreshAbsoluteSeconds, ...config.sessions.map(({ absoluteTtlSeconds }) => absoluteTtlSeconds)) * 1000;
+
+  const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, metrics });
+  const apply = revocations.apply;
+  const ledger = createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
+  const entries = config.sessions.map((session): SessionEntry => toEntry(session, config, connections, options.principal));
+  const vanished = createVanished(audit, metrics);
+  const judge = createLogoutJudge(clock);
+  const epochs = new Map<RedisConnection, StoreEpochs>();
+  for (const connection of connections.ofRecords) epochs.set(connection, createStoreEpochs(connection.client, clock));
+  const epochsOf = (entry: string) => {
+    const session = config.sessions.find(({ name }) => name === entry);
+    return session && epochs.get(connections.of(session));
+  };
+
+  const events = createEventStream({
+    client,
+    follower: connections.follower,
+    key: `${prefix}events`,
+    macKey,
+    keepMs,
+    blockMs: BLOCK_MS,
+    apply,
+    known: () => revocations.known(),
+    lasting: {
+      load: async () => (await persons.load()).forEach(apply),
+      store: async () => await persons.store(revocations.knownPersons()),
+    },
+    clock,
+    log,
+    audit,
+    metrics,
+  });
+  const sessions = createSessionReader({
+    entries,
+    ledger,
+    heard: revocations,
+    resurrectionSeconds,
+    seen: (session, hasTokens) => {
+      if (hasTokens) void watch.watch(session);
+    },
+    clock,
+  });
+  const logout = createLogout({
+    ledger,
+    events,
+    apply,
+    entries,
+    readKnown: sessions.readKnown,
+    forget: (place) => watch.forget(place),
+    personKey,
+    audit,
+    metrics,
+  });
+  const watch = createRecordWatch({
+    stores: [...connections.ofRecords].map((connection) => ({
+      track: (listeners) => startTracking({ name: nameOf(connection, config, connections), connection, log, metrics, ...listeners }),
+      epochs: epochs.get(connection) ?? createStoreEpochs(connection.client, clock),
+      entries: entries.filter((entry) => entry.client === connection.client),
+    })),
+    ledger,
+    logout,
+    judge,
+    vanished,
+    resurrectionSeconds,
+    clock,
+    log,
+    metrics,
+  });
+  const persons = createPersons({
+    client,
+    prefix,
+    logout,
+    events,
+    apply,
+    macKey,
+    subjectKey: personKey,
+    keepMs: keepPersonMs,
+    clock,
+    audit,
+    metrics,
+  });
+
+  return {
+    entries,
+    sessions,
+    ledger,
+    logout,
+    persons,
+    families: createFamilies({ client, ledger, events, apply, config: config.tokens, sealKey, personKey, random, audit, metrics }),
+    resume: createResume({ sessions, ledger, logout, judge, epochOf: (entry) => epochsOf(entry)?.now, vanished }),
+    restore: createRestore({ entries, ledger, accessLifeMs: (accessTtlSeconds + clockSkewSeconds) * 1000, clock }),
+    watch,
+    events,
+    revocations,
+    epochOf: (entry) => epochsOf(entry)?.recent,
+    close() {
+      vanished.close();
+      watch.close();
+      events.close();
+    },
+  };
+}
+
+function toEntry(session: SessionConfig, config: Config, connections: Connections, map: MappingFunction | undefined): SessionEntry {
+  return {
+    name: session.name,
+    format: createKoaSessionFormat({ ...session, reservedPrefix: config.redis.keyPrefix }),
+    mapping: map || !session.principal ? createFunctionMapping(map ?? (() => null), session.name) : createPathMapping(session.principal),
+    client: connections.of(session).client,
+    keyPrefix: session.keyPrefix,
+    limits: session,
+  };
+}
+
+function nameOf(connection: RedisConnection, config: Config, connections: Connections): string {
+  return connection === connections.own ? 'bridge' : (config.sessions.find((session) => connections.of(session) === connection)?.name ?? 'records');
+}

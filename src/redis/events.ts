@@ -1,0 +1,191 @@
+import { z } from 'zod';
+import type { Clock } from '../clock.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { RedisClient, RedisConnection } from './connection.js';
+import { loadScript } from './script.js';
+import { openSignedText, signText } from './signed-text.js';
+
+const time = z.int().nonnegative();
+
+/** What instances tell each other. Times are Redis' own, in ms, unless a name says otherwise. */
+const eventSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('session.ended'),
+    sid: z.string(),
+    subject: z.string(),
+    tenant: z.string().optional(),
+    /** Login of the session that ended, in ms by the legacy app's clock. */
+    authTimeMs: time.optional(),
+    endedAt: time,
+  }),
+  z.object({ type: z.literal('family.ended'), sid: z.string(), family: z.string(), endedAt: time }),
+  z.object({
+    type: z.literal('subject.ended'),
+    subject: z.string(),
+    endedAt: time,
+    /** Compared with the time of a login, which is the legacy app's. */
+    notBefore: time,
+    exceptSid: z.string().optional(),
+  }),
+]);
+
+export type BridgeEvent = z.output<typeof eventSchema>;
+
+export interface EventStream {
+  /** Adds an event; whoever follows has it within moments. Rejects with what ioredis rejects with. */
+  publish(event: BridgeEvent): Promise<void>;
+  /** Reads what is there and follows from then on, for as long as the process lives; an outage of Redis ends nothing. */
+  follow(): void;
+  /** Whether the stream was read whole since the start: before, nothing is known about revocations. */
+  readonly wasRead: boolean;
+  /** Resolves when it was read, or after `timeoutMs`. Never rejects. */
+  read(timeoutMs: number): Promise<void>;
+  close(): void;
+}
+
+export interface EventStreamOptions {
+  /** For what answers at once. */
+  readonly client: RedisClient;
+  /** Of its own: a blocking read holds it. Its command timeout must be longer than `blockMs`. */
+  readonly follower: RedisConnection;
+  readonly key: string;
+  readonly macKey: Buffer;
+  /** How long an event matters: longer than any access token lives. */
+  readonly keepMs: number;
+  readonly blockMs: number;
+  /** Called for each event that counts, in order; `atMs` is when it was published. */
+  readonly apply: (event: BridgeEvent, atMs: number) => void;
+  /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
+  readonly known: () => readonly BridgeEvent[];
+  /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
+  readonly lasting: { load(): Promise<void>; store(): Promise<void> };
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+const CONTEXT = 'event';
+const PAGE = 1000;
+const RETRY_MS = 250;
+
+const publishEvent = loadScript('publish-event');
+
+/**
+ * The stream by which instances tell each other what has ended. Redis keeps it, but is not trusted with it (law 10): each
+ * event carries a MAC, and one that fails the check counts as absent.
+ */
+export function createEventStream(options: EventStreamOptions): EventStream {
+  const { client, follower, key, macKey, keepMs, blockMs, apply, known, lasting, clock, log, audit, metrics } = options;
+  let closed = false;
+  let wasRead = false;
+  let position = '0-0';
+  let newest: string | undefined;
+  let away = false;
+  const waiting = new Set<() => void>();
+
+  async function publish(event: BridgeEvent): Promise<void> {
+    await publishEvent(client, [key], [signText(macKey, CONTEXT, JSON.stringify(event)), keepMs]);
+  }
+
+  function take(id: string, fields: readonly string[]): void {
+    position = id;
+    const atMs = Number(id.split('-')[0]);
+    const event = open(fields[fields.indexOf('event') + 1], atMs);
+    if (typeof event === 'string') {
+      metrics.refusedValues.inc({ key: 'events' });
+      audit('value.refused', { key: 'events', reason: event });
+      return;
+    }
+    newest = id;
+    metrics.eventLag.observe(Math.max(0, (clock.now() - atMs) / 1000));
+    apply(event, atMs);
+  }
+
+  /** The event, or why it counts as absent. */
+  function open(signed: string | undefined, atMs: number): BridgeEvent | 'bad-mac' | 'unknown-shape' | 'replayed' {
+    const text = signed === undefined ? undefined : openSignedText(macKey, CONTEXT, signed);
+    if (text === undefined) return 'bad-mac';
+    const event = eventSchema.safeParse(JSON.parse(text));
+    // Another release may know more kinds of events: what is not understood is told, and nothing else is lost.
+    if (!event.success) return 'unknown-shape';
+    return atMs - event.data.endedAt > keepMs ? 'replayed' : event.data;
+  }
+
+  /** Everything from `position` on. */
+  async function readOn(): Promise<void> {
+    for (;;) {
+      const page = await follower.client.xrange(key, `(${position}`, '+', 'COUNT', PAGE);
+      for (const [id, fields] of page) take(id, fields);
+      if (page.length < PAGE) return;
+    }
+  }
+
+  /** Whether Redis still has what this instance has read: it may have been restarted, flushed or replaced. */
+  async function isWhole(): Promise<boolean> {
+    if (newest === undefined || clock.now() - Number(newest.split('-')[0]) > keepMs) return true;
+    return (await follower.client.xrange(key, newest, newest)).length > 0;
+  }
+
+  async function restore(): Promise<void> {
+    const events = known();
+    position = '0-0';
+    newest = undefined;
+    await readOn();
+    for (const event of events) await publish(event);
+    await lasting.store();
+    metrics.eventsRestored.inc(events.length);
+    audit('events.restored', { events: events.length });
+  }
+
+  async function turn(): Promise<void> {
+    if (!wasRead) {
+      await lasting.load();
+      await readOn();
+      wasRead = true;
+      for (const resolve of waiting) resolve();
+    } else if (!(await isWhole())) await restore();
+    metrics.eventsReadAt.set(clock.now() / 1000);
+    const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
+    for (const [id, fields] of found?.[0]?.[1] ?? []) take(id, fields);
+  }
+
+  async function run(): Promise<void> {
+    while (!closed) {
+      try {
+        await turn();
+        if (away) log.info('the event stream is followed again');
+        away = false;
+      } catch (error) {
+        if (closed) return;
+        if (!away) log.warn({ err: error }, 'the event stream cannot be read; revocations by others arrive late');
+        away = true;
+        await follower.ready(RETRY_MS);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  return {
+    publish,
+    follow: () => void run(),
+    get wasRead() {
+      return wasRead;
+    },
+    async read(timeoutMs) {
+      if (wasRead) return;
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        waiting.add(resolve);
+        timer = setTimeout(resolve, timeoutMs);
+      });
+      clearTimeout(timer);
+    },
+    close() {
+      closed = true;
+      follower.close();
+    },
+  };
+}

@@ -1,0 +1,48 @@
+-- One use of a refresh token: the current one gives way to its successor; an earlier one that is still good gets the
+-- successor that it had; any other, under the right family secret, was used before and ends the family.
+-- KEYS: {sid}:family:ID, {sid}:families, {sid}:session
+-- ARGV: id, hash of the family secret, hash of the presented part, hash of the successor, the successor sealed under the
+--       presented part, sealed grant, sealed session ('' leaves it), end of the family in ms, idle life in ms, grace in ms,
+--       'allow' where a predecessor stays good until its successor has been used
+-- Returns { 'gone' | 'junk' | 'reused' } or { 'ended', reason } or { 'rotated' } or { 'repeated', the sealed successor }.
+local id, secret, presented, successor, sealed = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local grant, session, ends, idle, grace, late = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function ms(value) return string.format('%.0f', value) end
+
+local found = redis.call('HMGET', KEYS[1], 'secret', 'current', 'older', 'ended')
+if found[4] then return { 'ended', found[4] } end
+if not found[1] then return { 'gone' } end
+if found[1] ~= secret then return { 'junk' } end
+
+-- Of the earlier parts only those are kept that are still good; until 0 is as long as the successor has not been used.
+local older = {}
+for _, part in ipairs(found[3] and cjson.decode(found[3]) or {}) do
+  if part[3] == 0 or part[3] > now then older[#older + 1] = part end
+end
+
+local answer
+if found[2] == presented then
+  if #older > 0 and older[#older][3] == 0 then older[#older][3] = now + grace end
+  older[#older + 1] = { presented, sealed, late == 'allow' and 0 or now + grace }
+  redis.call('HSET', KEYS[1], 'current', successor, 'older', cjson.encode(older), 'grant', grant)
+  answer = { 'rotated' }
+else
+  for _, part in ipairs(older) do
+    if part[1] == presented then answer = { 'repeated', part[2] } end
+  end
+end
+if not answer then
+  redis.call('HSET', KEYS[1], 'ended', 'reused')
+  redis.call('HDEL', KEYS[1], 'grant', 'current', 'older')
+  redis.call('ZREM', KEYS[2], id)
+  return { 'reused' }
+end
+if session ~= '' then
+  redis.call('HSET', KEYS[3], 'sealed', session)
+  if redis.call('PTTL', KEYS[3]) == -1 then redis.call('PEXPIREAT', KEYS[3], ms(ends)) end
+end
+redis.call('PEXPIREAT', KEYS[1], ms(math.min(ends, now + idle)))
+redis.call('ZADD', KEYS[2], ms(now), id)
+return answer

@@ -1,0 +1,119 @@
+import { Cluster } from 'ioredis';
+import type { Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { RedisConnection } from './connection.js';
+
+/** GET and PTTL of a key, as a pipeline answers them. */
+export type TrackedReply = readonly [[Error | null, unknown] | undefined, [Error | null, unknown] | undefined];
+
+/** Redis' client-side-caching news (CLIENT TRACKING), used to hear of a change, never to skip a read. */
+export interface Tracking {
+  /** Reads a key so that its next change is news. Rejects with what ioredis rejects with. */
+  read(key: string): Promise<TrackedReply>;
+  /** Whether news arrives at the moment. */
+  readonly active: boolean;
+  close(): void;
+}
+
+export interface TrackingOptions {
+  /** What it is called in logs and metrics. */
+  readonly name: string;
+  readonly connection: RedisConnection;
+  /** A key that was read has changed, or is gone. */
+  readonly onNews: (key: string) => void;
+  /** What was read is tracked no longer, and news may have been missed: everything has to be read again. */
+  readonly onLost: () => void;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+const CHANNEL = '__redis__:invalidate';
+const PING_MS = 5000;
+
+/** Undefined on a Redis Cluster: news would have to be asked of each node, by connections that ioredis keeps to itself. */
+export function startTracking({ name, connection, onNews, onLost, log, metrics }: TrackingOptions): Tracking | undefined {
+  const { client } = connection;
+  const up = metrics.trackingUp.labels(name);
+  up.set(0);
+  if (client instanceof Cluster) return undefined;
+
+  // ioredis hears of invalidations only in RESP2, and a subscriber can do nothing else: hence a connection of its own.
+  const listener = client.duplicate({ protocol: 2, lazyConnect: true, enableOfflineQueue: false, autoResubscribe: false });
+  let active = false;
+  let listenerId: number | undefined;
+  let refused = false;
+  let closed = false;
+  let arming = Promise.resolve();
+
+  /** One after the other: both connections may come up at once. */
+  function arm(): void {
+    arming = arming.then(armOnce);
+  }
+
+  async function armOnce(): Promise<void> {
+    if (closed || client.status !== 'ready' || listener.status !== 'ready') return;
+    try {
+      if (listenerId === undefined) {
+        listenerId = await listener.client('ID');
+        await listener.subscribe(CHANNEL);
+      }
+      await client.client('TRACKING', 'OFF');
+      // OPTIN: only what is read through `read` below is tracked.
+      await client.client('TRACKING', 'ON', 'REDIRECT', listenerId, 'OPTIN');
+      active = true;
+      refused = false;
+      up.set(1);
+      onLost();
+    } catch (error) {
+      lost();
+      if (!refused && !closed) log.warn({ connection: name, err: error }, 'redis does not track: a legacy logout is noticed at the next refresh');
+      refused = true;
+    }
+  }
+
+  function lost(): void {
+    active = false;
+    up.set(0);
+  }
+
+  listener.on('messageBuffer', (_channel: Buffer, keys: unknown) => {
+    if (Array.isArray(keys)) for (const key of keys) onNews(String(key));
+    else if (keys === null || keys === undefined)
+      onLost(); // All keys are gone.
+    else onNews(String(keys));
+  });
+  listener.on('ready', () => {
+    listenerId = undefined;
+    arm();
+  });
+  client.on('ready', arm);
+  for (const connected of [listener, client]) {
+    connected.on('close', lost);
+    connected.on('error', () => undefined); // The connection's owner tells of it; the listener shares its fate.
+  }
+  listener.connect().catch(() => undefined);
+
+  // A listener over which nothing comes back would be silent for good: a subscriber sends nothing by itself.
+  const ping = setInterval(() => {
+    if (listener.status === 'ready') listener.ping().catch(() => listener.disconnect(true));
+    if (!active) arm();
+  }, PING_MS);
+  ping.unref();
+
+  return {
+    get active() {
+      return active;
+    },
+    async read(key) {
+      const pipeline = client.pipeline();
+      if (active) pipeline.client('CACHING', 'YES');
+      const replies = (await pipeline.get(key).pttl(key).exec()) ?? [];
+      return [replies.at(-2), replies.at(-1)];
+    },
+    close() {
+      closed = true;
+      clearInterval(ping);
+      listener.disconnect();
+    },
+  };
+}

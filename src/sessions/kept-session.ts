@@ -1,0 +1,31 @@
+import { z } from 'zod';
+import { seal, unseal } from '../redis/signed-text.js';
+
+const schema = z.object({
+  /** Name of the config's entry, and the record's key in that entry's Redis. */
+  entry: z.string(),
+  key: z.string(),
+  /** The record as it was last seen: the dormant copy (law 5). */
+  text: z.string(),
+  subject: z.string(),
+  tenant: z.string().optional(),
+  authTimeMs: z.number().optional(),
+  /** When the record was to end, in ms since the epoch; absent where it had no end. */
+  expiresAtMs: z.number().optional(),
+  /** What was unchanged in its Redis then: if it still is, a record that is gone was taken away by somebody. */
+  epoch: z.string().optional(),
+});
+
+/** What is known of a session that tokens were made from: enough to find it, to tell a logout, and to bring it back. */
+export type KeptSession = z.output<typeof schema>;
+
+/** Only the fleet can read or make one; it is bound to its `sid`. */
+export function sealKeptSession(key: Buffer, sid: string, kept: KeptSession): string {
+  return seal(key, `session\0${sid}`, JSON.stringify(kept));
+}
+
+/** Undefined for what the fleet has not sealed for this `sid`. */
+export function openKeptSession(key: Buffer, sid: string, sealed: string): KeptSession | undefined {
+  const text = unseal(key, `session\0${sid}`, sealed);
+  return text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+}

@@ -1,0 +1,127 @@
+import { z } from 'zod';
+import type { Clock } from '../clock.js';
+import { pseudonym } from '../config/secret.js';
+import { unavailable } from '../errors.js';
+import type { RedisClient } from '../redis/connection.js';
+import type { BridgeEvent, EventStream } from '../redis/events.js';
+import { loadScript } from '../redis/script.js';
+import { openSignedText, signText } from '../redis/signed-text.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Logout } from './logout.js';
+
+export type PersonEnded = Extract<BridgeEvent, { type: 'subject.ended' }>;
+
+export interface EndSubjectOptions {
+  /** For the audit: what happened, in a few words. Never a name or an address. */
+  readonly why: string;
+  /** The session that is left as it is: the one in which the password was changed. */
+  readonly exceptSid?: string;
+}
+
+export interface Persons {
+  /**
+   * Notes that tokens are made from a session of this person.
+   * @returns the end of the person, where there was one.
+   * @throws {CrossfadeError} `temporarily_unavailable`, as all of these do.
+   */
+  note(subject: string, sid: string, endsAtMs: number): Promise<PersonEnded | undefined>;
+  /** Ends all sessions that tokens were made from, all tokens, and all logins before this moment. Gives how many sessions were found. */
+  end(subject: string, options: EndSubjectOptions): Promise<number>;
+  /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
+  load(): Promise<readonly PersonEnded[]>;
+  /** Writes them again, where Redis came back without. */
+  store(all: readonly PersonEnded[]): Promise<void>;
+}
+
+export interface PersonsOptions {
+  readonly client: RedisClient;
+  readonly prefix: string;
+  readonly logout: Pick<Logout, 'end'>;
+  readonly events: Pick<EventStream, 'publish'>;
+  readonly apply: (event: BridgeEvent) => void;
+  readonly macKey: Buffer;
+  readonly subjectKey: Buffer;
+  /** How long a login may be carried over at most. */
+  readonly keepMs: number;
+  readonly clock: Clock;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+const schema = z.object({
+  type: z.literal('subject.ended'),
+  subject: z.string(),
+  endedAt: z.number(),
+  notBefore: z.number(),
+  exceptSid: z.string().optional(),
+});
+
+const noteSession = loadScript('note-session');
+const endSubject = loadScript('end-subject');
+const timeOf = loadScript('time');
+
+const PAGE = 1000;
+
+export function createPersons(options: PersonsOptions): Persons {
+  const { client, prefix, logout, events, apply, macKey, subjectKey, keepMs, clock, audit, metrics } = options;
+  const all = `${prefix}persons-ended`;
+  const keyOf = (subject: string) => `${prefix}subject:{${pseudonym(subjectKey, subject).slice(0, 22)}}`;
+
+  function open(signed: string): PersonEnded | undefined {
+    const text = openSignedText(macKey, 'person', signed);
+    const found = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+    if (!found) {
+      metrics.refusedValues.inc({ key: 'persons-ended' });
+      audit('value.refused', { key: 'persons-ended', reason: 'bad-mac' });
+    }
+    return found;
+  }
+
+  const sign = (ended: PersonEnded) => signText(macKey, 'person', JSON.stringify(ended));
+
+  return {
+    async note(subject, sid, endsAtMs) {
+      const signed = await asking(noteSession(client, [keyOf(subject)], [sid, endsAtMs, keepMs]));
+      const ended = typeof signed === 'string' ? open(signed) : undefined;
+      return ended?.subject === subject ? ended : undefined;
+    },
+
+    async end(subject, { why, exceptSid }) {
+      const key = keyOf(subject);
+      const endedAt = Number(await asking(timeOf(client, [key], [])));
+      // A login is dated by the app's clock, which may be behind that of Redis: a login right after this must not be taken for older.
+      const notBefore = Math.min(endedAt, clock.now());
+      const ended: PersonEnded = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
+      const signed = sign(ended);
+      const sids = await asking(endSubject(client, [key], [signed, keepMs]));
+      await asking(client.zadd(all, endedAt, signed));
+      apply(ended);
+      await asking(events.publish(ended));
+      const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
+      for (const sid of sessions) await logout.end(sid, 'person-ended');
+      audit('person.ended', { why, sessions: sessions.length });
+      return sessions.length;
+    },
+
+    async load() {
+      await client.zremrangebyscore(all, 0, clock.now() - keepMs);
+      const found: PersonEnded[] = [];
+      for (let at = 0; ; at += PAGE) {
+        const page = await client.zrange(all, String(at), String(at + PAGE - 1));
+        found.push(...page.flatMap((signed) => open(signed) ?? []));
+        if (page.length < PAGE) return found;
+      }
+    },
+
+    async store(persons) {
+      for (const ended of persons) await client.zadd(all, ended.endedAt, sign(ended));
+    },
+  };
+}
+
+async function asking<T>(work: Promise<T>): Promise<T> {
+  return await work.catch((cause: unknown) => {
+    throw unavailable('redis', cause);
+  });
+}

@@ -1,0 +1,59 @@
+import type { KeptSession } from './kept-session.js';
+import type { SessionLedger } from './ledger.js';
+import type { LastSeen, LogoutJudge } from './legacy-logout.js';
+import type { Logout } from './logout.js';
+import type { SessionReader } from './reader.js';
+import type { LiveSession } from './record.js';
+import type { StoreEpoch } from './store-epoch.js';
+
+/** What a token's session has become. */
+export type Resumed =
+  | { readonly kind: 'live'; readonly session: LiveSession }
+  /** The record is gone, and nobody logged out: what was last seen of it stands in. */
+  | { readonly kind: 'dormant'; readonly kept: KeptSession }
+  /** Its person has logged out, or another has taken the place. */
+  | { readonly kind: 'ended' };
+
+export interface ResumeOptions {
+  readonly sessions: Pick<SessionReader, 'readKnown'>;
+  readonly ledger: SessionLedger;
+  readonly logout: Logout;
+  readonly judge: LogoutJudge;
+  /** Undefined for an entry that the config no longer has. */
+  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  readonly vanished: () => void;
+}
+
+/**
+ * Reads the session that tokens were made from anew, for `person`, who had it when they were made. A logout that the
+ * legacy app did alone is found here at the latest, and ends everything.
+ * @throws {CrossfadeError} `temporarily_unavailable`.
+ */
+export type ResumeSession = (sid: string, person: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>) => Promise<Resumed>;
+
+export function createResume({ sessions, ledger, logout, judge, epochOf, vanished }: ResumeOptions): ResumeSession {
+  return async function resumeSession(sid, person) {
+    const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
+    if (!kept) return { kind: 'ended' };
+    const epochNow = epochOf(kept.entry);
+    // Those sessions are retired: there is no record to ask, and no logout that could be missed.
+    if (!epochNow) return { kind: 'dormant', kept };
+    const reading = await sessions.readKnown(kept.entry, kept.key);
+    const last = { ...person, expiresAtMs: kept.expiresAtMs, epoch: kept.epoch };
+    const fate = await judge.judge(reading, last, epochNow);
+    switch (fate) {
+      case 'lives':
+        return reading.kind === 'session' ? { kind: 'live', session: reading.session } : { kind: 'ended' };
+      case 'logged-out':
+      case 'other-person':
+        await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', { ...person, endedAt });
+        return { kind: 'ended' };
+      case 'vanished':
+      case 'unclear':
+        vanished();
+        return { kind: 'dormant', kept };
+      case 'expired':
+        return { kind: 'dormant', kept };
+    }
+  };
+}

@@ -1,0 +1,228 @@
+import { z } from 'zod';
+import type { Config } from '../config/config.js';
+import { unavailable } from '../errors.js';
+import type { RedisClient } from '../redis/connection.js';
+import type { EventStream } from '../redis/events.js';
+import { loadScript } from '../redis/script.js';
+import { seal, unseal } from '../redis/signed-text.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { personOf, type SessionPlace } from '../sessions/logout.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import { type Grant, openGrant, sealGrant } from './grant.js';
+import type { RandomSource } from './issue.js';
+import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
+
+/** Why a family was ended by itself, not with its session. */
+export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back';
+
+export type FoundFamily =
+  | { readonly kind: 'live'; readonly grant: Grant; readonly isCurrent: boolean }
+  /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
+  | { readonly kind: 'reused'; readonly grant: Grant }
+  /** It took the way back: a retry is answered with the same session. */
+  | { readonly kind: 'returned'; readonly client: string; readonly to: SessionPlace }
+  | { readonly kind: 'ended'; readonly reason: string }
+  /** No such family, or a wrong secret: whoever it is, the family is not touched. */
+  | { readonly kind: 'unknown' };
+
+export type Rotation = { readonly kind: 'rotated' | 'repeated'; readonly token: string } | { readonly kind: 'refused'; readonly reason: string };
+
+export interface OpenedFamily {
+  readonly family: string;
+  readonly token: string;
+}
+
+/** The families of refresh tokens in Redis. All methods throw `temporarily_unavailable` where Redis does not answer or refuses to write. */
+export interface Families {
+  open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
+  /** What a refresh token stands for; consumes nothing. */
+  find(token: RefreshToken): Promise<FoundFamily>;
+  /** Whether this family was ended, or is not there at all; one that gave way to newer ones has not. Asks Redis, not memory. */
+  hasEnded(sid: string, family: string): Promise<boolean>;
+  /** Uses the token. `sealedSession`: what is known of the session now; empty leaves it. */
+  rotate(token: RefreshToken, grant: Grant, sealedSession: string): Promise<Rotation>;
+  /** Ends a family, and with it its access tokens on every instance. May be repeated. */
+  end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
+  /** Ends a family by the way back to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
+  close(token: RefreshToken, to: SessionPlace): Promise<SessionPlace | undefined>;
+}
+
+export interface FamiliesOptions {
+  readonly client: RedisClient;
+  readonly ledger: Pick<SessionLedger, 'keysOf' | 'now'>;
+  readonly events: Pick<EventStream, 'publish'>;
+  /** Tells this instance before anybody else. */
+  readonly apply: (event: Parameters<EventStream['publish']>[0]) => void;
+  readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession'>;
+  readonly sealKey: Buffer;
+  readonly personKey: Buffer;
+  readonly random: RandomSource;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+const openFamily = loadScript('open-family');
+const rotateFamily = loadScript('rotate-family');
+const endFamily = loadScript('end-family');
+
+const SECRET_BYTES = 32;
+
+/** Ends of a family after which its access tokens run out by themselves. */
+const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
+
+const placeSchema = z.object({ sid: z.string(), entry: z.string(), key: z.string() });
+const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) => `returned\0${sid}\0${family}`;
+
+export function createFamilies(options: FamiliesOptions): Families {
+  const { client, ledger, events, apply, config, sealKey, personKey, random, audit, metrics } = options;
+
+  function keysOf(sid: string, family: string) {
+    const keys = ledger.keysOf(sid);
+    return { ...keys, family: keys.family + family };
+  }
+
+  function open(sid: string, secretHash: string, sealed: string | null | undefined): Grant | undefined {
+    if (typeof sealed !== 'string') return undefined;
+    const grant = openGrant(sealKey, sid, secretHash, sealed);
+    if (!grant) {
+      metrics.refusedValues.inc({ key: 'family' });
+      audit('value.refused', { key: 'family', reason: 'bad-mac' });
+    }
+    return grant;
+  }
+
+  function openPlace(token: Pick<RefreshToken, 'sid' | 'family'>, sealed: string | null | undefined): SessionPlace | undefined {
+    const text = typeof sealed === 'string' ? unseal(sealKey, returnContext(token), sealed) : undefined;
+    return text === undefined ? undefined : placeSchema.safeParse(JSON.parse(text)).data;
+  }
+
+  async function runEnd(sid: string, family: string, reason: FamilyEndReason, answer = ''): Promise<readonly string[]> {
+    const keys = keysOf(sid, family);
+    return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer])));
+  }
+
+  async function tell(sid: string, family: string, reason: FamilyEndReason): Promise<void> {
+    const event = { type: 'family.ended', sid, family, endedAt: await ledger.now(sid) } as const;
+    apply(event);
+    await asking(events.publish(event));
+    metrics.familiesEnded.inc({ reason });
+    audit('family.revoked', { sid, family, reason });
+  }
+
+  return {
+    async open(sid, grant, sealedSession) {
+      const keys = ledger.keysOf(sid);
+      const secret = random.token(SECRET_BYTES);
+      const rotating = random.token(SECRET_BYTES);
+      const secretHash = hashSecret(secret);
+      const args = [
+        random.token(12),
+        grant.client,
+        personOf(personKey, grant.identity),
+        secretHash,
+        hashSecret(rotating),
+        sealGrant(sealKey, sid, secretHash, grant),
+        grant.endsAt * 1000,
+        grant.idleSeconds * 1000,
+        sealedSession,
+        config.familiesPerSession,
+      ];
+      const family = String(await asking(openFamily(client, [keys.families, keys.session, keys.family], args)));
+      return { family, token: formatRefreshToken({ sid, family, secret, rotating }) };
+    },
+
+    async find({ sid, family, secret, rotating }) {
+      const secretHash = hashSecret(secret);
+      const found = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'current', 'older', 'grant', 'ended', 'returned', 'client'));
+      const [knownSecret, current, older, sealed, ended, returned, clientId] = found;
+      if (knownSecret !== secretHash) return { kind: 'unknown' };
+      const presented = hashSecret(rotating);
+      const parts = current === presented || (typeof older === 'string' && older.includes(`"${presented}"`));
+      if (typeof ended === 'string') {
+        const to = ended === 'returned' && parts ? openPlace({ sid, family }, returned) : undefined;
+        return to ? { kind: 'returned', client: clientId ?? '', to } : { kind: 'ended', reason: ended };
+      }
+      const grant = open(sid, secretHash, sealed);
+      if (!grant) return { kind: 'unknown' };
+      return parts && isStillGood(older, presented, current === presented, await ledger.now(sid))
+        ? { kind: 'live', grant, isCurrent: current === presented }
+        : { kind: 'reused', grant };
+    },
+
+    async hasEnded(sid, family) {
+      const [secret, ended] = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'ended'));
+      return typeof secret !== 'string' || (typeof ended === 'string' && !LEAVES_ACCESS_TOKENS.has(ended));
+    },
+
+    async rotate(token, grant, sealedSession) {
+      const { sid, family, secret, rotating } = token;
+      const keys = keysOf(sid, family);
+      const successor = random.token(SECRET_BYTES);
+      const secretHash = hashSecret(secret);
+      const args = [
+        family,
+        secretHash,
+        hashSecret(rotating),
+        hashSecret(successor),
+        sealSuccessor(token, successor),
+        sealGrant(sealKey, sid, secretHash, grant),
+        sealedSession,
+        grant.endsAt * 1000,
+        grant.idleSeconds * 1000,
+        config.reuseGraceSeconds * 1000,
+        config.lateRetry,
+      ];
+      const [outcome = '', detail = ''] = toTexts(await asking(rotateFamily(client, [keys.family, keys.families, keys.session], args)));
+      switch (outcome) {
+        case 'rotated':
+          return { kind: 'rotated', token: formatRefreshToken({ ...token, rotating: successor }) };
+        case 'repeated': {
+          const sealed = unsealSuccessor(token, detail);
+          return sealed === undefined
+            ? { kind: 'refused', reason: 'unreadable' }
+            : { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: sealed }) };
+        }
+        case 'reused':
+          await tell(sid, family, 'reused');
+          return { kind: 'refused', reason: 'reused' };
+        default:
+          return { kind: 'refused', reason: detail || outcome };
+      }
+    },
+
+    async end(sid, family, reason) {
+      const [outcome, before] = await runEnd(sid, family, reason);
+      // Told again where it had ended before: whoever tries again may not have been heard the first time.
+      if (outcome === 'done' || before === reason) await tell(sid, family, reason);
+    },
+
+    async close(token, to) {
+      const sealed = seal(sealKey, returnContext(token), JSON.stringify(to));
+      const [outcome, reason, before] = await runEnd(token.sid, token.family, 'returned', sealed);
+      if (outcome === 'done') {
+        metrics.familiesEnded.inc({ reason: 'returned' });
+        audit('family.returned', { sid: token.sid, family: token.family });
+        return to;
+      }
+      return reason === 'returned' ? openPlace(token, before) : undefined;
+    },
+  };
+}
+
+async function asking<T>(work: Promise<T>): Promise<T> {
+  return await work.catch((cause: unknown) => {
+    throw unavailable('redis', cause);
+  });
+}
+
+/** Whether a part may still be used: the current one may, an earlier one as long as its entry says (0: no end yet). */
+function isStillGood(older: string | null | undefined, presented: string, isCurrent: boolean, nowMs: number): boolean {
+  if (isCurrent) return true;
+  const parts: unknown = typeof older === 'string' ? JSON.parse(older) : [];
+  return Array.isArray(parts) && parts.some((part) => Array.isArray(part) && part[0] === presented && (part[2] === 0 || part[2] > nowMs));
+}
+
+function toTexts(reply: unknown): readonly string[] {
+  return Array.isArray(reply) ? reply.map(String) : [];
+}

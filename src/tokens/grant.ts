@@ -1,0 +1,56 @@
+import { z } from 'zod';
+import type { Identity } from '../principal.js';
+import { seal, unseal } from '../redis/signed-text.js';
+
+const schema = z.object({
+  client: z.string(),
+  audience: z.string(),
+  /** Who it was granted to, as last seen. */
+  identity: z.object({
+    subject: z.string(),
+    tenant: z.string().optional(),
+    roles: z.array(z.string()),
+    scope: z.array(z.string()),
+    authTime: z.number().optional(),
+    authTimeMs: z.number().optional(),
+  }),
+  /** The scope that was asked for, where less was asked for than the session has. */
+  narrowedTo: z.array(z.string()).optional(),
+  /** Whether it is less than the session: by scope, or by another audience than the default. Such a family has no way back. */
+  narrowed: z.boolean(),
+  /** Whether it goes back to a session; else the app issued it at a login of its own. */
+  hasSession: z.boolean(),
+  /** When the family ends at the latest, in seconds since the epoch. */
+  endsAt: z.number(),
+  /** How long it may lie unused, in seconds. */
+  idleSeconds: z.number(),
+});
+
+/** What a family of refresh tokens may be turned into. */
+export type Grant = Omit<z.output<typeof schema>, 'identity'> & { readonly identity: Identity };
+
+/**
+ * Redis keeps grants, but can make none (law 10): they are sealed with the fleet's secret, and bound to the session and to the
+ * family's own secret.
+ */
+export function sealGrant(key: Buffer, sid: string, secretHash: string, grant: Grant): string {
+  return seal(key, `grant\0${sid}\0${secretHash}`, JSON.stringify(grant));
+}
+
+export function openGrant(key: Buffer, sid: string, secretHash: string, sealed: string): Grant | undefined {
+  const text = unseal(key, `grant\0${sid}\0${secretHash}`, sealed);
+  const grant = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+  if (!grant) return undefined;
+  const { subject, roles, scope, tenant, authTime, authTimeMs } = grant.identity;
+  return {
+    ...grant,
+    identity: {
+      subject,
+      roles,
+      scope,
+      ...(tenant === undefined ? {} : { tenant }),
+      ...(authTime === undefined ? {} : { authTime }),
+      ...(authTimeMs === undefined ? {} : { authTimeMs }),
+    },
+  };
+}
