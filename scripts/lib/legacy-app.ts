@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
-import { Redis } from 'ioredis';
+import { type Cluster, Redis } from 'ioredis';
 import Koa from 'koa';
 import createSession, { type CreateSessionOptions } from 'koa-session';
 import session5 from 'koa-session-5';
@@ -52,7 +52,7 @@ export interface LegacyApp {
 }
 
 /** A store as people write it for koa-session: JSON under the cookie's value, with the maxAge that koa-session gives. */
-function createStore(redis: Redis, prefix: string, keys: string[]) {
+function createStore(redis: Redis | Cluster, prefix: string, keys: string[]) {
   return {
     async get(key: string): Promise<unknown> {
       const text = await redis.get(prefix + key);
@@ -72,7 +72,7 @@ function createStore(redis: Redis, prefix: string, keys: string[]) {
 /** koa-session as middleware, writing to Redis. */
 export function legacySessions(
   app: Koa,
-  redis: Redis,
+  redis: Redis | Cluster,
   keys: string[],
   { version = 7, storePrefix = '', session = {} }: Omit<LegacyAppOptions, 'redisUrl' | 'secrets'>,
 ): Koa.Middleware {
@@ -110,6 +110,7 @@ export function legacyPages(): Koa.Middleware {
 
 export async function startLegacyApp(options: LegacyAppOptions): Promise<LegacyApp> {
   const redis = new Redis(options.redisUrl);
+  redis.on('error', () => undefined); // It goes on trying, and requests wait for it.
   const keys: string[] = [];
   const app = new Koa();
   app.keys = [...options.secrets];

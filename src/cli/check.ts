@@ -7,7 +7,7 @@ import { loadConfig } from '../config/load.js';
 import { serveJwks } from '../keys/jwks.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { selfTest } from '../keys/self-test.js';
-import { connectRedis } from '../redis/connection.js';
+import { connectRedis, type RedisClient } from '../redis/connection.js';
 import { readFlagFile } from '../rollout/flag-file.js';
 import { isStage } from '../rollout/stage.js';
 import { createLog } from '../telemetry/log.js';
@@ -27,6 +27,7 @@ export type Finding = ConfigProblem;
 /** `crossfade check`: 0 clean, 1 findings, 2 unreadable config. */
 export async function check({ config: path, json = false }: CheckOptions): Promise<number> {
   let findings: readonly Finding[];
+  let notes: readonly Finding[] = [];
   let unreadable = false;
   try {
     const config = await loadConfig(path);
@@ -38,17 +39,19 @@ export async function check({ config: path, json = false }: CheckOptions): Promi
       ...(await checkFlags(config)),
       ...(await checkRedis(config)),
     ];
+    notes = noteClusters(config);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     findings = error.problems;
     unreadable = error.code === 'config_unreadable';
   }
-  if (json) print.json({ config: path, clean: findings.length === 0, findings });
+  if (json) print.json({ config: path, clean: findings.length === 0, findings, notes });
   else if (findings.length === 0) print.line(`${path}: nothing to find fault with.`);
   else {
     print.line(`${path}: ${findings.length === 1 ? '1 finding' : `${findings.length} findings`}`);
     for (const { path: at, message } of findings) print.line(`  ${at === '' ? '' : `${at}: `}${message}`);
   }
+  if (!json) for (const { path: at, message } of notes) print.line(`  note: ${at}: ${message}`);
   return unreadable ? 2 : findings.length > 0 ? 1 : 0;
 }
 
@@ -150,16 +153,32 @@ async function checkSdkKey(path: string): Promise<Finding[]> {
   return key.trim() === '' ? [{ path: at, message: 'the file that it names is empty' }] : [];
 }
 
+/** What is as it is: nothing to mend, but to know. */
+function noteClusters({ redis, sessions }: Config): Finding[] {
+  return sessions.flatMap((session, index) =>
+    (session.redis ?? redis).cluster
+      ? [
+          {
+            path: session.redis ? `sessions[${index}].redis` : 'redis',
+            message: 'the records are on a Redis Cluster: a logout that the legacy app does alone is noticed at the next refresh, not at once',
+          },
+        ]
+      : [],
+  );
+}
+
 async function checkRedis(config: Config): Promise<Finding[]> {
-  const targets: [string, RedisTarget][] = [['redis', config.redis]];
+  const targets: { at: string; target: RedisTarget; records: boolean }[] = [
+    { at: 'redis', target: config.redis, records: config.sessions.some(({ redis }) => !redis) },
+  ];
   config.sessions.forEach(({ redis }, index) => {
-    if (redis) targets.push([`sessions[${index}].redis`, redis]);
+    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, records: true });
   });
-  const found = await Promise.all(targets.map(([at, target]) => checkOneRedis(at, target, config)));
+  const found = await Promise.all(targets.map((one) => checkOneRedis(one, config)));
   return found.flat();
 }
 
-async function checkOneRedis(at: string, target: RedisTarget, config: Config): Promise<Finding[]> {
+async function checkOneRedis({ at, target, records }: { at: string; target: RedisTarget; records: boolean }, config: Config): Promise<Finding[]> {
   const connection = connectRedis(target, { name: at, commandTimeoutMs: 2000, log: createLog({ level: 'silent' }), metrics: createMetrics() });
   try {
     if (!(await connection.ready(3000))) {
@@ -174,12 +193,29 @@ async function checkOneRedis(at: string, target: RedisTarget, config: Config): P
     const [seconds = '0'] = await node.time();
     const skew = Math.abs(Number(seconds) - Date.now() / 1000);
     if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
-    return found;
+    return [...found, ...(records ? await checkTracking(at, client) : [])];
   } catch (error) {
     return [{ path: at, message: `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}` }];
   } finally {
     connection.close();
   }
+}
+
+/** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */
+async function checkTracking(at: string, client: RedisClient): Promise<Finding[]> {
+  const found: Finding[] = [];
+  await client.info('commandstats').catch(() => {
+    found.push({ path: at, message: 'Redis does not let this user ask INFO: a record that is deleted is not taken for a logout' });
+  });
+  if (client instanceof Cluster) return found;
+  await client.client('TRACKING', 'ON').catch(() => {
+    found.push({
+      path: at,
+      message:
+        'Redis does not let this user ask CLIENT TRACKING: a logout that the legacy app does alone is noticed at the next refresh, not at once',
+    });
+  });
+  return found;
 }
 
 function checkNode(at: string, info: string): Finding[] {
@@ -190,7 +226,8 @@ function checkNode(at: string, info: string): Finding[] {
   );
   const found: Finding[] = [];
   const version = facts.get('redis_version') ?? '';
-  if (Number(version.split('.')[0]) < 6) found.push({ path: at, message: `Redis ${version} is too old; 6.0 or newer is needed` });
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major < 6 || (major === 6 && minor < 2)) found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
   const policy = facts.get('maxmemory_policy');
   if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
     found.push({

@@ -87,6 +87,17 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
     audit('value.refused', { key, reason: 'bad-mac' });
   }
 
+  /** A key of another type is something that somebody else wrote: it counts as absent, as everything does that fails its check. */
+  async function reading(key: string, work: Promise<string | null>): Promise<string | null> {
+    return await asking(
+      work.catch((error: unknown) => {
+        if (!(error instanceof Error) || !error.message.startsWith('WRONGTYPE')) throw error;
+        refuse(key);
+        return null;
+      }),
+    );
+  }
+
   async function asking<T>(work: Promise<T>): Promise<T> {
     return await work.catch((cause: unknown) => {
       throw unavailable('redis', cause);
@@ -98,13 +109,13 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
 
     async marks(sid) {
       const { ended, session } = keysOf(sid);
-      const [signed, noted] = await asking(Promise.all([client.get(ended), client.exists(session)]));
+      const [signed, noted] = await Promise.all([reading('ended', client.get(ended)), asking(client.exists(session))]);
       const found = openTombstone(sid, signed);
       return { hasTokens: noted > 0, ...(found ? { ended: found } : {}) };
     },
 
     async kept(sid) {
-      const sealed = await asking(client.hget(keysOf(sid).session, 'sealed'));
+      const sealed = await reading('session', client.hget(keysOf(sid).session, 'sealed'));
       if (sealed === null) return undefined;
       const kept = openKeptSession(sealKey, sid, sealed);
       if (!kept) refuse('session');
@@ -112,7 +123,7 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
     },
 
     async predecessor(sid) {
-      return (await asking(client.hget(keysOf(sid).session, 'continues'))) ?? undefined;
+      return (await reading('session', client.hget(keysOf(sid).session, 'continues'))) ?? undefined;
     },
 
     async continue(sid, predecessor, lifeMs) {

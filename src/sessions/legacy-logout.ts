@@ -18,11 +18,10 @@ export interface LastSeen {
 }
 
 export interface LogoutJudge {
-  /**
-   * `epochNow` is asked only where the record is gone. `holdMs`: how long to wait then and see whether very many others
-   * are gone as well.
-   */
-  judge(reading: RecordReading, last: LastSeen, epochNow: () => Promise<string | undefined>, holdMs?: number): Promise<Fate>;
+  /** Counts a record that was found missing: of very many at once none is a logout. */
+  missing(): void;
+  /** `epochNow` is asked only where the record is gone. */
+  judge(reading: RecordReading, last: LastSeen, epochNow: () => Promise<string | undefined>): Promise<Fate>;
 }
 
 /** More records that are gone within this time, on one instance, are no logouts. */
@@ -34,19 +33,20 @@ const SLACK_MS = 2000;
 export function createLogoutJudge(clock: Clock): LogoutJudge {
   let gone: number[] = [];
 
-  async function judgeGone(last: LastSeen, epochNow: () => Promise<string | undefined>, holdMs: number): Promise<Fate> {
-    const nowMs = clock.now();
-    if (last.expiresAtMs !== undefined && last.expiresAtMs <= nowMs + SLACK_MS) return 'expired';
-    gone = gone.filter((at) => at > nowMs - MANY_WITHIN_MS);
-    gone.push(nowMs);
-    if (holdMs > 0) await new Promise((resolve) => setTimeout(resolve, holdMs));
-    if (gone.length > MANY) return 'vanished';
+  async function judgeGone(last: LastSeen, epochNow: () => Promise<string | undefined>): Promise<Fate> {
+    if (last.expiresAtMs !== undefined && last.expiresAtMs <= clock.now() + SLACK_MS) return 'expired';
     const epoch = await epochNow();
+    if (gone.length > MANY) return 'vanished';
     return last.epoch !== undefined && epoch === last.epoch ? 'logged-out' : 'vanished';
   }
 
   return {
-    async judge(reading, last, epochNow, holdMs = 0) {
+    missing() {
+      const nowMs = clock.now();
+      gone = gone.filter((at) => at > nowMs - MANY_WITHIN_MS);
+      gone.push(nowMs);
+    },
+    async judge(reading, last, epochNow) {
       if (reading.kind === 'session') return isSameLogin(last, reading.session.identity) ? 'lives' : 'other-person';
       switch (reading.reason) {
         case 'nobody-logged-in':
@@ -55,12 +55,16 @@ export function createLogoutJudge(clock: Clock): LogoutJudge {
         case 'expired':
           return 'expired';
         case 'unknown-session':
-          return await judgeGone(last, epochNow, holdMs);
+          return await judgeGone(last, epochNow);
         default:
           return 'unclear';
       }
     },
   };
+}
+
+export function isMissing(reading: RecordReading): boolean {
+  return reading.kind === 'rejected' && reading.reason === 'unknown-session';
 }
 
 /** The same person; one who changed the tenant within one login is the same as well. */

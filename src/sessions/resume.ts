@@ -1,6 +1,6 @@
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
-import type { LastSeen, LogoutJudge } from './legacy-logout.js';
+import { isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
 import type { LiveSession } from './record.js';
@@ -39,6 +39,7 @@ export function createResume({ sessions, ledger, logout, judge, epochOf, vanishe
     // Those sessions are retired: there is no record to ask, and no logout that could be missed.
     if (!epochNow) return { kind: 'dormant', kept };
     const reading = await sessions.readKnown(kept.entry, kept.key);
+    if (isMissing(reading)) judge.missing();
     const last = { ...person, expiresAtMs: kept.expiresAtMs, epoch: kept.epoch };
     const fate = await judge.judge(reading, last, epochNow);
     switch (fate) {

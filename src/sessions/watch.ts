@@ -1,12 +1,13 @@
+import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
 import type { Tracking } from '../redis/tracking.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { SessionLedger } from './ledger.js';
-import type { Fate, LastSeen, LogoutJudge } from './legacy-logout.js';
+import { type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { Logout, SessionPlace } from './logout.js';
-import { type LiveSession, readAs, type SessionEntry, toStored } from './record.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, toStored } from './record.js';
 import type { StoreEpochs } from './store-epoch.js';
 import { refusesRecord } from './tombstone.js';
 
@@ -45,8 +46,13 @@ interface Watched {
   readonly key: string;
   readonly store: ListeningStore;
   last: LastSeen;
+  /** What was last read, hashed. */
+  seen?: string;
   looking?: Promise<void> | undefined;
-  again?: boolean;
+  /** What the next look is for: `news`, or to be told of what comes after. */
+  next?: 'news' | 'arm' | undefined;
+  /** How long the next news of a record that had not changed is left alone, in ms. */
+  calmMs: number;
 }
 
 interface ListeningStore {
@@ -61,10 +67,17 @@ interface ListeningStore {
 /** Sessions that are watched at once, for each Redis; the least recently seen is left to the look at its next refresh. */
 const MAX_WATCHED = 100_000;
 const BEAT_MS = 1000;
+const RETRY_MS = 1000;
 /** How long a missing record waits for very many others to be missing as well. */
 const HOLD_MS = 10;
 /** Records that are read again at once after a connection was lost. */
 const AT_ONCE = 100;
+/**
+ * Redis also sends news of a record that it merely has no room to track any longer. To track it again at once would push out
+ * another, and so on without end: it is left alone for a while, longer each time.
+ */
+const CALM_MS = 1000;
+const MAX_CALM_MS = 60_000;
 
 export function createRecordWatch(options: WatchOptions): RecordWatch {
   const { stores, ledger, logout, judge, vanished, resurrectionSeconds, clock, log, metrics } = options;
@@ -83,7 +96,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     store.tracking = track({
       onNews: (key) => {
         const known = store.watched.peek(key);
-        if (known) void look(known);
+        if (known) void look(known, 'news');
       },
       onLost: () => void lookAtAll(store),
     });
@@ -93,21 +106,19 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
 
   async function lookAtAll({ watched }: ListeningStore): Promise<void> {
     const all = [...watched.values()];
-    for (let at = 0; at < all.length && !closed; at += AT_ONCE) await Promise.all(all.slice(at, at + AT_ONCE).map(look));
+    for (let at = 0; at < all.length && !closed; at += AT_ONCE)
+      await Promise.all(all.slice(at, at + AT_ONCE).map(async (known) => await look(known, 'arm')));
   }
 
   /** Reads a record again; news that come meanwhile make it read once more. */
-  function look(known: Watched): Promise<void> {
-    known.again = true;
+  function look(known: Watched, why: 'news' | 'arm'): Promise<void> {
+    known.next = known.next === 'arm' ? 'arm' : why;
     known.looking ??= (async () => {
       try {
-        while (known.again && !closed) {
-          known.again = false;
-          await lookOnce(known);
-        }
+        for (let next = take(known); next && !closed; next = take(known)) await lookOnce(known, next === 'arm');
       } catch (error) {
         log.debug({ err: error }, 'a watched record could not be looked at; trying again');
-        setTimeout(() => void look(known), BEAT_MS).unref();
+        lookLater(known, RETRY_MS);
       } finally {
         known.looking = undefined;
       }
@@ -115,24 +126,56 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     return known.looking;
   }
 
-  async function lookOnce(known: Watched): Promise<void> {
+  function take(known: Watched): 'news' | 'arm' | undefined {
+    const { next } = known;
+    known.next = undefined;
+    return next;
+  }
+
+  function lookLater(known: Watched, afterMs: number): void {
+    setTimeout(() => {
+      if (!closed && known.store.watched.peek(known.key) === known) void look(known, 'arm');
+    }, afterMs).unref();
+  }
+
+  async function lookOnce(known: Watched, arm: boolean): Promise<void> {
     const { store, sid } = known;
     const last = { ...known.last, epoch: store.before };
-    const first = await read(known);
+    const first = await read(known, arm);
     if (first.kind === 'session' && (await judge.judge(first, last, store.epochs.now)) === 'lives') {
-      known.last = lastSeen(first.session);
+      if (isNews(known, first.session)) known.calmMs = CALM_MS;
+      else if (!arm) {
+        lookLater(known, known.calmMs);
+        known.calmMs = Math.min(2 * known.calmMs, MAX_CALM_MS);
+        return;
+      }
+      if (!arm) await lookOnce(known, true);
       return;
     }
     if (store.watched.peek(known.key) !== known) return;
+    if (isMissing(first)) {
+      judge.missing();
+      await new Promise((resolve) => setTimeout(resolve, HOLD_MS));
+    }
     // The time is taken before the look that decides: what a new login made after it is not meant.
     const endedAt = await ledger.now(sid);
-    const second = await read(known);
-    await settle(known, await judge.judge(second, last, store.epochs.now, HOLD_MS), endedAt);
+    const second = await read(known, true);
+    await settle(known, await judge.judge(second, last, store.epochs.now), endedAt);
   }
 
-  async function read({ store, entry, key }: Watched) {
-    const replies = (await store.tracking?.read(key)) ?? [undefined, undefined];
-    return await readAs(entry, key, toStored(...replies), clock);
+  /** Takes note of what was read. */
+  function isNews(known: Watched, session: LiveSession): boolean {
+    const seen = createHash('sha1').update(session.source.text).digest('base64');
+    const changed = seen !== known.seen;
+    known.seen = seen;
+    known.last = lastSeen(session);
+    return changed;
+  }
+
+  /** `arm`: so that its next change is news. */
+  async function read({ store, entry, key }: Watched, arm: boolean): Promise<RecordReading> {
+    if (!arm || !store.tracking) return await readSession(entry, key, clock);
+    return await readAs(entry, key, toStored(...(await store.tracking.read(key))), clock);
   }
 
   async function settle(known: Watched, fate: Fate, endedAt: number): Promise<void> {
@@ -184,10 +227,10 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
         known.last = lastSeen(session);
         return;
       }
-      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session) };
+      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session), calmMs: CALM_MS };
       store.watched.set(key, watched);
       metrics.watchedRecords.set(listening.reduce((sum, { watched: all }) => sum + all.size, 0));
-      await look(watched);
+      await look(watched, 'arm');
     },
     forget({ entry, key }) {
       byEntry.get(entry)?.store.watched.delete(key);

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { Redis } from 'ioredis';
+import type { Cluster, Redis } from 'ioredis';
 import Koa from 'koa';
 import Koa2 from 'koa2';
 import { closeServer, type LegacyAppOptions, legacySessions, urlOf } from '../../scripts/lib/legacy-app.js';
@@ -49,7 +49,7 @@ export interface Instance {
 export async function startInstance(
   config: ConfigInput,
   directory: string,
-  app: { readonly secrets: readonly string[]; readonly redis: Redis },
+  app: { readonly secrets: readonly string[]; readonly redis: Redis | Cluster },
   options: InstanceOptions,
 ): Promise<Instance> {
   const log = new LogLines();

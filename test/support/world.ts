@@ -75,14 +75,12 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   writeFileSync(join(directory, 'fleet-secret'), `${fleetSecret}\n`);
   writeFileSync(join(directory, 'session-secrets'), `${secrets.join('\n')}\n`);
   writeFileSync(join(directory, 'flags.json'), flagsText({ 'auth-migration-stage': options.stage ?? 'dual' }));
-  for (const [id, secret] of Object.entries(CLIENT_SECRETS))
-    writeFileSync(join(directory, `${id}.sha256`), createHash('sha256').update(secret).digest('hex'));
-  remember(...Object.values(CLIENT_SECRETS));
+  const clients = clientsOf(directory);
   if (!options.prepare) writeKey(join(directory, 'keys'), 'first.pem');
   options.prepare?.(directory);
 
   const store = await startTcpProxy(options.legacy?.redisUrl ?? sharedRedisUrl());
-  const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), store.url, keyPrefix);
+  const plain = baseConfig(options.redisUrl ?? sharedRedisUrl(), store.url, keyPrefix, clients);
   const config = options.configure?.(plain) ?? plain;
   const app = { secrets, redis: legacy.redis };
   const first = await startInstance(config, directory, app, options);
@@ -152,7 +150,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   return world;
 }
 
-function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string): ConfigInput {
+function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string, clients: NonNullable<ConfigInput['clients']>): ConfigInput {
   return {
     issuer: ISSUER,
     audience: [AUDIENCE],
@@ -171,16 +169,26 @@ function baseConfig(redisUrl: string, storeUrl: string, keyPrefix: string): Conf
     // Every test fails from the same address.
     limits: { failuresPerAddressPerMinute: 1_000_000 },
     rollout: { flags: { file: 'flags.json' } },
-    clients: [
-      { id: 'web', origins: [ORIGIN], refreshTransport: 'cookie', exchanges: true, wayBack: true },
-      { id: 'ios', exchanges: true, minVersion: '4.2.0', match: { userAgent: 'AcmeiOS/*' } },
-      { id: 'android', exchanges: true, wayBack: true },
-      { id: 'kiosk', origins: ['https://kiosk.example.com'] },
-      { id: 'orders-api', type: 'confidential', secretHashFile: 'orders-api.sha256', introspect: true },
-      { id: 'login', type: 'confidential', secretHashFile: 'login.sha256', issue: true },
-    ],
+    clients,
     services: [{ id: 'orders', audience: 'https://orders.internal' }],
   };
+}
+
+const CLIENTS: NonNullable<ConfigInput['clients']> = [
+  { id: 'web', origins: [ORIGIN], refreshTransport: 'cookie', exchanges: true, wayBack: true },
+  { id: 'ios', exchanges: true, minVersion: '4.2.0', match: { userAgent: 'AcmeiOS/*' } },
+  { id: 'android', exchanges: true, wayBack: true },
+  { id: 'kiosk', origins: ['https://kiosk.example.com'] },
+  { id: 'orders-api', type: 'confidential', secretHashFile: 'orders-api.sha256', introspect: true },
+  { id: 'login', type: 'confidential', secretHashFile: 'login.sha256', issue: true },
+];
+
+/** The clients of every world, with the files that their secrets need. */
+export function clientsOf(directory: string): NonNullable<ConfigInput['clients']> {
+  for (const [id, secret] of Object.entries(CLIENT_SECRETS))
+    writeFileSync(join(directory, `${id}.sha256`), createHash('sha256').update(secret).digest('hex'));
+  remember(...Object.values(CLIENT_SECRETS));
+  return CLIENTS;
 }
 
 function flagsText(flagValues: Record<string, unknown>): string {

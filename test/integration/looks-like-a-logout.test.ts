@@ -1,0 +1,168 @@
+import { randomBytes } from 'node:crypto';
+import { Redis } from 'ioredis';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { systemClock } from '../../src/clock.js';
+import { resolveConfig } from '../../src/config/load.js';
+import { Connections, createLifecycle, systemRandom } from '../../src/lifecycle.js';
+import { createAudit } from '../../src/telemetry/audit.js';
+import { createLog } from '../../src/telemetry/log.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
+import { LogLines } from '../support/log-lines.js';
+import { exchangeNative, postRefresh, refreshNative, type Tokens } from '../support/tokens.js';
+import { createWorld, type World } from '../support/world.js';
+
+let closing: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const close of closing.reverse()) await close();
+  closing = [];
+});
+
+/** A world whose records are in a Redis of their own, so that this may lose them. */
+async function open(args: readonly string[] = []): Promise<{ world: World; records: PrivateRedis; admin: Redis }> {
+  const records = await startRedis({ args });
+  closing.push(async () => await records.stop());
+  const world = await createWorld({ legacy: { redisUrl: records.url } });
+  closing.push(async () => await world.close());
+  const admin = new Redis(records.url);
+  closing.push(async () => admin.disconnect());
+  return { world, records, admin };
+}
+
+async function exchangeMany(world: World, count: number): Promise<Tokens[]> {
+  const all: Tokens[] = [];
+  for (let person = 0; person < count; person++) all.push(await exchangeNative(world, await world.login(`person-${person}`)));
+  return all;
+}
+
+async function metric(world: World, name: string): Promise<number> {
+  return Number(new RegExp(`^${name}(?:{[^}]*})? (\\d+)`, 'm').exec(await world.metrics())?.[1] ?? 0);
+}
+
+/** Nobody was logged out: every token opens, and every family goes on. */
+async function expectNobodyOut(world: World, all: readonly Tokens[]): Promise<void> {
+  expect(world.log.audits('session.ended')).toEqual([]);
+  for (const { access, refresh } of all) {
+    expect((await world.call('/me', { bearer: access })).status).toBe(200);
+    expect((await postRefresh(world, refresh)).status).toBe(200);
+  }
+}
+
+describe('Law 6: what only looks like a logout logs nobody out', () => {
+  it('G1: Redis evicts 370 records: nobody’s tokens end; it is counted and alerted', async () => {
+    const { world, admin } = await open();
+    const all = await exchangeMany(world, 400);
+    await admin.config('SET', 'maxmemory-policy', 'allkeys-random');
+    const used = Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1]);
+    await admin.config('SET', 'maxmemory', String(used + 100_000));
+    const evicted = async () => Number(/evicted_keys:(\d+)/.exec(await admin.info('stats'))?.[1]);
+    const left = async () => (await Promise.all(world.legacy.keys.map(async (key) => await admin.exists(key)))).reduce((sum, one) => sum + one, 0);
+    for (let filler = 0; (await left()) > 30; filler++)
+      await admin.set(`filler-${filler}`, randomBytes(40_000).toString('base64')).catch(() => undefined);
+    expect(await evicted()).toBeGreaterThanOrEqual(370);
+    const gone = 400 - (await left());
+    expect(gone).toBeGreaterThanOrEqual(370);
+    await expect.poll(async () => await metric(world, 'crossfade_sessions_vanished_total')).toBeGreaterThanOrEqual(gone);
+    await world.log.until((line) => line['audit'] === 'session.vanished');
+    await expectNobodyOut(world, all);
+  }, 60_000);
+
+  it('G2: 3,000 tracked keys over a small tracking table: news of living keys is read again, nothing ends', async () => {
+    const { world, admin } = await open(['--tracking-table-max-keys', '100']);
+    const log = new LogLines();
+    const [logger, metrics] = [createLog({ destination: log }), createMetrics()];
+    const config = resolveConfig(world.config, { baseDir: world.directory });
+    const connections = new Connections(config, logger, metrics);
+    await connections.ready(5000);
+    const lifecycle = createLifecycle({
+      config,
+      connections,
+      random: systemRandom,
+      clock: systemClock,
+      log: logger,
+      audit: createAudit(logger),
+      metrics,
+    });
+    closing.push(async () => {
+      lifecycle.close();
+      connections.close();
+    });
+    await expect.poll(async () => await metrics.registry.metrics()).toContain('crossfade_tracking_up{connection="web"} 1');
+    const expire = Date.now() + 3_600_000;
+    const keys = Array.from({ length: 3000 }, (_, n) => `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`);
+    for (const key of keys) {
+      await admin.set(key, JSON.stringify({ user: { id: key }, _expire: expire, _maxAge: 3_600_000 }), 'PX', 3_600_000);
+      const reading = await lifecycle.sessions.readKnown('web', key);
+      if (reading.kind !== 'session') throw new Error(reading.reason);
+      await lifecycle.watch.watch(reading.session);
+    }
+    expect((await metrics.watchedRecords.get()).values[0]?.value).toBe(3000);
+    expect(Number(/tracking_total_keys:(\d+)/.exec(await admin.info('stats'))?.[1])).toBeLessThanOrEqual(100);
+    // Each was read again when its news came, and then left alone: Redis is not kept busy with it.
+    const calls = async () => Number(/total_commands_processed:(\d+)/.exec(await admin.info('stats'))?.[1]);
+    await expect.poll(async () => -(await calls()) + (await new Promise((resolve) => setTimeout(resolve, 500)).then(calls))).toBeLessThan(3000);
+    expect(log.audits('session.ended')).toEqual([]);
+    expect(log.audits('session.vanished')).toEqual([]);
+    expect((await metrics.sessionsEnded.get()).values).toEqual([]);
+  }, 60_000);
+
+  it.each<[string, boolean, (admin: Redis) => Promise<unknown>]>([
+    ['FLUSHDB', true, async (admin) => await admin.flushdb()],
+    ['FLUSHALL ASYNC', true, async (admin) => await admin.flushall('ASYNC')],
+    // Of this one Redis tells nothing; the next refresh finds it.
+    ['SWAPDB', false, async (admin) => await admin.call('SWAPDB', '0', '1')],
+    [
+      'very many deletions at once',
+      true,
+      async (admin) => {
+        const pipeline = admin.pipeline();
+        for (const key of await admin.keys('*')) pipeline.del(key);
+        await pipeline.exec();
+      },
+    ],
+  ])(
+    '%s takes all records: everybody’s tokens go on, now and at the next refresh',
+    async (_, isTold, lose) => {
+      const { world, admin } = await open();
+      const all = await exchangeMany(world, 130);
+      await lose(admin);
+      if (isTold) await expect.poll(async () => await metric(world, 'crossfade_sessions_vanished_total')).toBeGreaterThanOrEqual(130);
+      await expectNobodyOut(world, all);
+      // And it is no logout for an instance that has seen nothing of it.
+      const late = await world.another();
+      for (const { refresh } of all.slice(0, 20)) expect((await postRefresh(late, refresh)).status).toBe(200);
+    },
+    60_000,
+  );
+
+  it('the records’ Redis is restarted with empty memory: tokens go on, sessions are gone as they would be without us', async () => {
+    const { world, records } = await open();
+    const cookie = await world.login('alice');
+    const tokens = await exchangeNative(world, cookie);
+    await records.stop();
+    expect((await world.call('/me', { bearer: tokens.access })).status).toBe(200);
+    const again = await startRedis({ port: records.port });
+    closing.unshift(async () => await again.stop());
+    await expect.poll(async () => (await world.call('/', { cookie })).status).toBe(200);
+    expect((await world.call('/me', { cookie })).status).toBe(401);
+    await expectNobodyOut(world, [tokens]);
+  });
+
+  it('a record that ends by itself, or is prolonged, or written again by its own person, ends nothing', async () => {
+    const { world, admin } = await open();
+    const [ending, renewed] = [await exchangeOne(world), await exchangeOne(world)];
+    await admin.expire(renewed.key, 7200);
+    const record = JSON.parse((await admin.get(renewed.key)) ?? '');
+    await admin.set(renewed.key, JSON.stringify({ ...record, views: 1 }), 'KEEPTTL');
+    expect((await refreshNative(world, renewed.tokens.refresh)).family).toBe(renewed.tokens.family);
+    await admin.pexpire(ending.key, 1000);
+    await refreshNative(world, ending.tokens.refresh);
+    await expect.poll(async () => await admin.exists(ending.key)).toBe(0);
+    await expectNobodyOut(world, [ending.tokens, renewed.tokens]);
+  });
+});
+
+async function exchangeOne(world: World): Promise<{ key: string; tokens: Tokens }> {
+  const cookie = await world.login('alice');
+  return { key: world.legacy.keys.at(-1) ?? '', tokens: await exchangeNative(world, cookie) };
+}

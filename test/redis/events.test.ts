@@ -1,0 +1,178 @@
+import { Redis } from 'ioredis';
+import { describe, expect, it } from 'vitest';
+import { startRedis } from '../../scripts/lib/private-redis.js';
+import { expectError } from '../support/expect-error.js';
+import type { Instance } from '../support/instance.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
+import { exchangeNative, postAsBrowser, postExchange, postRefresh } from '../support/tokens.js';
+import { useWorlds } from '../support/use-worlds.js';
+import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
+
+const open = useWorlds();
+
+async function me(at: Instance, credential: { cookie?: string; bearer?: string }): Promise<number> {
+  return (await at.call('/me', credential)).status;
+}
+
+async function refused(at: Instance, key: string, reason: string): Promise<void> {
+  await at.log.until((line) => line['audit'] === 'value.refused' && line['key'] === key && line['reason'] === reason);
+}
+
+async function streamOf(world: World): Promise<[id: string, fields: string[]][]> {
+  return await world.legacy.redis.xrange(`${world.prefix}events`, '-', '+');
+}
+
+describe('Law 10: revocations in Redis', () => {
+  it('K8: one without the MAC, with that of another fleet, or of another shape, is absent and audited; nobody notices', async () => {
+    const [world, stranger] = [await open(), await open()];
+    const { access, refresh, sid, family } = await exchangeNative(world, await world.login('alice'));
+    const foreign = await exchangeNative(stranger, await stranger.login('alice'));
+    await stranger.post('/auth/revoke', { token: foreign.refresh, client_id: 'android' });
+    const [, fields = []] = (await streamOf(stranger)).at(-1) ?? [];
+    const event = JSON.stringify({ type: 'family.ended', sid, family, endedAt: Date.now() });
+    for (const forged of [event, `AAAA.${event}`, `.${event}`, '', 'x', `${(fields[1] ?? '').split('.')[0]}.${event}`, fields[1] ?? '']) {
+      await world.legacy.redis.xadd(`${world.prefix}events`, '*', 'event', forged);
+    }
+    await world.legacy.redis.xadd(`${world.prefix}events`, '*', 'nothing', 'of ours');
+    await expect.poll(() => world.log.audits('value.refused').filter(({ key }) => key === 'events').length).toBe(8);
+    expect(await me(world, { bearer: access })).toBe(200);
+    expect((await postRefresh(world, refresh)).status).toBe(200);
+    // What comes after is heard.
+    await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+    expect(await me(world, { bearer: access })).toBe(401);
+  });
+
+  it('K8: an old one that is replayed is absent and audited', async () => {
+    const world = await open();
+    const cookie = await world.login('alice');
+    const { refresh } = await exchangeNative(world, cookie);
+    await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+    const [id = '', fields = []] = (await streamOf(world)).at(-1) ?? [];
+    // As if the retention had passed since: an access token lives for 600 s, plus skew and publishSeconds.
+    const later = Number(id.split('-')[0]) + (600 + 30 + 900 + 1) * 1000;
+    await world.legacy.redis.xadd(`${world.prefix}events`, `${later}-0`, ...fields);
+    await refused(world, 'events', 'replayed');
+  });
+
+  it('a tombstone and the end of a person that somebody wrote are absent, and so are keys of another type', async () => {
+    const world = await open();
+    const cookie = await world.login('alice');
+    const { sid, refresh } = await exchangeNative(world, cookie);
+    const { redis } = world.legacy;
+    const forged = JSON.stringify({ subject: 'u-alice', endedAt: Date.now() + 1000, reason: 'logout' });
+    for (const value of [forged, `AAAA.${forged}`]) {
+      await redis.set(`${world.prefix}{${sid}}:ended`, value);
+      expect(await me(world, { cookie })).toBe(200);
+    }
+    await refused(world, 'ended', 'bad-mac');
+    await redis.del(`${world.prefix}{${sid}}:ended`);
+    await redis.hset(`${world.prefix}{${sid}}:ended`, 'a', 'b');
+    expect(await me(world, { cookie })).toBe(200);
+    await redis.del(`${world.prefix}{${sid}}:ended`);
+    await redis.zadd(`${world.prefix}persons-ended`, Date.now(), `AAAA.{"type":"subject.ended","subject":"u-alice","endedAt":9e15,"notBefore":9e15}`);
+    const late = await world.another();
+    await refused(late, 'persons-ended', 'bad-mac');
+    expect(await me(late, { cookie })).toBe(200);
+    expect((await postRefresh(late, refresh)).status).toBe(200);
+    expect((await postExchange(late, cookie)).status).toBe(200);
+  });
+
+  it('a tombstone of another session is none here', async () => {
+    const world = await open();
+    const [mine, other] = [await world.login('alice'), await world.login('alice')];
+    const tokens = await exchangeNative(world, mine);
+    const gone = await exchangeNative(world, other);
+    await postAsBrowser(world, '/auth/logout', other);
+    const stone = (await world.legacy.redis.get(`${world.prefix}{${gone.sid}}:ended`)) ?? '';
+    expect(stone).not.toBe('');
+    await world.legacy.redis.set(`${world.prefix}{${tokens.sid}}:ended`, stone);
+    expect(await me(world, { cookie: mine })).toBe(200);
+  });
+});
+
+describe('boot without Redis', () => {
+  it('answers bearers 503 until the stream was read, serves sessions, and then knows what was revoked', async () => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    const world = await open({ redisUrl: own.url });
+    const cookie = await world.login('alice');
+    const [kept, revoked] = [await exchangeNative(world, cookie), await exchangeNative(world, cookie)];
+    await world.post('/auth/revoke', { token: revoked.refresh, client_id: 'android' });
+    await own.cut();
+    const late = await world.another();
+    expect(await expectError(await late.call('/me', { bearer: kept.access }), 503, 'temporarily_unavailable')).toMatchObject({
+      reason: 'revocations',
+    });
+    expect(await me(late, { cookie })).toBe(200);
+    // C3: the cookie of the same session answers for it.
+    expect(await me(late, { cookie, bearer: kept.access })).toBe(200);
+    await own.restore();
+    await expect.poll(async () => await me(late, { bearer: kept.access })).toBe(200);
+    expect(await me(late, { bearer: revoked.access })).toBe(401);
+    await own.close();
+  });
+});
+
+describe('Redis comes back with empty memory', () => {
+  it('Law 1: issued tokens go on, revocations that live instances knew are in force again, and nobody else is refused', async () => {
+    const redis = await startRedis();
+    const world = await createWorld({ redisUrl: redis.url });
+    const fresh: { stop(): Promise<void> }[] = [];
+    try {
+      const cookie = await world.login('alice');
+      const kept = await exchangeNative(world, cookie);
+      const out = await world.login('bob');
+      const record = (await world.legacy.redis.get(world.legacy.keys.at(-1) ?? '')) ?? '';
+      const ended = await exchangeNative(world, out);
+      await postAsBrowser(world, '/auth/logout', out);
+      await world.bridge.endSubject('u-carol', { why: 'test' });
+      const carol = await exchangeNative(world, await world.login('carol'));
+
+      await redis.stop();
+      expect(await me(world, { bearer: kept.access })).toBe(200);
+      expect(await me(world, { bearer: ended.access })).toBe(401);
+      fresh.push(await startRedis({ port: redis.port }));
+      await world.log.until((line) => line['audit'] === 'events.restored');
+      expect(await me(world, { bearer: kept.access })).toBe(200);
+
+      // An instance that starts now has it from Redis alone.
+      const late = await world.another();
+      for (const at of [world, late]) {
+        expect(await me(at, { bearer: kept.access })).toBe(200);
+        expect(await me(at, { bearer: carol.access })).toBe(200);
+        await expectError(await at.call('/me', { bearer: ended.access }), 401, 'invalid_token');
+        expect(await me(at, { cookie })).toBe(200);
+        expect((await postExchange(at, cookie)).status).toBe(200);
+      }
+      // Families are gone with Redis; the session is not, and exchanges anew.
+      await expectError(await postRefresh(world, kept.refresh), 400, 'invalid_grant');
+      const key = world.legacy.keys.find((name) => out.includes(name)) ?? '';
+      await world.legacy.redis.set(key, record, 'PX', 60_000);
+      expect(await me(late, { cookie: out })).toBe(401);
+      const admin = new Redis(redis.url);
+      expect(await admin.zcard(`${world.prefix}persons-ended`)).toBe(1);
+      admin.disconnect();
+    } finally {
+      await world.close();
+      await redis.stop();
+      for (const server of fresh) await server.stop();
+    }
+  });
+
+  it('flushed while it runs, the stream is written again by those who know', async () => {
+    const redis = await startRedis();
+    const world = await createWorld({ redisUrl: redis.url });
+    const admin = new Redis(redis.url);
+    try {
+      const { access, refresh } = await exchangeNative(world, await world.login('alice'));
+      await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+      await admin.flushall();
+      await world.log.until((line) => line['audit'] === 'events.restored');
+      const late = await world.another();
+      expect(await me(late, { bearer: access })).toBe(401);
+    } finally {
+      admin.disconnect();
+      await world.close();
+      await redis.stop();
+    }
+  });
+});
