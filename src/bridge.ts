@@ -19,6 +19,7 @@ import { createIssueFor, type IssueFor } from './http/issue-for.js';
 import { createLimits } from './http/limits.js';
 import { createLogoutEndpoint } from './http/logout-endpoint.js';
 import { createOperatorApi } from './http/operator-api.js';
+import { createOtherPrincipals } from './http/other-principals.js';
 import { createPeers } from './http/peer.js';
 import { createReadRefresh } from './http/presented-refresh.js';
 import { createRefresh } from './http/refresh.js';
@@ -48,6 +49,7 @@ import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
 import { createIssuer } from './tokens/issue.js';
 import { createProbe } from './tokens/probe.js';
+import type { EndableSession } from './tokens/revocation.js';
 import { createVerifier } from './tokens/verify.js';
 
 export interface BridgeOptions {
@@ -82,8 +84,11 @@ export interface Bridge {
    * @throws {CrossfadeError} `temporarily_unavailable`: it may be half done, and must be tried again.
    */
   endSubject(subject: string, options: EndSubjectOptions): Promise<number>;
-  /** Calls `ended` once this session, or tokens made from it, were ended, by whichever instance: for WebSockets and event streams. Gives what stops it. */
-  onEnded(sid: string, ended: () => void): () => void;
+  /**
+   * Calls `ended` once this session, or tokens made from it, were ended, by whichever instance: for WebSockets and event
+   * streams. Given the principal, also where a session without tokens ends with its person. Gives what stops it.
+   */
+  onEnded(session: string | EndableSession, ended: () => void): () => void;
   /** Middleware that serves `/api/…` to operators: for a port of their own, as `crossfade serve` has. */
   operatorApi(): Middleware;
   readonly metrics: Metrics;
@@ -118,7 +123,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const stored = { client: own.client, macKey: deriveKey(config.fleetSecret, 'mac'), audit, metrics };
   const prefix = `${config.redis.keyPrefix}v1:`;
   const lifecycle = createLifecycle({ config, connections, principal: options.principal, random: systemRandom, clock, log, audit, metrics });
-  const { sessions, ledger, logout, persons, families, resume, restore, watch, events, revocations, epochOf } = lifecycle;
+  const { sessions, ledger, logout, persons, families, resume, restore, watch, events, revocations, epochsOf } = lifecycle;
   events.follow();
 
   const issueAccessToken = createIssuer({
@@ -143,7 +148,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     get wereRead() {
       return events.wasRead;
     },
-    isRevoked: revocations.isRevoked,
+    whatEnded: revocations.whatEnded,
   });
 
   const source = await openFlagSource(config, options.launchdarkly, {
@@ -177,7 +182,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const requests = createClientRequests(clients, peers, audit);
   const cookies = createBridgeCookies(config);
   const limits = createLimits({ client: own.client, prefix, config: config.limits, peers, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, cookies, clock });
+  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, clock });
+  const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
   const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
   const canSign = () => signing.signingKey() !== undefined;
   const granting = {
@@ -185,7 +191,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     ledger,
     families,
     watch,
-    epochOf,
+    others,
     requests,
     rollout,
     limits,
@@ -197,31 +203,19 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     metrics,
   };
   const targets = { audience: config.audience, services: config.services };
-  const issueFor = createIssueFor({
-    ...targets,
-    lives: config.tokens,
-    clients,
-    persons,
-    families,
-    sign,
-    cookies,
-    random: systemRandom,
-    clock,
-    audit,
-    metrics,
-  });
+  const issueFor = createIssueFor({ ...granting, ...targets, clients, persons, random: systemRandom });
   const posts = {
     token: createTokenEndpoint(
       new Map([
-        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, foreignBearer, sessions, persons, verifyBearer })],
-        ['refresh_token', createRefresh({ ...granting, readRefresh, resume, returnUri: uris.returnUri })],
+        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, epochsOf, sessions, persons })],
+        ['refresh_token', createRefresh({ ...granting, readRefresh, resume, restore, returnUri: uris.returnUri })],
       ]),
     ),
-    session: createWayBack({ readRefresh, resume, restore, sessions, families, requests, rollout, cookies, audit, metrics }),
+    session: createWayBack({ readRefresh, resume, restore, sessions, families, requests, rollout, others, cookies, audit, metrics }),
     issue: createIssueEndpoint(requests, issueFor),
     revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
-    introspect: createIntrospectEndpoint({ issuer: config.issuer, families, verifyBearer, requests, audit }),
-    logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, audit, metrics }),
+    introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
+    logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
   };
   const names = createTokenSessionNames(systemRandom.token(16));
   await events.read(REDIS_START_MS);

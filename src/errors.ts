@@ -57,7 +57,7 @@ export class CrossfadeError extends Error {
   }
 }
 
-/** The answer to "cannot know" (law 1). Koa answers it as 503 as well, where it is thrown outside the bridge's own middleware. */
+/** The answer to "cannot know" (law 1). */
 export function unavailable(reason: UnavailableReason, cause?: unknown): CrossfadeError {
   return new CrossfadeError('temporarily_unavailable', { details: { reason }, cause });
 }

@@ -15,7 +15,7 @@ import { createSessionReader, type SessionReader } from './sessions/reader.js';
 import type { SessionEntry } from './sessions/record.js';
 import { createRestore, type Restore } from './sessions/restore.js';
 import { createResume, type ResumeSession } from './sessions/resume.js';
-import { createStoreEpochs, type StoreEpoch, type StoreEpochs } from './sessions/store-epoch.js';
+import { createStoreEpochs, type StoreEpochs } from './sessions/store-epoch.js';
 import { createVanished } from './sessions/vanished.js';
 import { createRecordWatch, type RecordWatch } from './sessions/watch.js';
 import type { Audit } from './telemetry/audit.js';
@@ -51,7 +51,7 @@ export interface Lifecycle {
   readonly events: EventStream;
   readonly revocations: RevocationIndex;
   /** Undefined for an entry that the config does not have. */
-  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  readonly epochsOf: (entry: string) => StoreEpochs | undefined;
   close(): void;
 }
 
@@ -113,15 +113,15 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const keepMs = (accessTtlSeconds + clockSkewSeconds + config.keys.publishSeconds) * 1000;
   const keepPersonMs = Math.max(refreshAbsoluteSeconds, ...config.sessions.map(({ absoluteTtlSeconds }) => absoluteTtlSeconds)) * 1000;
 
-  const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, metrics });
+  const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics });
   const apply = revocations.apply;
   const ledger = createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
   const entries = config.sessions.map((session): SessionEntry => toEntry(session, config, connections, options.principal));
   const vanished = createVanished(audit, metrics);
   const judge = createLogoutJudge(clock);
   const epochs = new Map<RedisConnection, StoreEpochs>();
-  for (const connection of connections.ofRecords) epochs.set(connection, createStoreEpochs(connection.client, clock));
-  const epochsOf = (entry: string) => {
+  for (const connection of connections.ofRecords) epochs.set(connection, createStoreEpochs(connection.client, clock, log));
+  const epochsOf = (entry: string): StoreEpochs | undefined => {
     const session = config.sessions.find(({ name }) => name === entry);
     return session && epochs.get(connections.of(session));
   };
@@ -137,6 +137,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     known: () => revocations.known(),
     lasting: {
       load: async () => (await persons.load()).forEach(apply),
+      isWhole: async () => revocations.knownPersons().length === 0 || (await persons.areStored()),
       store: async () => await persons.store(revocations.knownPersons()),
     },
     clock,
@@ -168,13 +169,14 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const watch = createRecordWatch({
     stores: [...connections.ofRecords].map((connection) => ({
       track: (listeners) => startTracking({ name: nameOf(connection, config, connections), connection, log, metrics, ...listeners }),
-      epochs: epochs.get(connection) ?? createStoreEpochs(connection.client, clock),
+      epochs: epochs.get(connection) ?? createStoreEpochs(connection.client, clock, log),
       entries: entries.filter((entry) => entry.client === connection.client),
     })),
     ledger,
     logout,
     judge,
     vanished,
+    heard: revocations,
     resurrectionSeconds,
     clock,
     log,
@@ -200,13 +202,25 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     ledger,
     logout,
     persons,
-    families: createFamilies({ client, ledger, events, apply, config: config.tokens, sealKey, personKey, random, audit, metrics }),
-    resume: createResume({ sessions, ledger, logout, judge, epochOf: (entry) => epochsOf(entry)?.now, vanished }),
-    restore: createRestore({ entries, ledger, accessLifeMs: (accessTtlSeconds + clockSkewSeconds) * 1000, clock }),
+    families: createFamilies({
+      client,
+      ledger,
+      events,
+      apply,
+      heard: revocations,
+      config: config.tokens,
+      sealKey,
+      personKey,
+      random,
+      audit,
+      metrics,
+    }),
+    resume: createResume({ sessions, ledger, logout, judge, epochsOf, vanished }),
+    restore: createRestore({ entries, ledger, heard: revocations, clock }),
     watch,
     events,
     revocations,
-    epochOf: (entry) => epochsOf(entry)?.recent,
+    epochsOf,
     close() {
       vanished.close();
       watch.close();

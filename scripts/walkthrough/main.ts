@@ -5,10 +5,12 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import type Koa from 'koa';
 import { init } from '../../src/cli/init.js';
-import { cookieHeader, legacySessions } from '../lib/legacy-app.js';
+import { legacySessions } from '../lib/legacy-app.js';
 import { freePort, provideRedis } from '../lib/private-redis.js';
 import { rawRequest } from '../lib/raw-request.js';
 import { startApi } from './api.js';
+import { openBrowser, says, textOf } from './browser.js';
+import { walkThroughLife } from './life.js';
 import { eventually, Steps } from './steps.js';
 
 const serve = process.argv.includes('--serve');
@@ -28,6 +30,8 @@ const sessionKeys: string[] = [];
 const port = await freePort();
 const origin = `http://127.0.0.1:${port}`;
 const keyPrefix = `crossfade-demo-${process.pid}:`;
+const browser = openBrowser(origin);
+const { ask, exchange, login } = browser;
 const clients = Array.from({ length: 1000 }, (_, n) => `person-${n}`);
 
 const FLAG = { key: 'auth-migration-stage', on: true, variations: ['session-only', 'dual', 'jwt-only'], offVariation: 0, salt: 'demo', rules: [] };
@@ -78,32 +82,6 @@ function sessions(app: Koa): Koa.Middleware {
   return legacySessions(app, redis, sessionKeys, { session: { secure: false } });
 }
 
-interface Answer {
-  readonly status: number;
-  readonly body: Readonly<Record<string, unknown>>;
-  readonly text: string;
-  readonly headers: Headers;
-}
-
-async function ask(path: string, { cookie, bearer, ...init }: RequestInit & { cookie?: string; bearer?: string } = {}): Promise<Answer> {
-  const headers = new Headers(init.headers);
-  if (cookie !== undefined) headers.set('cookie', cookie);
-  if (bearer !== undefined) headers.set('authorization', `Bearer ${bearer}`);
-  const response = await fetch(origin + path, { redirect: 'manual', ...init, headers });
-  const text = await response.text();
-  const body: unknown = text.startsWith('{') ? JSON.parse(text) : {};
-  return { status: response.status, text, headers: response.headers, body: body !== null && typeof body === 'object' ? { ...body } : {} };
-}
-
-async function exchange(cookie: string): Promise<Answer> {
-  const body = new URLSearchParams({ grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange', client_id: 'web' });
-  return await ask('/auth/token', { method: 'POST', cookie, headers: { origin }, body });
-}
-
-async function login(name: string): Promise<string> {
-  return cookieHeader(await fetch(`${origin}/login`, { method: 'POST', body: new URLSearchParams({ name }), redirect: 'manual' }));
-}
-
 /** Which of the thousand people may exchange right now: asked of the endpoint itself, with a session each. */
 async function peopleIn(cookies: readonly string[]): Promise<ReadonlySet<number>> {
   const inside = new Set<number>();
@@ -115,9 +93,6 @@ async function peopleIn(cookies: readonly string[]): Promise<ReadonlySet<number>
   }
   return inside;
 }
-
-const says = ({ status, body }: Answer) => `${status}${body['error'] ? ` ${body['error']}` : ''}${body['reason'] ? ` (${body['reason']})` : ''}`;
-const textOf = (value: unknown) => (typeof value === 'string' ? value : '');
 
 const cookieSecret = randomBytes(24).toString('base64url');
 const configPath = join(directory, 'crossfade.yaml');
@@ -261,6 +236,9 @@ async function walk(): Promise<void> {
   );
   const bearer = await ask('/orders', { bearer: token });
   steps.step('GET /orders with the token', `${bearer.status} via ${bearer.body['via']}`, bearer.status === 200);
+
+  await moveFlags(share(100));
+  await walkThroughLife(browser, steps, async () => await startApi({ configPath, sessions }));
 }
 
 async function stillOpen(cookie: string, token: string): Promise<void> {
@@ -289,8 +267,10 @@ Everything stays up until Ctrl-C, at dual for everybody. To try:
 
   curl -si -c jar -d name=alice ${origin}/login
   curl -s  -b jar ${origin}/orders
-  curl -s  -b jar -H 'Origin: ${origin}' -d client_id=web -d grant_type=urn:ietf:params:oauth:grant-type:token-exchange ${origin}/auth/token
+  curl -s  -b jar -c jar -H 'Origin: ${origin}' -d client_id=web -d grant_type=urn:ietf:params:oauth:grant-type:token-exchange ${origin}/auth/token
   curl -s  -H 'Authorization: Bearer …' ${origin}/orders
+  curl -si -b jar -c jar -H 'Origin: ${origin}' -d client_id=web -d grant_type=refresh_token ${origin}/auth/token
+  curl -si -b jar -c jar -H 'Origin: ${origin}' -X POST ${origin}/auth/logout
   curl -si -b jar ${origin}/auth/verify
   curl -s  ${origin}/.well-known/jwks.json
 `);

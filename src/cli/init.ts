@@ -110,6 +110,9 @@ clients:
     type: public
     origins: [${JSON.stringify(originOf(issuer))}]
     exchanges: true
+    # Its refresh token travels in a cookie that no script can read; and it knows how to go back to its session.
+    refreshTransport: cookie
+    wayBack: true
     # How a request of this client is known where no Origin says it.
     match: { host: ${JSON.stringify(URL.canParse(issuer) ? new URL(issuer).host : issuer)} }
 `;

@@ -1,4 +1,5 @@
 import type { Context, Middleware, Next } from 'koa';
+import { CrossfadeError } from '../errors.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Answers } from './answer.js';
@@ -36,11 +37,16 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
     }
     if (found.kind === 'anonymous') {
       if (found.rejection) ctx.state.rejection = found.rejection;
-      return await next();
+    } else ctx.state.principal = found.principal;
+    try {
+      await next();
+    } catch (error) {
+      // What the bridge's own store or functions cannot do right now, behind the app's handlers.
+      if (!(error instanceof CrossfadeError) || error.code !== 'temporarily_unavailable' || ctx.headerSent) throw error;
+      answers.fail(ctx, error);
+      return;
     }
-    ctx.state.principal = found.principal;
-    await next();
-    nudge(ctx, found, options);
+    if (found.kind === 'authenticated') nudge(ctx, found, options);
   };
 }
 

@@ -8,24 +8,23 @@ import type { Rollout } from '../rollout/rollout.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { isSameLogin } from '../sessions/legacy-logout.js';
-import type { Persons } from '../sessions/person.js';
+import type { PersonEnded, Persons } from '../sessions/person.js';
 import type { SessionReader } from '../sessions/reader.js';
-import { type LiveSession, samePerson } from '../sessions/record.js';
-import type { StoreEpoch } from '../sessions/store-epoch.js';
+import type { LiveSession } from '../sessions/record.js';
+import type { StoreEpochs } from '../sessions/store-epoch.js';
 import type { RecordWatch } from '../sessions/watch.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families, OpenedFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
-import type { VerifyBearer } from '../tokens/verify.js';
-import { malformedRefusal, toPrincipal } from './authenticator.js';
+import { toPrincipal } from './authenticator.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import type { Limits } from './limits.js';
-import { passesOriginCheck } from './origin.js';
+import type { OtherPrincipals } from './other-principals.js';
 import { readScope, readTarget } from './parameters.js';
 import { answerTokens, type SignAccessToken } from './token-answer.js';
 
@@ -37,14 +36,13 @@ export interface ExchangeOptions {
   readonly audience: Config['audience'];
   readonly services: Config['services'];
   readonly lives: Config['tokens'];
-  readonly foreignBearer: Config['bearer']['foreign'];
   readonly sessions: SessionReader;
   readonly ledger: Pick<SessionLedger, 'seal'>;
   readonly persons: Pick<Persons, 'note'>;
   readonly families: Families;
   readonly watch: RecordWatch;
-  readonly epochOf: (entry: string) => StoreEpoch | undefined;
-  readonly verifyBearer: VerifyBearer;
+  readonly epochsOf: (entry: string) => StoreEpochs | undefined;
+  readonly others: OtherPrincipals;
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
@@ -60,7 +58,7 @@ export type GrantType = (ctx: Context, form: Form) => Promise<void>;
 
 /** The exchange of a session for tokens (RFC 8693), in named steps: each either goes on or throws its answer. */
 export function createExchange(options: ExchangeOptions): GrantType {
-  const { sessions, requests, rollout, verifyBearer, families, sign, clock, audit, metrics } = options;
+  const { sessions, requests, rollout, families, sign, clock, audit, metrics } = options;
   const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
   const defaultAudience = options.audience[0] ?? '';
 
@@ -87,35 +85,8 @@ export function createExchange(options: ExchangeOptions): GrantType {
         metrics.rejections.inc({ credential: 'session', reason: outcome.reason });
         throw noValidSession(outcome.reason);
       case 'conflict':
-        throw conflict('two session cookies of different principals');
+        throw options.others.conflict('exchange', 'two session cookies of different principals');
     }
-  }
-
-  /** Law 4: what else the request carries must belong to the same person. */
-  async function refuseOtherPrincipals(ctx: Context, form: Form, client: ResolvedClient, session: LiveSession): Promise<void> {
-    const { bearer, cookies, malformed } = readCredentials(ctx.req);
-    if (malformed) throw refusalError(malformed);
-    if (bearer !== undefined) {
-      const outcome = await verifyBearer(bearer);
-      if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
-      if (outcome.kind === 'rejected' || (outcome.kind === 'foreign' && options.foreignBearer === 'reject'))
-        throw new CrossfadeError('invalid_token');
-      if (outcome.kind === 'authenticated' && !samePerson(outcome.principal, session.identity))
-        throw conflict('session and bearer are of different principals');
-    }
-    const origins = client.config?.origins ?? [];
-    const cookieMayBeRead = origins.length > 0 && passesOriginCheck(ctx.req, { origins, readsCookie: true, maySetCookie: false });
-    if (form.has('subject_token') && cookieMayBeRead && cookies.some(([name]) => sessions.cookieNames.has(name))) {
-      const outcome = await sessions.read(cookies);
-      const other = outcome.kind === 'conflict' || (outcome.kind === 'authenticated' && !samePerson(outcome.session.identity, session.identity));
-      if (other) throw conflict('subject_token and cookie are of different principals');
-    }
-  }
-
-  function conflict(message: string): CrossfadeError {
-    metrics.conflicts.inc({ where: 'exchange' });
-    audit('principal.conflict', { where: 'exchange' });
-    return new CrossfadeError('invalid_request', { message });
   }
 
   async function refuseByStage(client: ResolvedClient, principal: Principal): Promise<void> {
@@ -129,13 +100,12 @@ export function createExchange(options: ExchangeOptions): GrantType {
   function toGrant(session: LiveSession, client: ResolvedClient, audience: string, scope: readonly string[] | undefined): Grant {
     const life = familyLife(session, options.lives, clock);
     if (life.endsAt <= epochSeconds(clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
-    const narrowedTo = scope && scope.length < session.identity.scope.length ? [...scope] : undefined;
     return {
       client: client.id,
       audience,
       identity: session.identity,
-      ...(narrowedTo ? { narrowedTo } : {}),
-      narrowed: narrowedTo !== undefined || audience !== defaultAudience,
+      ...(scope ? { askedScope: [...scope] } : {}),
+      narrowed: (scope !== undefined && session.identity.scope.some((one) => !scope.includes(one))) || audience !== defaultAudience,
       hasSession: true,
       ...life,
     };
@@ -143,18 +113,23 @@ export function createExchange(options: ExchangeOptions): GrantType {
 
   async function open(session: LiveSession, grant: Grant): Promise<OpenedFamily> {
     const { sid, identity, source } = session;
-    const ended = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (ended && ended.exceptSid !== sid && identity.authTimeMs !== undefined && identity.authTimeMs < ended.notBefore)
-      throw noValidSession('logged-out');
-    const epoch = await options.epochOf(source.entry)?.();
+    const epoch = await options.epochsOf(source.entry)?.recent();
+    const before = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
+    if (endsLogin(before, session)) throw noValidSession('logged-out');
     const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
-    await options.watch.watch(session);
+    await options.watch.watch(session, epoch);
+    // Whoever ended the person in between found the note, but no family yet.
+    const after = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
+    if (after?.endedAt !== before?.endedAt && after?.exceptSid !== sid) {
+      await families.end(sid, opened.family, 'taken-back');
+      throw noValidSession('logged-out');
+    }
     return opened;
   }
 
   /** Somebody may have logged out while the family was made: then it was made from nothing. */
   async function refuseIfGone({ identity, source }: LiveSession): Promise<void> {
-    const reading = await sessions.readKnown(source.entry, source.key);
+    const reading = await sessions.readKnown(source.entry, source.key, { strict: true });
     if (reading.kind === 'rejected') throw noValidSession(reading.reason);
     if (!isSameLogin(identity, reading.session.identity)) throw noValidSession('logged-out');
   }
@@ -163,7 +138,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
     refuseUnknownParameters(form);
     const audience = readTarget(form, targets) ?? defaultAudience;
     const session = await readSession(subjectCookies(ctx, form, client));
-    await refuseOtherPrincipals(ctx, form, client, session);
+    await options.others.refuse(ctx, client, session.identity, { where: 'exchange', cookies: form.has('subject_token') });
     await refuseByStage(client, toPrincipal(session, client.id));
     const asked = readScope(form, session.identity.scope);
     const grant = toGrant(session, client, audience, asked);
@@ -200,17 +175,17 @@ export function createExchange(options: ExchangeOptions): GrantType {
   };
 }
 
+/** Whether the end of its person is newer than this login. */
+function endsLogin(ended: PersonEnded | undefined, { sid, identity: { authTimeMs } }: LiveSession): boolean {
+  return ended !== undefined && ended.exceptSid !== sid && authTimeMs !== undefined && authTimeMs < ended.notBefore;
+}
+
 function noValidSession(reason: string): CrossfadeError {
   return new CrossfadeError('invalid_request', { message: 'the session is not valid', details: { reason } });
 }
 
-export function refusalError(malformed: NonNullable<ReturnType<typeof readCredentials>['malformed']>): CrossfadeError {
-  const { code, description = '' } = malformedRefusal(malformed);
-  return new CrossfadeError(code, { message: description });
-}
-
 /** `subject_token` holds cookie pairs as in a `Cookie` header, of the configured names only. Undefined: there is none. */
-function readSubjectToken(form: Form, names: ReadonlySet<string>): CookiePairs | undefined {
+export function readSubjectToken(form: Form, names: ReadonlySet<string>): CookiePairs | undefined {
   const token = form.get('subject_token');
   const type = form.get('subject_token_type');
   if (type !== undefined && type !== SESSION_TOKEN_TYPE)

@@ -1,6 +1,8 @@
 import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { madeAt } from '../sessions/logout.js';
 import type { Audit } from '../telemetry/audit.js';
 import { principalClaims } from '../tokens/claims.js';
 import type { Families } from '../tokens/families.js';
@@ -12,6 +14,7 @@ import { readForm } from './form.js';
 export interface IntrospectOptions {
   readonly issuer: string;
   readonly families: Families;
+  readonly ledger: Pick<SessionLedger, 'marks'>;
   readonly verifyBearer: VerifyBearer;
   readonly requests: ClientRequests;
   readonly audit: Audit;
@@ -24,14 +27,20 @@ const INACTIVE = { active: false };
  * tokens of its own. It says what is true now: where Redis cannot be asked, it does not answer from memory.
  */
 export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Context) => Promise<void> {
-  const { issuer, families, verifyBearer, requests, audit } = options;
+  const { issuer, families, ledger, verifyBearer, requests, audit } = options;
 
   async function describeRefreshToken(text: string, client: ResolvedClient): Promise<object> {
     const token = parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
     if (!token || found?.kind !== 'live' || found.grant.client !== client.id) return INACTIVE;
-    const { identity, endsAt, narrowedTo } = found.grant;
-    const principal = { ...identity, scope: narrowedTo ?? identity.scope, client: client.id, sid: token.sid, via: 'jwt' } as const;
+    const { identity, endsAt, askedScope } = found.grant;
+    const principal = {
+      ...identity,
+      scope: askedScope ? identity.scope.filter((one) => askedScope.includes(one)) : identity.scope,
+      client: client.id,
+      sid: token.sid,
+      via: 'jwt',
+    } as const;
     return { active: true, iss: issuer, exp: endsAt, ...principalClaims(principal, token.family) };
   }
 
@@ -43,6 +52,8 @@ export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Cont
     const { principal, token } = outcome;
     // What others have ended a moment ago may not have been heard yet.
     if (token.family !== undefined && (await families.hasEnded(principal.sid, token.family))) return INACTIVE;
+    const { ended } = await ledger.marks(principal.sid);
+    if (ended?.subject === principal.subject && !(madeAt(token.family ?? '') > ended.endedAt)) return INACTIVE;
     const { audience, issuedAt, jti } = token;
     return {
       active: true,

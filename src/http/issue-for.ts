@@ -1,6 +1,6 @@
 import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
-import { CrossfadeError } from '../errors.js';
+import { CrossfadeError, unavailable } from '../errors.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Persons } from '../sessions/person.js';
@@ -58,6 +58,7 @@ export interface IssueForOptions {
   readonly persons: Pick<Persons, 'note'>;
   readonly families: Families;
   readonly sign: SignAccessToken;
+  readonly canSign: () => boolean;
   readonly cookies: BridgeCookies;
   readonly random: RandomSource;
   readonly clock: Clock;
@@ -75,7 +76,7 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
     const client = clients.byId(id);
     if (!client) throw new CrossfadeError('unauthorized_client', { message: 'no such client is registered' });
     if (!targets.has(audience)) throw new CrossfadeError('invalid_target');
-    const mapped = toIdentity({ authTime: clock.now(), ...given }, (member) => member);
+    const mapped = toIdentity({ ...given, authTime: given.authTime ?? clock.now() }, (member) => member);
     if ('rejected' in mapped) throw new CrossfadeError('invalid_request', { message: mapped.why });
     const { identity } = mapped;
     const grant: Grant = {
@@ -87,8 +88,11 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
       endsAt: epochSeconds(clock) + lives.refreshAbsoluteSeconds,
       idleSeconds: lives.refreshIdleSeconds,
     };
+    if (!options.canSign()) throw unavailable('signing');
     const sid = random.token(SID_BYTES);
-    await persons.note(identity.subject, sid, grant.endsAt * 1000);
+    const ended = await persons.note(identity.subject, sid, grant.endsAt * 1000);
+    if (ended && (identity.authTimeMs ?? 0) < ended.notBefore)
+      throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
     const { family, token } = await families.open(sid, grant, '');
     const { tenant, authTime, subject, roles, scope } = identity;
     const access = await sign(
@@ -104,7 +108,10 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
       },
       family,
       grant,
-    );
+    ).catch(async (error: unknown) => {
+      await families.end(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
+      throw error;
+    });
     audit('tokens.issued', { client: id, sid, family, audience });
     return {
       accessToken: access.token,

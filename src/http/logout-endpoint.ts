@@ -3,19 +3,19 @@ import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { CookiePairs } from '../sessions/cookies.js';
 import type { Logout, SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
 import { samePerson } from '../sessions/record.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
-import { refusalError } from './exchange.js';
+import { readSubjectToken } from './exchange.js';
 import { type Form, readForm } from './form.js';
+import { type OtherPrincipals, refusalError } from './other-principals.js';
 
 export interface LogoutEndpointOptions {
   readonly sessions: SessionReader;
@@ -25,8 +25,7 @@ export interface LogoutEndpointOptions {
   readonly logout: Logout;
   readonly requests: ClientRequests;
   readonly cookies: BridgeCookies;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
+  readonly others: Pick<OtherPrincipals, 'conflict'>;
 }
 
 /** A session that a credential of the request names, and whose it is where that is known. */
@@ -34,6 +33,8 @@ interface Target {
   readonly sid: string;
   readonly person?: Identity;
   readonly place?: Omit<SessionPlace, 'sid'>;
+  /** The bridge's own name of the person, of a family that has ended. */
+  readonly onlyOf?: string;
 }
 
 /**
@@ -41,7 +42,7 @@ interface Target {
  * cleared, also where nothing was left to end.
  */
 export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Context) => Promise<void> {
-  const { sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, audit, metrics } = options;
+  const { sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others } = options;
 
   async function byBearer(bearer: string | undefined): Promise<Target[]> {
     if (bearer === undefined) return [];
@@ -55,14 +56,13 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
         if (foreignBearer === 'pass') return [];
         throw new CrossfadeError('invalid_token');
       case 'rejected':
-        // Its session has ended already: there is nothing left to end.
-        if (outcome.reason === 'revoked') return [];
+        // Its session has ended already: there is nothing left to end. Where only its family has, the session lives: 204 would be untrue.
+        if (outcome.ended === 'session' || outcome.ended === 'person') return [];
         throw new CrossfadeError('invalid_token');
     }
   }
 
-  async function byCookie(ctx: Context): Promise<Target[]> {
-    const { cookies: pairs } = readCredentials(ctx.req);
+  async function byCookie(pairs: CookiePairs): Promise<Target[]> {
     const outcome = await sessions.read(pairs);
     if (outcome.kind === 'conflict') throw conflict();
     const live = outcome.kind === 'authenticated' ? outcome.session : undefined;
@@ -76,8 +76,10 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
   async function byRefreshToken(text: string | undefined): Promise<Target[]> {
     const token = text === undefined ? undefined : parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
-    if (!token || !found || found.kind === 'unknown' || found.kind === 'ended') return [];
-    return found.kind === 'returned' ? [{ sid: found.to.sid, place: found.to }] : [{ sid: token.sid, person: found.grant.identity }];
+    if (!token || !found || found.kind === 'unknown') return [];
+    if (found.kind === 'returned') return [{ sid: found.to.sid, place: found.to }];
+    // One that has ended names its session all the same: that may live, or may have to be told of once more.
+    return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];
   }
 
   async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
@@ -88,13 +90,20 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     // The cookies of a client without pages are not read.
     const readsCookie = hasCookie && (client.config?.origins ?? []).length > 0;
     requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
+    const subjectToken = readSubjectToken(form, sessions.cookieNames);
     const found = await Promise.all([
       byBearer(bearer),
-      readsCookie ? byCookie(ctx) : [],
+      readsCookie ? byCookie(pairs) : [],
+      subjectToken ? byCookie(subjectToken) : [],
       byRefreshToken(form.get('refresh_token')),
       readsCookie ? byRefreshToken(refreshCookie) : [],
     ]);
-    return found.flat();
+    const targets = found.flat();
+    if (targets.length === 0 && hasCookie && !readsCookie)
+      throw new CrossfadeError('invalid_request', {
+        message: 'this client has no origins for which the cookie would be read; send it as subject_token, or a bearer or refresh token',
+      });
+    return targets;
   }
 
   function refuseConflict(targets: readonly Target[]): void {
@@ -104,9 +113,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
   }
 
   function conflict(): CrossfadeError {
-    metrics.conflicts.inc({ where: 'logout' });
-    audit('principal.conflict', { where: 'logout' });
-    return new CrossfadeError('invalid_request', { message: 'the credentials are of different principals' });
+    return others.conflict('logout', 'the credentials are of different principals');
   }
 
   return async function logoutEndpoint(ctx) {
@@ -118,7 +125,8 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
       // What the record itself says is the most exact.
       const person = same.find((target) => target.person?.authTimeMs !== undefined)?.person ?? same.find((target) => target.person)?.person;
       const place = same.find((target) => target.place)?.place;
-      await logout.end(sid, 'logout', { ...(person ? { person } : {}), ...(place ? { place } : {}) });
+      const onlyOf = person ? undefined : same.find((target) => target.onlyOf !== undefined)?.onlyOf;
+      await logout.end(sid, 'logout', { ...(person ? { person } : {}), ...(place ? { place } : {}), ...(onlyOf === undefined ? {} : { onlyOf }) });
     }
     cookies.clearAll(ctx);
     ctx.set('Cache-Control', 'no-store');

@@ -4,6 +4,7 @@ import { CrossfadeError } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Families, FoundFamily } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
+import type { Revocations } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
@@ -18,6 +19,7 @@ export interface PresentedRefresh {
 export interface PresentedRefreshOptions {
   readonly families: Families;
   readonly requests: ClientRequests;
+  readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly cookies: BridgeCookies;
   readonly clock: Clock;
 }
@@ -25,7 +27,7 @@ export interface PresentedRefreshOptions {
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, what: { readonly maySetCookie: boolean }) => Promise<PresentedRefresh>;
 
-export function createReadRefresh({ families, requests, cookies, clock }: PresentedRefreshOptions): ReadRefresh {
+export function createReadRefresh({ families, requests, revocations, cookies, clock }: PresentedRefreshOptions): ReadRefresh {
   function readText(ctx: Context, form: Form, client: ResolvedClient, maySetCookie: boolean): string {
     const inCookie = client.config?.refreshTransport === 'cookie';
     requests.checkOrigin(ctx, client, { readsCookie: inCookie, maySetCookie: maySetCookie || inCookie });
@@ -49,7 +51,11 @@ export function createReadRefresh({ families, requests, cookies, clock }: Presen
       await families.end(token.sid, token.family, 'reused');
       throw invalidGrant(client, cookies);
     }
-    if (found.grant.endsAt <= epochSeconds(clock)) throw invalidGrant(client, cookies);
+    const { grant } = found;
+    if (grant.endsAt <= epochSeconds(clock)) throw invalidGrant(client, cookies);
+    // A Redis that was restored from an older copy may have forgotten what this instance knows.
+    const { sid, family } = token;
+    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) throw invalidGrant(client, cookies);
     return { token, found };
   };
 }

@@ -6,9 +6,8 @@ import type { Identity, Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import type { LiveSession } from '../sessions/record.js';
-import type { ResumeSession } from '../sessions/resume.js';
-import type { StoreEpoch } from '../sessions/store-epoch.js';
+import type { Restore } from '../sessions/restore.js';
+import type { Resumed, ResumeSession } from '../sessions/resume.js';
 import type { RecordWatch } from '../sessions/watch.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -20,6 +19,7 @@ import type { BridgeCookies } from './cookies.js';
 import type { GrantType } from './exchange.js';
 import type { Form } from './form.js';
 import type { Limits } from './limits.js';
+import type { OtherPrincipals } from './other-principals.js';
 import { readScope, readTarget } from './parameters.js';
 import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
 import { answerTokens, type SignAccessToken } from './token-answer.js';
@@ -31,7 +31,8 @@ export interface RefreshOptions {
   readonly ledger: Pick<SessionLedger, 'seal'>;
   readonly families: Families;
   readonly watch: RecordWatch;
-  readonly epochOf: (entry: string) => StoreEpoch | undefined;
+  readonly others: OtherPrincipals;
+  readonly restore: Restore;
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
@@ -51,19 +52,25 @@ export interface RefreshOptions {
 export function createRefresh(options: RefreshOptions): GrantType {
   const { families, resume, rollout, requests, readRefresh, limits, sign, cookies, clock, audit, metrics } = options;
 
-  /** The session as it is now; undefined where there is no record that could be asked. */
-  async function readSession(sid: string, grant: Grant, client: ResolvedClient): Promise<LiveSession | undefined> {
+  /** The session as it is now; undefined for tokens that come from none. */
+  async function readSession(sid: string, grant: Grant, client: ResolvedClient): Promise<Exclude<Resumed, { kind: 'ended' }> | undefined> {
     if (!grant.hasSession) return undefined;
     const resumed = await resume(sid, grant.identity);
     if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
-    return resumed.kind === 'live' ? resumed.session : undefined;
+    return resumed;
   }
 
   /** At `recall`, who can take the way back is sent there; nobody else notices. */
-  async function refuseByStage(client: ResolvedClient, principal: Principal, { narrowed, hasSession }: Grant): Promise<void> {
+  async function refuseByStage(
+    client: ResolvedClient,
+    principal: Principal,
+    { narrowed, endsAt }: Grant,
+    resumed: Awaited<ReturnType<typeof readSession>>,
+  ): Promise<void> {
     if (!options.canSign()) throw unavailable('signing');
     const { rules, stage, reason } = await rollout.decide(client, principal);
-    if (rules.refresh !== 'return' || !client.config?.wayBack || narrowed || !hasSession) return;
+    if (rules.refresh !== 'return' || !client.config?.wayBack || narrowed || !resumed) return;
+    if (resumed.kind === 'dormant' && !options.restore.canRestore(resumed.kept, endsAt * 1000)) return;
     throw new CrossfadeError('unauthorized_client', {
       message: 'this client is called back to its session',
       details: { stage, reason, return_uri: options.returnUri },
@@ -77,22 +84,25 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const { grant } = found;
     readTarget(form, new Set([grant.audience]));
 
-    const session = await readSession(sid, grant, client);
+    await options.others.refuse(ctx, client, grant.identity, { where: 'refresh', cookies: true, expiredBearer: true });
+    const resumed = await readSession(sid, grant, client);
+    const session = resumed?.kind === 'live' ? resumed.session : undefined;
+    const epoch = resumed?.kind === 'live' ? resumed.epoch : undefined;
     const identity = session?.identity ?? grant.identity;
-    const scope = grant.narrowedTo ? identity.scope.filter((one) => grant.narrowedTo?.includes(one)) : identity.scope;
+    const scope = grant.askedScope ? identity.scope.filter((one) => grant.askedScope?.includes(one)) : identity.scope;
     const asked = readScope(form, scope) ?? scope;
     const principal = toPrincipal(identity, client, sid, asked);
-    await refuseByStage(client, principal, grant);
+    await refuseByStage(client, principal, grant, resumed);
     const limited = `${sid}.${family}`;
     if (found.isCurrent) await limits.check('refresh', limited);
 
     const renewed: Grant = { ...grant, identity, ...(session ? { idleSeconds: familyIdle(session, options.lives) } : {}) };
     const access = await sign(principal, family, renewed);
-    const sealed = session ? options.ledger.seal(sid, toKept(session, await options.epochOf(session.source.entry)?.())) : '';
+    const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
     const rotation = await families.rotate(token, renewed, sealed);
     if (rotation.kind === 'refused') throw invalidGrant(client, cookies);
     if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
-    if (session) void options.watch.watch(session);
+    if (session) void options.watch.watch(session, epoch);
     answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);
     audit('refresh.granted', { client: client.id, sid, family, outcome: rotation.kind });
     return rotation.kind;

@@ -24,10 +24,8 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
     const token = parseRefreshToken(text);
     if (!token) return;
     const found = await families.find(token);
-    // Ended, but perhaps not heard everywhere: whoever asks again is a client that got no answer.
-    if (found.kind === 'ended' && found.reason === 'revoked') return await families.end(token.sid, token.family, 'revoked');
-    if (found.kind !== 'live' && found.kind !== 'reused') return;
-    refuseOthers(found.grant.client, client);
+    if (found.kind === 'unknown') return;
+    refuseOthers('grant' in found ? found.grant.client : found.client, client);
     await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
   }
 

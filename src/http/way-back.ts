@@ -5,6 +5,7 @@ import type { Rollout } from '../rollout/rollout.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
+import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
 import type { ResumeSession } from '../sessions/resume.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -15,6 +16,7 @@ import type { RefreshToken } from '../tokens/refresh-token.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { type Form, readForm } from './form.js';
+import type { OtherPrincipals } from './other-principals.js';
 import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
 import { reasonOf } from './refresh.js';
 
@@ -26,6 +28,7 @@ export interface WayBackOptions {
   readonly families: Families;
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
+  readonly others: OtherPrincipals;
   readonly cookies: BridgeCookies;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -35,7 +38,7 @@ type Outcome = 'live' | 'restored' | 'repeated';
 
 /** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
 export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
-  const { readRefresh, resume, restore, sessions, families, requests, rollout, cookies, audit, metrics } = options;
+  const { readRefresh, resume, restore, sessions, families, requests, rollout, others, cookies, audit, metrics } = options;
 
   function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
     if (narrowed) throw unauthorized('tokens that were narrowed have no way back to a whole session');
@@ -49,11 +52,16 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     throw new CrossfadeError('unauthorized_client', { message: 'there is no way back at this stage', details: { stage, reason } });
   }
 
-  async function giveCookies(ctx: Context, client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<void> {
-    const reading = await sessions.readKnown(entry, key);
-    const pairs = restore.cookiesOf(entry, key);
-    if (reading.kind === 'rejected' || !pairs) throw invalidGrant(client, cookies);
-    cookies.setSession(ctx, entry, pairs, reading.session.source.expiresAtMs);
+  async function openSession(client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<LiveSession> {
+    const reading = await sessions.readKnown(entry, key, { strict: true });
+    if (reading.kind === 'rejected') throw invalidGrant(client, cookies);
+    return reading.session;
+  }
+
+  function giveCookies(ctx: Context, client: ResolvedClient, { source }: LiveSession): void {
+    const pairs = restore.cookiesOf(source.entry, source.key);
+    if (!pairs) throw invalidGrant(client, cookies);
+    cookies.setSession(ctx, source.entry, pairs, source.expiresAtMs);
   }
 
   /** Makes the session anew; of two requests at once both get the same. */
@@ -69,19 +77,22 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   async function goBack(ctx: Context, form: Form, client: ResolvedClient): Promise<Outcome> {
     const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: true });
     if (found.kind === 'returned') {
-      await giveCookies(ctx, client, found.to);
+      const session = await openSession(client, found.to);
+      await others.refuse(ctx, client, session.identity, { where: 'return', cookies: true });
+      giveCookies(ctx, client, session);
       return 'repeated';
     }
     const { grant } = found;
     refuseByGrant(client, grant);
+    await others.refuse(ctx, client, grant.identity, { where: 'return', cookies: true });
     await refuseByStage(client, grant);
     const resumed = await resume(token.sid, grant.identity);
     if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
     if (resumed.kind === 'live') {
-      await giveCookies(ctx, client, resumed.session.source);
+      giveCookies(ctx, client, resumed.session);
       return 'live';
     }
-    await giveCookies(ctx, client, await bringBack(token, grant, resumed.kept, client));
+    giveCookies(ctx, client, await openSession(client, await bringBack(token, grant, resumed.kept, client)));
     return 'restored';
   }
 

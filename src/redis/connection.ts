@@ -97,6 +97,7 @@ function createClient(target: RedisTarget, commandTimeoutMs: number): RedisClien
   const options = {
     maxRetriesPerRequest: 0,
     commandTimeout: commandTimeoutMs,
+    disconnectTimeout: 100,
     connectTimeout: Math.max(commandTimeoutMs, 1000),
     socketTimeout: commandTimeoutMs * 4,
     ...(target.username ? { username: target.username } : {}),

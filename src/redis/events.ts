@@ -4,7 +4,7 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisClient, RedisConnection } from './connection.js';
-import { loadScript } from './script.js';
+import { isWrongType, loadScript } from './script.js';
 import { openSignedText, signText } from './signed-text.js';
 
 const time = z.int().nonnegative();
@@ -60,7 +60,7 @@ export interface EventStreamOptions {
   /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
   readonly known: () => readonly BridgeEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
-  readonly lasting: { load(): Promise<void>; store(): Promise<void> };
+  readonly lasting: { load(): Promise<void>; isWhole(): Promise<boolean>; store(): Promise<void> };
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Audit;
@@ -70,8 +70,11 @@ export interface EventStreamOptions {
 const CONTEXT = 'event';
 const PAGE = 1000;
 const RETRY_MS = 250;
+/** An id this far ahead of Redis' clock was not made by it. */
+const AHEAD_MS = 60_000;
 
-const publishEvent = loadScript('publish-event');
+const publishEvent = loadScript('publish-event', ['stream']);
+const timeOf = loadScript('time');
 
 /**
  * The stream by which instances tell each other what has ended. Redis keeps it, but is not trusted with it (law 10): each
@@ -83,6 +86,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let wasRead = false;
   let position = '0-0';
   let newest: string | undefined;
+  /** What this instance knows and Redis has lost, until it is written again. */
+  let lost: readonly BridgeEvent[] | undefined;
   let away = false;
   const waiting = new Set<() => void>();
 
@@ -111,33 +116,63 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     const event = eventSchema.safeParse(JSON.parse(text));
     // Another release may know more kinds of events: what is not understood is told, and nothing else is lost.
     if (!event.success) return 'unknown-shape';
-    return atMs - event.data.endedAt > keepMs ? 'replayed' : event.data;
+    // The id is Redis' word, and carries no MAC: it cannot make an event older than it is.
+    return Math.min(atMs, clock.now()) - event.data.endedAt > keepMs ? 'replayed' : event.data;
   }
 
   /** Everything from `position` on. */
   async function readOn(): Promise<void> {
     for (;;) {
-      const page = await follower.client.xrange(key, `(${position}`, '+', 'COUNT', PAGE);
+      const page = await follower.client.xrange(key, `(${position}`, '+', 'COUNT', PAGE).catch(removeStranger);
       for (const [id, fields] of page) take(id, fields);
       if (page.length < PAGE) return;
     }
   }
 
+  /** A key of another type is somebody else's: it counts as absent, and gives way. */
+  async function removeStranger(error: unknown): Promise<[string, string[]][]> {
+    if (!isWrongType(error)) throw error;
+    metrics.refusedValues.inc({ key: 'events' });
+    audit('value.refused', { key: 'events', reason: 'wrong-type' });
+    await client.del(key);
+    return [];
+  }
+
   /** Whether Redis still has what this instance has read: it may have been restarted, flushed or replaced. */
   async function isWhole(): Promise<boolean> {
     if (newest === undefined || clock.now() - Number(newest.split('-')[0]) > keepMs) return true;
-    return (await follower.client.xrange(key, newest, newest)).length > 0;
+    return (await follower.client.xrange(key, newest, newest).catch(removeStranger)).length > 0;
   }
 
-  async function restore(): Promise<void> {
-    const events = known();
+  /** Notes what has to be written again, before anything newer hides that it is gone. */
+  async function lookForLoss(): Promise<void> {
+    if (lost || ((await isWhole()) && (await lasting.isWhole()))) return;
+    lost = [...known()];
     position = '0-0';
     newest = undefined;
-    await readOn();
-    for (const event of events) await publish(event);
+  }
+
+  /** Goes on until all of it is written, however often Redis refuses. */
+  async function restore(): Promise<void> {
+    if (!lost) return;
+    for (const event of lost) await publish(event);
     await lasting.store();
-    metrics.eventsRestored.inc(events.length);
-    audit('events.restored', { events: events.length });
+    metrics.eventsRestored.inc(lost.length);
+    audit('events.restored', { events: lost.length });
+    lost = undefined;
+  }
+
+  /** An id that lies ahead would hold all that come after it ahead as well, and keep the stream from ever being trimmed. */
+  async function refuseIdsAhead(): Promise<void> {
+    if (!wasRead || Number(position.split('-')[0]) < clock.now() + AHEAD_MS) return;
+    const now = Number(await timeOf(client, [key], []));
+    if (Number(position.split('-')[0]) < now + AHEAD_MS) return;
+    metrics.refusedValues.inc({ key: 'events' });
+    audit('value.refused', { key: 'events', reason: 'id-ahead' });
+    await client.del(key);
+    lost = [...known()];
+    position = '0-0';
+    newest = undefined;
   }
 
   async function turn(): Promise<void> {
@@ -146,10 +181,15 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       await readOn();
       wasRead = true;
       for (const resolve of waiting) resolve();
-    } else if (!(await isWhole())) await restore();
+    }
+    await refuseIdsAhead();
+    await lookForLoss();
+    await restore().catch((error: unknown) => log.warn({ err: error }, 'what Redis has lost could not be written again; trying again'));
     metrics.eventsReadAt.set(clock.now() / 1000);
     const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
-    for (const [id, fields] of found?.[0]?.[1] ?? []) take(id, fields);
+    const entries = found?.[0]?.[1] ?? [];
+    if (entries.length > 0) await lookForLoss();
+    for (const [id, fields] of entries) take(id, fields);
   }
 
   async function run(): Promise<void> {

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
-import { loadScript } from '../redis/script.js';
-import { openSignedText, signText } from '../redis/signed-text.js';
+import { isWrongType, loadScript } from '../redis/script.js';
+import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type KeptSession, openKeptSession, sealKeptSession } from './kept-session.js';
@@ -13,6 +13,13 @@ export interface SessionMarks {
   readonly ended?: Ended;
   /** Whether tokens were made from it that may still live. */
   readonly hasTokens: boolean;
+}
+
+/** A session that ends together with another; where its record is, if that is not known from what is kept. */
+export interface SessionLink {
+  readonly sid: string;
+  readonly entry?: string | undefined;
+  readonly key?: string | undefined;
 }
 
 export interface EndRequest {
@@ -31,10 +38,9 @@ export interface SessionLedger {
   keysOf(sid: string): { readonly session: string; readonly families: string; readonly family: string; readonly ended: string };
   marks(sid: string): Promise<SessionMarks>;
   kept(sid: string): Promise<KeptSession | undefined>;
-  /** The session that a restored one continues. */
-  predecessor(sid: string): Promise<string | undefined>;
-  /** Notes that `sid` continues `predecessor`, so that its logout reaches what is left of the tokens of that. */
-  continue(sid: string, predecessor: string, lifeMs: number): Promise<void>;
+  /** Links a session that was brought back with the one that it continues, both ways: they end together. */
+  link(restored: Required<SessionLink>, predecessor: string, lifeMs: number): Promise<void>;
+  links(sid: string): Promise<readonly SessionLink[]>;
   seal(sid: string, kept: KeptSession): string;
   /** Replaces what is kept, where anything is. */
   keep(sid: string, kept: KeptSession): Promise<void>;
@@ -65,8 +71,11 @@ const tombstone = z.object({
 });
 
 const timeOf = loadScript('time');
-const endSession = loadScript('end-session');
-const keepSession = loadScript('keep-session');
+const endSession = loadScript('end-session', ['string', 'zset', 'hash']);
+const keepSession = loadScript('keep-session', ['hash']);
+const linkSession = loadScript('link-session', ['hash']);
+
+const linkSchema = z.object({ sid: z.string(), entry: z.string().optional(), key: z.string().optional() });
 
 export function createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds, audit, metrics }: LedgerOptions): SessionLedger {
   function keysOf(sid: string) {
@@ -91,7 +100,7 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
   async function reading(key: string, work: Promise<string | null>): Promise<string | null> {
     return await asking(
       work.catch((error: unknown) => {
-        if (!(error instanceof Error) || !error.message.startsWith('WRONGTYPE')) throw error;
+        if (!isWrongType(error)) throw error;
         refuse(key);
         return null;
       }),
@@ -122,13 +131,28 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
       return kept;
     },
 
-    async predecessor(sid) {
-      return (await reading('session', client.hget(keysOf(sid).session, 'continues'))) ?? undefined;
+    async link(restored, predecessor, lifeMs) {
+      const links: [string, SessionLink][] = [
+        [restored.sid, { sid: predecessor }],
+        [predecessor, restored],
+      ];
+      for (const [sid, link] of links) {
+        const key = keysOf(sid).session;
+        await asking(linkSession(client, [key], [`link:${link.sid}`, seal(sealKey, `link\0${sid}`, JSON.stringify(link)), lifeMs]));
+      }
     },
 
-    async continue(sid, predecessor, lifeMs) {
-      const { session } = keysOf(sid);
-      await asking(client.multi().hset(session, 'continues', predecessor).pexpire(session, lifeMs).exec());
+    async links(sid) {
+      const fields = await asking(
+        client.hgetall(keysOf(sid).session).catch((error: unknown) => {
+          if (isWrongType(error)) return {};
+          throw error;
+        }),
+      );
+      return Object.entries(fields).flatMap(([name, sealed]) => {
+        const text = name.startsWith('link:') ? unseal(sealKey, `link\0${sid}`, sealed) : undefined;
+        return text === undefined ? [] : linkSchema.parse(JSON.parse(text));
+      });
     },
 
     seal: (sid, kept) => sealKeptSession(sealKey, sid, kept),

@@ -1,12 +1,14 @@
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
-import type { Identity } from '../principal.js';
-import { type RecordReading, samePerson } from './record.js';
+import type { RecordReading } from './record.js';
+import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
 
 /**
  * What became of a session that tokens were made from. `logged-out` and `other-person` end its tokens; everything else ends
  * nothing: what only looks like a logout (eviction, a flushed or restarted Redis, very many at once) logs nobody out (law 6).
+ * `unknown`: it cannot be told right now.
  */
-export type Fate = 'lives' | 'other-person' | 'logged-out' | 'expired' | 'vanished' | 'unclear';
+export type Fate = 'lives' | 'other-person' | 'logged-out' | 'expired' | 'vanished' | 'unclear' | 'unknown';
 
 /** What was known of the session when its record was last seen. */
 export interface LastSeen {
@@ -14,37 +16,50 @@ export interface LastSeen {
   readonly tenant?: string | undefined;
   readonly authTimeMs?: number | undefined;
   readonly expiresAtMs?: number | undefined;
-  readonly epoch?: string | undefined;
+  /** Taken before the record was seen; absent where Redis does not tell, or where very many were gone at once. */
+  readonly epoch?: StoreEpoch | undefined;
 }
 
 export interface LogoutJudge {
-  /** Counts a record that was found missing: of very many at once none is a logout. */
-  missing(): void;
+  /** Notes that the record of this session was found missing: of very many at once none is a logout. */
+  missing(sid: string): void;
   /** `epochNow` is asked only where the record is gone. */
-  judge(reading: RecordReading, last: LastSeen, epochNow: () => Promise<string | undefined>): Promise<Fate>;
+  judge(reading: RecordReading, last: LastSeen, epochNow: () => Promise<StoreEpoch | undefined>): Promise<Fate>;
 }
 
-/** More records that are gone within this time, on one instance, are no logouts. */
+/** More records that are found missing within this time, on one instance, are no logouts. */
 const MANY = 100;
 const MANY_WITHIN_MS = 1000;
+/** Sessions that are known to be missing are not counted again. */
+const MAX_KNOWN = 100_000;
+const KNOWN_MS = 3_600_000;
 /** Clocks differ: a record that was about to end has ended. */
 const SLACK_MS = 2000;
 
 export function createLogoutJudge(clock: Clock): LogoutJudge {
-  let gone: number[] = [];
+  const known = new LRUCache<string, true>({ max: MAX_KNOWN, ttl: KNOWN_MS });
+  let window = { from: 0, count: 0, before: 0 };
 
-  async function judgeGone(last: LastSeen, epochNow: () => Promise<string | undefined>): Promise<Fate> {
+  function countRecent(nowMs: number, more: number): number {
+    const windows = Math.floor((nowMs - window.from) / MANY_WITHIN_MS);
+    if (windows > 0) window = { from: nowMs, count: 0, before: windows === 1 ? window.count : 0 };
+    window.count += more;
+    return window.count + window.before;
+  }
+
+  async function judgeGone(last: LastSeen, epochNow: () => Promise<StoreEpoch | undefined>): Promise<Fate> {
     if (last.expiresAtMs !== undefined && last.expiresAtMs <= clock.now() + SLACK_MS) return 'expired';
+    if (last.epoch === undefined) return 'vanished';
     const epoch = await epochNow();
-    if (gone.length > MANY) return 'vanished';
-    return last.epoch !== undefined && epoch === last.epoch ? 'logged-out' : 'vanished';
+    if (epoch === undefined) return 'unknown';
+    return countRecent(clock.now(), 0) > MANY || !isSameEpoch(last.epoch, epoch) ? 'vanished' : 'logged-out';
   }
 
   return {
-    missing() {
-      const nowMs = clock.now();
-      gone = gone.filter((at) => at > nowMs - MANY_WITHIN_MS);
-      gone.push(nowMs);
+    missing(sid) {
+      if (known.has(sid)) return;
+      known.set(sid, true);
+      countRecent(clock.now(), 1);
     },
     async judge(reading, last, epochNow) {
       if (reading.kind === 'session') return isSameLogin(last, reading.session.identity) ? 'lives' : 'other-person';
@@ -68,11 +83,10 @@ export function isMissing(reading: RecordReading): boolean {
 }
 
 /** The same person; one who changed the tenant within one login is the same as well. */
-export function isSameLogin(last: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>, identity: Identity): boolean {
-  if (last.subject !== identity.subject) return false;
-  return samePerson({ subject: last.subject, ...(last.tenant === undefined ? {} : { tenant: last.tenant }) }, identity) || sameMoment(last, identity);
-}
-
-function sameMoment({ authTimeMs }: Pick<LastSeen, 'authTimeMs'>, identity: Identity): boolean {
-  return authTimeMs !== undefined && authTimeMs === identity.authTimeMs;
+export function isSameLogin(
+  last: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>,
+  now: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>,
+): boolean {
+  if (last.subject !== now.subject) return false;
+  return last.tenant === now.tenant || (last.authTimeMs !== undefined && last.authTimeMs === now.authTimeMs);
 }

@@ -1,7 +1,7 @@
 import { pseudonym } from '../config/secret.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
-import type { EventStream } from '../redis/events.js';
+import type { BridgeEvent, EventStream } from '../redis/events.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
@@ -25,19 +25,21 @@ export interface Logout {
    * tells every instance. May be repeated: what is ended stays ended.
    * @throws {CrossfadeError} `temporarily_unavailable`: it may be half done, and should be tried again.
    */
-  end(sid: string, reason: EndReason, known?: { readonly person?: Identity; readonly place?: Omit<SessionPlace, 'sid'> }): Promise<void>;
+  end(sid: string, reason: EndReason, known?: KnownSession & { /** A `sid` that is left as it is. */ readonly except?: string }): Promise<void>;
   /**
    * Notes that a login has ended without us, at the legacy app. What was made from it up to `ended.endedAt` ends; the record
    * that stands there now, if any, is another matter. Throws as `end` does.
    */
   note(sid: string, reason: EndReason, ended: Ended): Promise<void>;
+  /** Tells every instance once more of a login that has ended: whoever ended it may not have come to it. Throws as `end` does. */
+  repeat(sid: string, ended: Ended): Promise<void>;
 }
 
 export interface LogoutOptions {
   readonly ledger: SessionLedger;
   readonly events: Pick<EventStream, 'publish'>;
-  /** Tells this instance before anybody else. */
-  readonly apply: (event: Parameters<EventStream['publish']>[0]) => void;
+  /** Tells this instance. */
+  readonly apply: (event: BridgeEvent) => void;
   readonly entries: readonly Pick<SessionEntry, 'name' | 'client'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Called before a record is deleted here, so that its own news is no surprise. */
@@ -47,30 +49,33 @@ export interface LogoutOptions {
   readonly metrics: Metrics;
 }
 
-/** A restored session continues another, which may have continued one: so many steps are followed back. */
-const MAX_PREDECESSORS = 8;
+/** A restored session continues another, which may have continued one: so many are ended together. */
+const MAX_LINKED = 16;
+
+interface KnownSession {
+  readonly person?: Identity;
+  readonly place?: Omit<SessionPlace, 'sid'>;
+  /** As `personOf` names one: nothing is done where the session is somebody else's by now. */
+  readonly onlyOf?: string;
+}
 
 /** A short name for a person, for keys and fields of the bridge's own. */
-export function personOf(personKey: Buffer, { subject, tenant }: Pick<Identity, 'subject' | 'tenant'>): string {
-  return pseudonym(personKey, JSON.stringify([subject, tenant ?? null])).slice(0, 22);
+export function personOf(personKey: Buffer, subject: string): string {
+  return pseudonym(personKey, subject).slice(0, 22);
 }
 
 export function createLogout(options: LogoutOptions): Logout {
   const { ledger, events, apply, entries, readKnown, forget, personKey, audit, metrics } = options;
 
-  async function publish(event: Parameters<EventStream['publish']>[0]): Promise<void> {
-    apply(event);
+  /** Nothing is taken for told before Redis has it: whoever tries again after a failure must be heard. */
+  async function publish(event: BridgeEvent): Promise<void> {
     await events.publish(event).catch((cause: unknown) => {
       throw unavailable('redis', cause);
     });
+    apply(event);
   }
 
-  async function tell(sid: string, reason: EndReason, ended: Ended, families: readonly string[]): Promise<void> {
-    await publish({ type: 'session.ended', sid, ...ended });
-    // Made in the same moment, after the time of the logout was taken: named one by one.
-    for (const family of families.filter((id) => madeAt(id) > ended.endedAt)) {
-      await publish({ type: 'family.ended', sid, family, endedAt: ended.endedAt });
-    }
+  function conclude(sid: string, reason: EndReason, families: readonly string[]): void {
     metrics.sessionsEnded.inc({ reason });
     audit('session.ended', { sid, reason, families: families.length });
   }
@@ -90,31 +95,64 @@ export function createLogout(options: LogoutOptions): Logout {
     return reading.kind === 'session' && reading.session.identity.subject !== subject;
   }
 
-  async function end(sid: string, reason: EndReason, known: Parameters<Logout['end']>[2] = {}, steps = 0): Promise<void> {
-    const [kept, predecessor, endedAt] = await Promise.all([ledger.kept(sid), ledger.predecessor(sid), ledger.now(sid)]);
+  /** Gives whose session it was, where that is known. */
+  async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<Identity | undefined> {
+    const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
+    if (kept && known.onlyOf !== undefined && personOf(personKey, kept.subject) !== known.onlyOf) return undefined;
     if (kept && known.person && !known.place && kept.subject !== known.person.subject) {
       // Whoever this is, the session has gone to somebody else: only what was made for this person ends.
-      await note(sid, reason, endedLogin(known.person, endedAt));
-      return;
+      await noteOne(sid, reason, endedLogin(known.person, endedAt));
+      return known.person;
     }
     if (known.place) await deleteRecord(known.place);
     else if (kept && !(await isSomebodyElses(kept))) await deleteRecord(kept);
     // A token knows the login only to the second; what is kept knows better.
     const person = known.person && (known.person.authTimeMs !== undefined || kept?.subject !== known.person.subject) ? known.person : kept;
-    const ended = person ? endedLogin(person, endedAt) : undefined;
+    const ended = person && endedLogin(person, endedAt);
     const families = await ledger.end(sid, { reason, ...(ended ? { ended } : {}) });
-    if (ended) await tell(sid, reason, ended, families);
-    else for (const family of families) await publish({ type: 'family.ended', sid, family, endedAt });
-    if (predecessor !== undefined && steps < MAX_PREDECESSORS)
-      await end(predecessor, reason, known.person ? { person: known.person } : {}, steps + 1);
+    // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
+    const told = ended ?? (await ledger.marks(sid)).ended;
+    if (told) await publish({ type: 'session.ended', sid, ...told });
+    // Those made in the same moment, after the time of the logout was taken, are named one by one.
+    for (const family of families.filter((id) => !told || madeAt(id) > told.endedAt)) await publish({ type: 'family.ended', sid, family, endedAt });
+    conclude(sid, reason, families);
+    return told && toIdentity(told);
   }
 
-  async function note(sid: string, reason: EndReason, ended: Ended): Promise<void> {
-    const families = await ledger.end(sid, { ended, reason, upTo: ended.endedAt, person: personOf(personKey, toPerson(ended)) });
-    await tell(sid, reason, ended, families);
+  async function noteOne(sid: string, reason: EndReason, ended: Ended): Promise<void> {
+    // Told first: once the families have ended, nobody comes again to find that nobody was told.
+    await publish({ type: 'session.ended', sid, ...ended });
+    const families = await ledger.end(sid, { ended, reason, upTo: ended.endedAt, person: personOf(personKey, ended.subject) });
+    conclude(sid, reason, families);
   }
 
-  return { end: async (sid, reason, known) => await end(sid, reason, known), note };
+  /** A session that was brought back and the one that it continues end together. */
+  async function endLinked(first: string, reason: EndReason, person: Identity | undefined, except?: string): Promise<void> {
+    const done = new Set([first, ...(except === undefined ? [] : [except])]);
+    for (const waiting = [...(await ledger.links(first))]; waiting.length > 0; ) {
+      const { sid, entry, key } = waiting.shift() ?? { sid: first };
+      if (done.has(sid) || done.size > MAX_LINKED) continue;
+      done.add(sid);
+      await endOne(sid, reason, { ...(person ? { person } : {}), ...(entry !== undefined && key !== undefined ? { place: { entry, key } } : {}) });
+      waiting.push(...(await ledger.links(sid)));
+    }
+  }
+
+  return {
+    async end(sid, reason, known = {}) {
+      const { except, ...one } = known;
+      await endLinked(sid, reason, await endOne(sid, reason, one), except);
+    },
+
+    async note(sid, reason, ended) {
+      await noteOne(sid, reason, ended);
+      await endLinked(sid, reason, toIdentity(ended));
+    },
+
+    async repeat(sid, ended) {
+      await publish({ type: 'session.ended', sid, ...ended });
+    },
+  };
 }
 
 function endedLogin(
@@ -124,8 +162,8 @@ function endedLogin(
   return { subject, endedAt, ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }
 
-function toPerson({ subject, tenant }: Ended): Pick<Identity, 'subject' | 'tenant'> {
-  return { subject, ...(tenant === undefined ? {} : { tenant }) };
+function toIdentity({ subject, tenant, authTimeMs }: Ended): Identity {
+  return { subject, roles: [], scope: [], ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }
 
 /** When a family was made, in ms by Redis' clock: its id starts with it. NaN for what is no family id. */

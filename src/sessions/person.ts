@@ -4,7 +4,7 @@ import { pseudonym } from '../config/secret.js';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { BridgeEvent, EventStream } from '../redis/events.js';
-import { loadScript } from '../redis/script.js';
+import { isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -32,6 +32,8 @@ export interface Persons {
   load(): Promise<readonly PersonEnded[]>;
   /** Writes them again, where Redis came back without. */
   store(all: readonly PersonEnded[]): Promise<void>;
+  /** Whether Redis has any. Rejects with what ioredis rejects with. */
+  areStored(): Promise<boolean>;
 }
 
 export interface PersonsOptions {
@@ -57,8 +59,8 @@ const schema = z.object({
   exceptSid: z.string().optional(),
 });
 
-const noteSession = loadScript('note-session');
-const endSubject = loadScript('end-subject');
+const noteSession = loadScript('note-session', ['hash']);
+const endSubject = loadScript('end-subject', ['hash']);
 const timeOf = loadScript('time');
 
 const PAGE = 1000;
@@ -71,11 +73,13 @@ export function createPersons(options: PersonsOptions): Persons {
   function open(signed: string): PersonEnded | undefined {
     const text = openSignedText(macKey, 'person', signed);
     const found = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
-    if (!found) {
-      metrics.refusedValues.inc({ key: 'persons-ended' });
-      audit('value.refused', { key: 'persons-ended', reason: 'bad-mac' });
-    }
+    if (!found) refuse('bad-mac');
     return found;
+  }
+
+  function refuse(reason: string): void {
+    metrics.refusedValues.inc({ key: 'persons-ended' });
+    audit('value.refused', { key: 'persons-ended', reason });
   }
 
   const sign = (ended: PersonEnded) => signText(macKey, 'person', JSON.stringify(ended));
@@ -96,23 +100,31 @@ export function createPersons(options: PersonsOptions): Persons {
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
       await asking(client.zadd(all, endedAt, signed));
-      apply(ended);
+      await asking(client.zremrangebyscore(all, 0, clock.now() - keepMs));
       await asking(events.publish(ended));
+      apply(ended);
       const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
-      for (const sid of sessions) await logout.end(sid, 'person-ended');
+      const person = { subject, roles: [], scope: [] };
+      for (const sid of sessions) await logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
       audit('person.ended', { why, sessions: sessions.length });
       return sessions.length;
     },
 
     async load() {
-      await client.zremrangebyscore(all, 0, clock.now() - keepMs);
       const found: PersonEnded[] = [];
       for (let at = 0; ; at += PAGE) {
-        const page = await client.zrange(all, String(at), String(at + PAGE - 1));
+        const page = await client.zrange(all, String(at), String(at + PAGE - 1)).catch(async (error: unknown) => {
+          if (!isWrongType(error)) throw error;
+          refuse('wrong-type');
+          await client.del(all);
+          return [];
+        });
         found.push(...page.flatMap((signed) => open(signed) ?? []));
-        if (page.length < PAGE) return found;
+        if (page.length < PAGE) return found.filter(({ endedAt }) => endedAt > clock.now() - keepMs);
       }
     },
+
+    areStored: async () => (await client.exists(all)) > 0,
 
     async store(persons) {
       for (const ended of persons) await client.zadd(all, ended.endedAt, sign(ended));

@@ -30,7 +30,11 @@ export interface SessionReader {
   /** The sessions that the cookies name; asks nothing of Redis. */
   named(cookies: CookiePairs): readonly NamedSession[];
   /** The session whose record is known to be there. Rejected also where the config no longer has the entry. Throws as `read` does. */
-  readKnown(entry: string, key: string): Promise<RecordReading>;
+  readKnown(
+    entry: string,
+    key: string,
+    options?: { /** Whether tombstones must be asked: for what makes credentials. */ readonly strict?: boolean },
+  ): Promise<RecordReading>;
   /** Whether this login of a session was ended, as far as can be known right now. Never rejects. */
   isEnded(sid: string, identity: Identity): Promise<boolean>;
 }
@@ -71,9 +75,9 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
     return endings.some((one) => one && refusesRecord(one, identity, clock.now(), resurrectionSeconds)) || heard.endedPerson(sid, identity);
   }
 
-  async function readOne(entry: SessionEntry, key: string): Promise<RecordReading> {
+  async function readOne(entry: SessionEntry, key: string, strict = false): Promise<RecordReading> {
     const sid = sidOf(entry.name, key);
-    const [reading, marks] = await Promise.all([readSession(entry, key, clock), marksOf(sid)]);
+    const [reading, marks] = await Promise.all([readSession(entry, key, clock), strict ? ledger.marks(sid) : marksOf(sid)]);
     if (reading.kind === 'rejected') return reading;
     if (judge(sid, reading.session.identity, marks)) return { kind: 'rejected', reason: 'logged-out' };
     seen(reading.session, marks.hasTokens);
@@ -108,9 +112,9 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
       );
     },
 
-    async readKnown(name, key) {
+    async readKnown(name, key, { strict = false } = {}) {
       const entry = entries.find((known) => known.name === name);
-      return entry ? await readOne(entry, key) : { kind: 'rejected', reason: 'unknown-session' };
+      return entry ? await readOne(entry, key, strict) : { kind: 'rejected', reason: 'unknown-session' };
     },
 
     isEnded: async (sid, identity) => judge(sid, identity, await marksOf(sid)),

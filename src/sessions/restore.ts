@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
+import type { Identity } from '../principal.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import { type SessionEntry, sidOf } from './record.js';
@@ -13,13 +14,14 @@ export interface RestoredSession {
 
 export interface RestoreOptions {
   readonly entries: readonly SessionEntry[];
-  readonly ledger: Pick<SessionLedger, 'continue'>;
-  /** How long access tokens of the old session may still live: its logout has to reach them. */
-  readonly accessLifeMs: number;
+  readonly ledger: Pick<SessionLedger, 'link'>;
+  readonly heard: { endedPerson(sid: string, identity: Pick<Identity, 'subject' | 'authTimeMs'>): boolean };
   readonly clock: Clock;
 }
 
 export interface Restore {
+  /** Whether `restore` would make a session. */
+  canRestore(kept: KeptSession, endsAtMs: number): boolean;
   /**
    * Writes the dormant copy as a record under a new id, never under one that a client presents. Undefined where that cannot be
    * done: the format is no longer configured, or the app's ids cannot be made.
@@ -32,26 +34,31 @@ export interface Restore {
   cookiesOf(entry: string, key: string): readonly (readonly [name: string, value: string])[] | undefined;
 }
 
-export function createRestore({ entries, ledger, accessLifeMs, clock }: RestoreOptions): Restore {
+export function createRestore({ entries, ledger, heard, clock }: RestoreOptions): Restore {
   const byName = new Map(entries.map((entry) => [entry.name, entry]));
 
+  function make(kept: KeptSession, endsAtMs: number) {
+    const entry = byName.get(kept.entry);
+    // It gets another sid: one that was spared when its person was ended would be spared no longer.
+    if (heard.endedPerson('', toLogin(kept))) return undefined;
+    const nowMs = clock.now();
+    const record = entry?.format.restore({ key: kept.key, text: kept.text, nowMs, endsAtMs, rolling: entry.limits.rolling });
+    return entry && record && record.ttlMs > 0 ? { entry, record } : undefined;
+  }
+
   return {
+    canRestore: (kept, endsAtMs) => make(kept, endsAtMs) !== undefined,
+
     async restore(kept, predecessor, endsAtMs) {
-      const entry = byName.get(kept.entry);
-      const restored = entry?.format.restore({
-        key: kept.key,
-        text: kept.text,
-        nowMs: clock.now(),
-        endsAtMs,
-        rolling: entry.limits.rolling,
-      });
-      if (!entry || !restored || restored.ttlMs <= 0) return undefined;
-      const sid = sidOf(entry.name, restored.key);
-      await ledger.continue(sid, predecessor, accessLifeMs);
-      await entry.client.set(restored.key, restored.text, 'PX', Math.ceil(restored.ttlMs), 'NX').catch((cause: unknown) => {
+      const made = make(kept, endsAtMs);
+      if (!made) return undefined;
+      const { entry, record } = made;
+      const restored = { sid: sidOf(entry.name, record.key), entry: entry.name, key: record.key };
+      await ledger.link(restored, predecessor, endsAtMs - clock.now());
+      await entry.client.set(record.key, record.text, 'PX', Math.ceil(record.ttlMs), 'NX').catch((cause: unknown) => {
         throw unavailable('redis', cause);
       });
-      return { sid, entry: entry.name, key: restored.key };
+      return restored;
     },
 
     async discard({ entry, key }) {
@@ -63,4 +70,8 @@ export function createRestore({ entries, ledger, accessLifeMs, clock }: RestoreO
 
     cookiesOf: (name, key) => byName.get(name)?.format.cookiesOf(key),
   };
+}
+
+function toLogin({ subject, authTimeMs }: KeptSession): Pick<Identity, 'subject' | 'authTimeMs'> {
+  return { subject, ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }

@@ -1,14 +1,15 @@
+import { unavailable } from '../errors.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
-import { isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
+import { isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
 import type { LiveSession } from './record.js';
-import type { StoreEpoch } from './store-epoch.js';
+import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 
 /** What a token's session has become. */
 export type Resumed =
-  | { readonly kind: 'live'; readonly session: LiveSession }
+  | { readonly kind: 'live'; readonly session: LiveSession; readonly epoch: StoreEpoch | undefined }
   /** The record is gone, and nobody logged out: what was last seen of it stands in. */
   | { readonly kind: 'dormant'; readonly kept: KeptSession }
   /** Its person has logged out, or another has taken the place. */
@@ -20,8 +21,8 @@ export interface ResumeOptions {
   readonly logout: Logout;
   readonly judge: LogoutJudge;
   /** Undefined for an entry that the config no longer has. */
-  readonly epochOf: (entry: string) => StoreEpoch | undefined;
-  readonly vanished: () => void;
+  readonly epochsOf: (entry: string) => StoreEpochs | undefined;
+  readonly vanished: (sid: string) => void;
 }
 
 /**
@@ -31,27 +32,33 @@ export interface ResumeOptions {
  */
 export type ResumeSession = (sid: string, person: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>) => Promise<Resumed>;
 
-export function createResume({ sessions, ledger, logout, judge, epochOf, vanished }: ResumeOptions): ResumeSession {
-  return async function resumeSession(sid, person) {
+export function createResume({ sessions, ledger, logout, judge, epochsOf, vanished }: ResumeOptions): ResumeSession {
+  return async function resumeSession(sid, { subject, tenant, authTimeMs }) {
+    const person = { subject, tenant, authTimeMs };
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
     if (!kept) return { kind: 'ended' };
-    const epochNow = epochOf(kept.entry);
+    const epochs = epochsOf(kept.entry);
+    const isSame = isSameLogin(person, kept);
     // Those sessions are retired: there is no record to ask, and no logout that could be missed.
-    if (!epochNow) return { kind: 'dormant', kept };
-    const reading = await sessions.readKnown(kept.entry, kept.key);
-    if (isMissing(reading)) judge.missing();
+    if (!epochs && isSame) return { kind: 'dormant', kept };
+    const epoch = await epochs?.recent();
+    const reading = await sessions.readKnown(kept.entry, kept.key, { strict: true });
+    if (isMissing(reading)) judge.missing(sid);
     const last = { ...person, expiresAtMs: kept.expiresAtMs, epoch: kept.epoch };
-    const fate = await judge.judge(reading, last, epochNow);
+    // What is kept may be another person's by now, and no record there to say so.
+    const fate = reading.kind === 'rejected' && !isSame ? 'other-person' : await judge.judge(reading, last, async () => await epochs?.now());
     switch (fate) {
       case 'lives':
-        return reading.kind === 'session' ? { kind: 'live', session: reading.session } : { kind: 'ended' };
+        return reading.kind === 'session' ? { kind: 'live', session: reading.session, epoch } : { kind: 'ended' };
       case 'logged-out':
       case 'other-person':
         await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', { ...person, endedAt });
         return { kind: 'ended' };
+      case 'unknown':
+        throw unavailable('redis');
       case 'vanished':
       case 'unclear':
-        vanished();
+        vanished(sid);
         return { kind: 'dormant', kept };
       case 'expired':
         return { kind: 'dormant', kept };

@@ -8,17 +8,24 @@ import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
+import { isMissing } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
 import { readAs, type SessionEntry, sidOf } from './record.js';
 import type { ResumeSession } from './resume.js';
+import type { Ended } from './tombstone.js';
 
 /** A store as koa-session wants it. A Redis that is away is a rejection at once, which Koa answers 503. */
 export interface SessionStore {
-  get(key: string): Promise<object | undefined>;
+  get(key: string, maxAge?: unknown, options?: StoreCall): Promise<object | undefined>;
   /** `maxAge` in ms; `session` for one that lives as long as the browser. */
-  set(key: string, session: object, maxAge?: number | 'session'): Promise<void>;
-  destroy(key: string): Promise<void>;
+  set(key: string, session: object, maxAge?: number | 'session', options?: StoreCall): Promise<void>;
+  destroy(key: string, options?: StoreCall): Promise<void>;
+}
+
+/** What koa-session tells of a call; before version 7 it did not say which request it is for. */
+export interface StoreCall {
+  readonly ctx?: object;
 }
 
 export interface SessionStoreOptions {
@@ -51,45 +58,64 @@ export function createTokenSessionNames(secret: string): TokenSessionNames {
   };
 }
 
-/** Records that this process has read, for as long as a slow request may take to write one again. */
+/** What was read of a record, for as long as a slow request may take to write it again. */
 const MAX_LOADED = 50_000;
 const LOADED_MS = 15 * 60_000;
 
+interface Loaded {
+  /** Who was logged in; absent: nobody. */
+  readonly identity?: Identity;
+}
+
 /**
  * The records of one entry for the app's own koa-session, by cookie or by token. What a request has read it writes again only
- * if the record is still there and its login has not ended: a slow request does not undo a logout.
+ * if the record is still there and its login has not ended: a slow request does not undo a logout. A login is written in any case.
  */
 export function createSessionStore(options: SessionStoreOptions): SessionStore {
   const { entry, sessions, ledger, logout, resume, names, clock, log, metrics } = options;
-  const loaded = new LRUCache<string, { readonly identity?: Identity }>({ max: MAX_LOADED, ttl: LOADED_MS });
+  const byKey = new LRUCache<string, Loaded>({ max: MAX_LOADED, ttl: LOADED_MS });
+  const byRequest = new WeakMap<object, Map<string, Loaded>>();
   let toldOfNone = false;
 
-  async function getByKey(key: string): Promise<object | undefined> {
+  function noteLoaded(key: string, loaded: Loaded, { ctx }: StoreCall): void {
+    byKey.set(key, loaded);
+    if (!ctx) return;
+    const own = byRequest.get(ctx) ?? new Map<string, Loaded>();
+    byRequest.set(ctx, own.set(key, loaded));
+  }
+
+  /** What this request has read; where koa-session does not tell requests apart, what any has. */
+  function findLoaded(key: string, { ctx }: StoreCall): Loaded | undefined {
+    return ctx ? byRequest.get(ctx)?.get(key) : byKey.get(key);
+  }
+
+  async function getByKey(key: string, call: StoreCall): Promise<object | undefined> {
     const reading = await sessions.readKnown(entry.name, key);
     if (reading.kind === 'session') {
-      loaded.set(key, { identity: reading.session.identity });
+      noteLoaded(key, { identity: reading.session.identity }, call);
       return toObject(reading.session.source.text);
     }
     if (reading.text === undefined) return undefined;
-    loaded.set(key, {});
+    noteLoaded(key, {}, call);
     return toObject(reading.text);
   }
 
-  async function setByKey(key: string, text: string, ttlMs: number): Promise<void> {
+  async function setByKey(key: string, text: string, ttlMs: number, call: StoreCall): Promise<void> {
     const sid = sidOf(entry.name, key);
-    const known = loaded.get(key);
+    const known = findLoaded(key, call);
     const next = await readAs(entry, key, { text, ttlMs }, clock);
     if (next.kind === 'session' && (await sessions.isEnded(sid, next.session.identity))) return refuse();
-    const loggedOut = known?.identity !== undefined && next.kind === 'rejected' && next.reason === 'nobody-logged-in';
-    const endedAt = loggedOut ? await ledger.now(sid) : 0;
+    const before = known?.identity;
+    const isLogin = next.kind === 'session' && (!before || isNewer(next.session.identity, before));
+    const isLogout = before !== undefined && next.kind === 'rejected' && next.reason === 'nobody-logged-in';
+    // Where nothing tells logins apart, a tombstone would refuse the next one under the same id: it is set only for the sake of tokens.
+    const noted = isLogout && (before.authTimeMs !== undefined || (await ledger.kept(sid)) !== undefined);
+    const endedAt = noted ? await ledger.now(sid) : undefined;
     const px = Math.max(1, Math.ceil(ttlMs));
-    const written = await asking(known ? entry.client.set(key, text, 'PX', px, 'XX') : entry.client.set(key, text, 'PX', px));
+    const written = await asking(known && !isLogin ? entry.client.set(key, text, 'PX', px, 'XX') : entry.client.set(key, text, 'PX', px));
     if (written === null) return refuse();
-    loaded.set(key, next.kind === 'session' ? { identity: next.session.identity } : {});
-    if (loggedOut && known?.identity) {
-      const { subject, tenant, authTimeMs } = known.identity;
-      await logout.note(sid, 'legacy-logout', { subject, tenant, authTimeMs, endedAt });
-    }
+    noteLoaded(key, next.kind === 'session' ? { identity: next.session.identity } : {}, call);
+    if (before && endedAt !== undefined) await logout.note(sid, 'legacy-logout', endedLogin(before, endedAt));
   }
 
   function refuse(): void {
@@ -97,9 +123,9 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     log.info('a session that has ended in the meantime was not written again');
   }
 
-  async function destroyByKey(key: string): Promise<void> {
-    const identity = loaded.get(key)?.identity;
-    loaded.delete(key);
+  async function destroyByKey(key: string, call: StoreCall): Promise<void> {
+    const identity = findLoaded(key, call)?.identity;
+    noteLoaded(key, {}, call);
     const place = { entry: entry.name, key };
     await logout.end(sidOf(entry.name, key), 'legacy-logout', { place, ...(identity ? { person: identity } : {}) });
   }
@@ -110,17 +136,17 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     return kept?.entry === entry.name ? kept : undefined;
   }
 
-  async function getByToken(token: TokenSession): Promise<object> {
+  async function getByToken(token: TokenSession, call: StoreCall): Promise<object> {
     const kept = await find(token);
     if (!kept) return {};
     const resumed = await resume(token.sid, token);
     if (resumed.kind === 'ended') return {};
-    if (resumed.kind === 'dormant') return toObject(resumed.kept.text) ?? {};
-    loaded.set(kept.key, { identity: resumed.session.identity });
+    if (resumed.kind === 'dormant') return withoutEnd(toObject(resumed.kept.text));
+    noteLoaded(kept.key, { identity: resumed.session.identity }, call);
     return toObject(resumed.session.source.text) ?? {};
   }
 
-  async function setByToken(token: TokenSession, text: string, ttlMs: number): Promise<void> {
+  async function setByToken(token: TokenSession, text: string, ttlMs: number, call: StoreCall): Promise<void> {
     const kept = await find(token);
     if (!kept) {
       if (!toldOfNone) log.warn('ctx.session was written in a request whose token has no session: it is not kept');
@@ -129,35 +155,54 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     }
     const reading = await sessions.readKnown(kept.entry, kept.key);
     if (reading.kind === 'session' && reading.session.identity.subject !== token.subject) return refuse();
-    if (reading.kind === 'rejected' && reading.reason === 'unknown-session') {
-      // The record is gone and nobody logged out: what is brought back one day is the newest.
-      const resumed = await resume(token.sid, token);
-      if (resumed.kind === 'dormant') await ledger.keep(token.sid, { ...resumed.kept, text });
-      else refuse();
-      return;
-    }
-    await setByKey(kept.key, text, ttlMs);
+    if (isMissing(reading)) await setDormant(token, kept, text, ttlMs);
+    else await setByKey(kept.key, text, ttlMs, call);
+  }
+
+  /** The record is gone and nobody logged out: what is brought back one day is the newest. */
+  async function setDormant(token: TokenSession, { key }: KeptSession, text: string, ttlMs: number): Promise<void> {
+    const resumed = await resume(token.sid, token);
+    if (resumed.kind !== 'dormant') return refuse();
+    const next = await readAs(entry, key, { text, ttlMs }, clock);
+    if (next.kind === 'session' && next.session.identity.subject === token.subject) await ledger.keep(token.sid, { ...resumed.kept, text });
+    else if (next.kind === 'rejected' && next.reason === 'nobody-logged-in') {
+      const { subject, tenant, authTimeMs } = resumed.kept;
+      await logout.note(token.sid, 'legacy-logout', { subject, tenant, authTimeMs, endedAt: await ledger.now(token.sid) });
+    } else refuse();
   }
 
   return {
-    async get(key) {
+    async get(key, _maxAge, call = {}) {
       const token = names.read(key);
-      return token ? await getByToken(token) : await getByKey(entry.keyPrefix + key);
+      return token ? await getByToken(token, call) : await getByKey(entry.keyPrefix + key, call);
     },
-    async set(key, session, maxAge) {
+    async set(key, session, maxAge, call = {}) {
       const token = names.read(key);
       const text = JSON.stringify(session);
       const ttlMs = typeof maxAge === 'number' ? maxAge : entry.limits.absoluteTtlSeconds * 1000;
-      await (token ? setByToken(token, text, ttlMs) : setByKey(entry.keyPrefix + key, text, ttlMs));
+      await (token ? setByToken(token, text, ttlMs, call) : setByKey(entry.keyPrefix + key, text, ttlMs, call));
     },
-    async destroy(key) {
+    async destroy(key, call = {}) {
       const token = names.read(key);
-      if (!token) return await destroyByKey(entry.keyPrefix + key);
+      if (!token) return await destroyByKey(entry.keyPrefix + key, call);
       const kept = await find(token);
-      if (kept) loaded.delete(kept.key);
+      if (kept) noteLoaded(kept.key, {}, call);
       await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });
     },
   };
+}
+
+function isNewer(next: Identity, before: Identity): boolean {
+  return next.authTimeMs !== undefined && next.authTimeMs > (before.authTimeMs ?? 0);
+}
+
+function endedLogin({ subject, tenant, authTimeMs }: Identity, endedAt: number): Ended {
+  return { subject, tenant, authTimeMs, endedAt };
+}
+
+/** Its end has come, but not that of its tokens: koa-session would take it for expired. */
+function withoutEnd(session: object | undefined): object {
+  return Object.fromEntries(Object.entries(session ?? {}).filter(([name]) => name !== '_expire'));
 }
 
 function toPerson({ subject, tenant }: TokenSession): Pick<Identity, 'subject' | 'tenant'> {

@@ -1,54 +1,74 @@
 import { Cluster } from 'ioredis';
+import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
+import type { Log } from '../telemetry/log.js';
 
 /**
- * What must be unchanged for a missing record to mean that somebody took it away: the run of the server, its count of
- * evictions, and how often it was flushed. Undefined where Redis does not tell: then a missing record means nothing.
+ * What must be unchanged for a missing record to mean that somebody took it away: the run of the server, its counts of
+ * evictions and flushes, and that nobody has set those back. As text, to be kept beside a record.
  */
-export type StoreEpoch = () => Promise<string | undefined>;
+export type StoreEpoch = string;
 
 export interface StoreEpochs {
-  /** As it is now. */
-  readonly now: StoreEpoch;
-  /** As it was up to a second ago: to be kept beside a record that was just read. */
-  readonly recent: StoreEpoch;
+  /** As it is now. Undefined where Redis does not tell. */
+  now(): Promise<StoreEpoch | undefined>;
+  /** As it was up to a second ago: to be taken before a record is read, and kept beside it. */
+  recent(): Promise<StoreEpoch | undefined>;
 }
 
 const RECENT_MS = 1000;
-const FACTS = ['run_id', 'evicted_keys', 'cmdstat_flushdb', 'cmdstat_flushall', 'cmdstat_swapdb'];
+/** Equal in one epoch. */
+const FIXED = ['run_id', 'evicted_keys', 'cmdstat_flushdb', 'cmdstat_flushall', 'cmdstat_swapdb', 'cmdstat_config|resetstat'];
+/** Only grows in one epoch: less means that the counts were set back. */
+const GROWING = 'total_commands_processed';
 
-export function createStoreEpochs(client: RedisClient, clock: Clock): StoreEpochs {
-  let latest: { readonly at: number; readonly epoch: Promise<string | undefined> } | undefined;
+const nodeSchema = z.object({ fixed: z.string(), commands: z.number() });
+const epochSchema = z.array(nodeSchema);
 
-  async function ask(): Promise<string | undefined> {
+export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): StoreEpochs {
+  let latest: { readonly at: number; readonly epoch: Promise<StoreEpoch | undefined> } | undefined;
+  let told = false;
+
+  async function ask(): Promise<StoreEpoch | undefined> {
     const nodes = client instanceof Cluster ? client.nodes('master') : [client];
     try {
       const facts = await Promise.all(
-        nodes.map(async (node) => (await Promise.all([node.info('server'), node.info('stats'), node.info('commandstats')])).map(factsOf).join(' ')),
+        nodes.map(async (node) => readFacts((await Promise.all([node.info('server'), node.info('stats'), node.info('commandstats')])).join('\n'))),
       );
-      return facts.length === 0 ? undefined : facts.sort().join('\n');
-    } catch {
+      return facts.length === 0 ? undefined : JSON.stringify(facts.sort((one, other) => (one.fixed < other.fixed ? -1 : 1)));
+    } catch (error) {
+      const refused = error instanceof Error && error.message.startsWith('NOPERM');
+      if (refused && !told) log.warn('redis does not let this user ask INFO: a record that is deleted is not taken for a logout');
+      told ||= refused;
       return undefined;
     }
   }
 
-  function now(): Promise<string | undefined> {
+  function now(): Promise<StoreEpoch | undefined> {
     latest = { at: clock.now(), epoch: ask() };
     return latest.epoch;
   }
 
-  return {
-    now,
-    recent: () => (latest && clock.now() - latest.at < RECENT_MS ? latest.epoch : now()),
-  };
+  return { now, recent: () => (latest && clock.now() - latest.at < RECENT_MS ? latest.epoch : now()) };
 }
 
-/** `name:value` of the facts that count; of a command's statistics, how often it was called. */
-function factsOf(info: string): string {
-  return info
-    .split(/\r?\n/)
-    .filter((line) => FACTS.includes(line.slice(0, line.indexOf(':'))))
-    .map((line) => line.replace(/,.*$/, ''))
-    .join(' ');
+/** Whether nothing has happened between the two that takes records away. */
+export function isSameEpoch(before: StoreEpoch, after: StoreEpoch): boolean {
+  const [then, now] = [epochSchema.safeParse(JSON.parse(before)), epochSchema.safeParse(JSON.parse(after))];
+  if (!then.success || !now.success || then.data.length !== now.data.length) return false;
+  return then.data.every(({ fixed, commands }, at) => {
+    const node = now.data[at];
+    return node !== undefined && node.fixed === fixed && node.commands >= commands;
+  });
+}
+
+function readFacts(info: string): z.output<typeof nodeSchema> {
+  const facts = new Map(
+    info.split(/\r?\n/).flatMap((line) => {
+      const [, name, value] = /^([^:]+):(?:calls=)?([^,]*)/.exec(line) ?? [];
+      return name !== undefined && value !== undefined ? [[name, value] as const] : [];
+    }),
+  );
+  return { fixed: FIXED.map((name) => `${name}=${facts.get(name) ?? 0}`).join(' '), commands: Number(facts.get(GROWING) ?? 0) };
 }

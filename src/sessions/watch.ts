@@ -5,11 +5,12 @@ import type { Tracking } from '../redis/tracking.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { SessionLedger } from './ledger.js';
-import { type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
-import type { Logout, SessionPlace } from './logout.js';
+import { type Fate, isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
+import type { EndReason, Logout, SessionPlace } from './logout.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, toStored } from './record.js';
-import type { StoreEpochs } from './store-epoch.js';
-import { refusesRecord } from './tombstone.js';
+import { createSlots, type Slots } from './slots.js';
+import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
+import { type Ended, refusesRecord } from './tombstone.js';
 
 /** One Redis that holds records. */
 export interface WatchedStore {
@@ -21,8 +22,11 @@ export interface WatchedStore {
 
 /** Watches the records that tokens were made from, so that a logout that the legacy app does alone is noticed at once. */
 export interface RecordWatch {
-  /** Watches this session's record from now on. Resolves when Redis tells of every change that comes after. Never rejects. */
-  watch(session: LiveSession): Promise<void>;
+  /**
+   * Watches this session's record from now on; `epoch` was taken before it was read. Resolves when Redis tells of every
+   * change that comes after. Never rejects.
+   */
+  watch(session: LiveSession, epoch?: StoreEpoch): Promise<void>;
   forget(place: Omit<SessionPlace, 'sid'>): void;
   close(): void;
 }
@@ -33,7 +37,8 @@ export interface WatchOptions {
   readonly logout: Logout;
   readonly judge: LogoutJudge;
   /** Told of records that are gone without having ended: counted and alerted. */
-  readonly vanished: () => void;
+  readonly vanished: (sid: string) => void;
+  readonly heard: { endedLogin(sid: string, subject: string): Ended | undefined };
   readonly resurrectionSeconds: number;
   readonly clock: Clock;
   readonly log: Log;
@@ -58,19 +63,16 @@ interface Watched {
 interface ListeningStore {
   readonly watched: LRUCache<string, Watched>;
   readonly epochs: StoreEpochs;
+  readonly slots: Slots;
   tracking: Tracking | undefined;
-  /** The epoch of one and two beats ago: what was before the news came. */
-  before: string | undefined;
-  latest: string | undefined;
 }
 
 /** Sessions that are watched at once, for each Redis; the least recently seen is left to the look at its next refresh. */
 const MAX_WATCHED = 100_000;
-const BEAT_MS = 1000;
 const RETRY_MS = 1000;
 /** How long a missing record waits for very many others to be missing as well. */
 const HOLD_MS = 10;
-/** Records that are read again at once after a connection was lost. */
+/** Records that are read at once, at most. */
 const AT_ONCE = 100;
 /**
  * Redis also sends news of a record that it merely has no room to track any longer. To track it again at once would push out
@@ -80,7 +82,7 @@ const CALM_MS = 1000;
 const MAX_CALM_MS = 60_000;
 
 export function createRecordWatch(options: WatchOptions): RecordWatch {
-  const { stores, ledger, logout, judge, vanished, resurrectionSeconds, clock, log, metrics } = options;
+  const { stores, ledger, logout, judge, vanished, heard, resurrectionSeconds, clock, log, metrics } = options;
   const byEntry = new Map<string, { readonly entry: SessionEntry; readonly store: ListeningStore }>();
   const listening = stores.map(listen);
   let closed = false;
@@ -89,25 +91,20 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     const store: ListeningStore = {
       watched: new LRUCache<string, Watched>({ max: MAX_WATCHED }),
       epochs,
+      slots: createSlots(AT_ONCE),
       tracking: undefined,
-      before: undefined,
-      latest: undefined,
     };
     store.tracking = track({
       onNews: (key) => {
         const known = store.watched.peek(key);
         if (known) void look(known, 'news');
       },
-      onLost: () => void lookAtAll(store),
+      onLost: () => {
+        for (const known of store.watched.values()) void look(known, 'arm');
+      },
     });
     for (const entry of entries) byEntry.set(entry.name, { entry, store });
     return store;
-  }
-
-  async function lookAtAll({ watched }: ListeningStore): Promise<void> {
-    const all = [...watched.values()];
-    for (let at = 0; at < all.length && !closed; at += AT_ONCE)
-      await Promise.all(all.slice(at, at + AT_ONCE).map(async (known) => await look(known, 'arm')));
   }
 
   /** Reads a record again; news that come meanwhile make it read once more. */
@@ -139,11 +136,11 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   }
 
   async function lookOnce(known: Watched, arm: boolean): Promise<void> {
-    const { store, sid } = known;
-    const last = { ...known.last, epoch: store.before };
+    const { store, sid, last } = known;
+    const epoch = await store.epochs.recent();
     const first = await read(known, arm);
     if (first.kind === 'session' && (await judge.judge(first, last, store.epochs.now)) === 'lives') {
-      if (isNews(known, first.session)) known.calmMs = CALM_MS;
+      if (isNews(known, first.session, epoch)) known.calmMs = CALM_MS;
       else if (!arm) {
         lookLater(known, known.calmMs);
         known.calmMs = Math.min(2 * known.calmMs, MAX_CALM_MS);
@@ -154,7 +151,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     }
     if (store.watched.peek(known.key) !== known) return;
     if (isMissing(first)) {
-      judge.missing();
+      judge.missing(sid);
       await new Promise((resolve) => setTimeout(resolve, HOLD_MS));
     }
     // The time is taken before the look that decides: what a new login made after it is not meant.
@@ -164,87 +161,97 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   }
 
   /** Takes note of what was read. */
-  function isNews(known: Watched, session: LiveSession): boolean {
+  function isNews(known: Watched, session: LiveSession, epoch: StoreEpoch | undefined): boolean {
     const seen = createHash('sha1').update(session.source.text).digest('base64');
     const changed = seen !== known.seen;
     known.seen = seen;
-    known.last = lastSeen(session);
+    known.last = lastSeen(session, epoch);
     return changed;
   }
 
   /** `arm`: so that its next change is news. */
-  async function read({ store, entry, key }: Watched, arm: boolean): Promise<RecordReading> {
-    if (!arm || !store.tracking) return await readSession(entry, key, clock);
-    return await readAs(entry, key, toStored(...(await store.tracking.read(key))), clock);
+  async function read({ store: { tracking, slots }, entry, key }: Watched, arm: boolean): Promise<RecordReading> {
+    return await slots.run(async () => {
+      if (!arm || !tracking) return await readSession(entry, key, clock);
+      return await readAs(entry, key, toStored(...(await tracking.read(key))), clock);
+    });
   }
 
   async function settle(known: Watched, fate: Fate, endedAt: number): Promise<void> {
     const { store, sid, key, last } = known;
     metrics.recordNews.inc({ fate });
-    if (fate === 'lives' || fate === 'unclear') return;
-    if (store.watched.peek(key) !== known) return;
-    if (fate === 'logged-out' || fate === 'other-person') {
-      const { subject, tenant, authTimeMs } = last;
-      const { ended } = await ledger.marks(sid);
-      const identity = { subject, roles: [], scope: [], ...(authTimeMs === undefined ? {} : { authTimeMs }) };
-      if (!ended || !refusesRecord(ended, identity, clock.now(), resurrectionSeconds)) {
-        await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', { subject, tenant, authTimeMs, endedAt });
+    if (fate === 'lives' || fate === 'unclear' || store.watched.peek(key) !== known) return;
+    switch (fate) {
+      case 'unknown':
+        lookLater(known, RETRY_MS);
+        return;
+      case 'logged-out':
+      case 'other-person':
+        await noteEnd(known, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endedAt);
+        break;
+      case 'vanished': {
+        vanished(sid);
+        // At its next refresh it shall be no logout either.
+        const kept = await ledger.kept(sid);
+        if (kept && isSameLogin(kept, last)) await ledger.keep(sid, { ...kept, epoch: undefined });
+        break;
       }
-    } else if (fate === 'vanished') {
-      vanished();
-      // At its next refresh it shall be no logout either.
-      const kept = await ledger.kept(sid);
-      if (kept) await ledger.keep(sid, { ...kept, epoch: undefined });
+      case 'expired':
+        break;
     }
+    drop(store, key);
+  }
+
+  /** Where somebody else has ended it already, everybody is told once more: they may not have come to it. */
+  async function noteEnd({ sid, last }: Watched, reason: EndReason, endedAt: number): Promise<void> {
+    const { subject, tenant, authTimeMs } = last;
+    const { ended } = await ledger.marks(sid);
+    const identity = { subject, roles: [], scope: [], ...(authTimeMs === undefined ? {} : { authTimeMs }) };
+    if (!ended || !refusesRecord(ended, identity, clock.now(), resurrectionSeconds)) {
+      await logout.note(sid, reason, { subject, tenant, authTimeMs, endedAt });
+    } else if ((heard.endedLogin(sid, subject)?.endedAt ?? 0) < ended.endedAt) {
+      await logout.repeat(sid, ended);
+    }
+  }
+
+  function drop(store: ListeningStore, key: string): void {
     store.watched.delete(key);
+    gauge();
   }
 
-  async function beatOnce(store: ListeningStore): Promise<void> {
-    const epoch = await store.epochs.now();
-    // While Redis does not answer, what was before its outage is what counts.
-    if (epoch === undefined) return;
-    store.before = store.latest ?? epoch;
-    store.latest = epoch;
+  function gauge(): void {
+    metrics.watchedRecords.set(listening.reduce((sum, { watched }) => sum + watched.size, 0));
   }
-
-  const beat = setInterval(() => {
-    for (const store of listening) if (store.watched.size > 0) void beatOnce(store);
-  }, BEAT_MS);
-  beat.unref();
 
   return {
-    async watch(session) {
+    async watch(session, epoch) {
       const found = byEntry.get(session.source.entry);
       if (!found?.store.tracking?.active) return;
       const { entry, store } = found;
       const { key } = session.source;
-      if (store.before === undefined) {
-        store.before = await store.epochs.recent();
-        store.latest ??= store.before;
-      }
       const known = store.watched.get(key);
       if (known) {
-        known.last = lastSeen(session);
+        known.last = lastSeen(session, epoch ?? known.last.epoch);
         return;
       }
-      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session), calmMs: CALM_MS };
+      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session, epoch), calmMs: CALM_MS };
       store.watched.set(key, watched);
-      metrics.watchedRecords.set(listening.reduce((sum, { watched: all }) => sum + all.size, 0));
+      gauge();
       await look(watched, 'arm');
     },
     forget({ entry, key }) {
-      byEntry.get(entry)?.store.watched.delete(key);
+      const store = byEntry.get(entry)?.store;
+      if (store) drop(store, key);
     },
     close() {
       closed = true;
-      clearInterval(beat);
       for (const { tracking } of listening) tracking?.close();
     },
   };
 }
 
 /** What a later look is compared with. */
-function lastSeen({ identity, source }: LiveSession, epoch?: string): LastSeen {
+function lastSeen({ identity, source }: LiveSession, epoch: StoreEpoch | undefined): LastSeen {
   const { subject, tenant, authTimeMs } = identity;
   return { subject, tenant, authTimeMs, expiresAtMs: source.expiresAtMs, epoch };
 }

@@ -3,7 +3,7 @@ import type { Config } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EventStream } from '../redis/events.js';
-import { loadScript } from '../redis/script.js';
+import { isWrongType, loadScript } from '../redis/script.js';
 import { seal, unseal } from '../redis/signed-text.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf, type SessionPlace } from '../sessions/logout.js';
@@ -14,7 +14,7 @@ import type { RandomSource } from './issue.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
 
 /** Why a family was ended by itself, not with its session. */
-export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back';
+export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
 
 export type FoundFamily =
   | { readonly kind: 'live'; readonly grant: Grant; readonly isCurrent: boolean }
@@ -22,7 +22,7 @@ export type FoundFamily =
   | { readonly kind: 'reused'; readonly grant: Grant }
   /** It took the way back: a retry is answered with the same session. */
   | { readonly kind: 'returned'; readonly client: string; readonly to: SessionPlace }
-  | { readonly kind: 'ended'; readonly reason: string }
+  | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
   /** No such family, or a wrong secret: whoever it is, the family is not touched. */
   | { readonly kind: 'unknown' };
 
@@ -38,7 +38,7 @@ export interface Families {
   open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
   /** What a refresh token stands for; consumes nothing. */
   find(token: RefreshToken): Promise<FoundFamily>;
-  /** Whether this family was ended, or is not there at all; one that gave way to newer ones has not. Asks Redis, not memory. */
+  /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
   hasEnded(sid: string, family: string): Promise<boolean>;
   /** Uses the token. `sealedSession`: what is known of the session now; empty leaves it. */
   rotate(token: RefreshToken, grant: Grant, sealedSession: string): Promise<Rotation>;
@@ -52,8 +52,9 @@ export interface FamiliesOptions {
   readonly client: RedisClient;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'now'>;
   readonly events: Pick<EventStream, 'publish'>;
-  /** Tells this instance before anybody else. */
+  /** Tells this instance. */
   readonly apply: (event: Parameters<EventStream['publish']>[0]) => void;
+  readonly heard: { hasFamilyEnded(family: string): boolean };
   readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession'>;
   readonly sealKey: Buffer;
   readonly personKey: Buffer;
@@ -62,9 +63,9 @@ export interface FamiliesOptions {
   readonly metrics: Metrics;
 }
 
-const openFamily = loadScript('open-family');
-const rotateFamily = loadScript('rotate-family');
-const endFamily = loadScript('end-family');
+const openFamily = loadScript('open-family', ['zset', 'hash']);
+const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash']);
+const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 const SECRET_BYTES = 32;
 
@@ -75,7 +76,7 @@ const placeSchema = z.object({ sid: z.string(), entry: z.string(), key: z.string
 const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) => `returned\0${sid}\0${family}`;
 
 export function createFamilies(options: FamiliesOptions): Families {
-  const { client, ledger, events, apply, config, sealKey, personKey, random, audit, metrics } = options;
+  const { client, ledger, events, apply, heard, config, sealKey, personKey, random, audit, metrics } = options;
 
   function keysOf(sid: string, family: string) {
     const keys = ledger.keysOf(sid);
@@ -97,15 +98,16 @@ export function createFamilies(options: FamiliesOptions): Families {
     return text === undefined ? undefined : placeSchema.safeParse(JSON.parse(text)).data;
   }
 
-  async function runEnd(sid: string, family: string, reason: FamilyEndReason, answer = ''): Promise<readonly string[]> {
+  async function runEnd(sid: string, family: string, reason: FamilyEndReason, answer = '', part = ''): Promise<readonly string[]> {
     const keys = keysOf(sid, family);
-    return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer])));
+    return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer, part])));
   }
 
   async function tell(sid: string, family: string, reason: FamilyEndReason): Promise<void> {
+    if (heard.hasFamilyEnded(family)) return;
     const event = { type: 'family.ended', sid, family, endedAt: await ledger.now(sid) } as const;
-    apply(event);
     await asking(events.publish(event));
+    apply(event);
     metrics.familiesEnded.inc({ reason });
     audit('family.revoked', { sid, family, reason });
   }
@@ -119,7 +121,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       const args = [
         random.token(12),
         grant.client,
-        personOf(personKey, grant.identity),
+        personOf(personKey, grant.identity.subject),
         secretHash,
         hashSecret(rotating),
         sealGrant(sealKey, sid, secretHash, grant),
@@ -128,31 +130,38 @@ export function createFamilies(options: FamiliesOptions): Families {
         sealedSession,
         config.familiesPerSession,
       ];
-      const family = String(await asking(openFamily(client, [keys.families, keys.session, keys.family], args)));
+      const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family], args)));
+      for (const other of others) await tell(sid, other, 'other-person');
       return { family, token: formatRefreshToken({ sid, family, secret, rotating }) };
     },
 
     async find({ sid, family, secret, rotating }) {
       const secretHash = hashSecret(secret);
-      const found = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'current', 'older', 'grant', 'ended', 'returned', 'client'));
-      const [knownSecret, current, older, sealed, ended, returned, clientId] = found;
+      const found = await asking(
+        client
+          .hmget(keysOf(sid, family).family, 'secret', 'current', 'older', 'grant', 'ended', 'returned', 'client', 'person')
+          .catch((error: unknown) => {
+            if (isWrongType(error)) return [];
+            throw error;
+          }),
+      );
+      const [knownSecret, current, older, sealed, ended, returned, clientId, person] = found;
       if (knownSecret !== secretHash) return { kind: 'unknown' };
       const presented = hashSecret(rotating);
-      const parts = current === presented || (typeof older === 'string' && older.includes(`"${presented}"`));
+      const isCurrent = current === presented;
       if (typeof ended === 'string') {
-        const to = ended === 'returned' && parts ? openPlace({ sid, family }, returned) : undefined;
-        return to ? { kind: 'returned', client: clientId ?? '', to } : { kind: 'ended', reason: ended };
+        const to = ended === 'returned' && isCurrent ? openPlace({ sid, family }, returned) : undefined;
+        return to ? { kind: 'returned', client: clientId ?? '', to } : { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
       const grant = open(sid, secretHash, sealed);
       if (!grant) return { kind: 'unknown' };
-      return parts && isStillGood(older, presented, current === presented, await ledger.now(sid))
-        ? { kind: 'live', grant, isCurrent: current === presented }
-        : { kind: 'reused', grant };
+      const good = isCurrent || isStillGood(older, presented, await ledger.now(sid));
+      return good ? { kind: 'live', grant, isCurrent } : { kind: 'reused', grant };
     },
 
     async hasEnded(sid, family) {
-      const [secret, ended] = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'ended'));
-      return typeof secret !== 'string' || (typeof ended === 'string' && !LEAVES_ACCESS_TOKENS.has(ended));
+      const ended = await asking(client.hget(keysOf(sid, family).family, 'ended'));
+      return ended !== null && !LEAVES_ACCESS_TOKENS.has(ended);
     },
 
     async rotate(token, grant, sealedSession) {
@@ -192,14 +201,14 @@ export function createFamilies(options: FamiliesOptions): Families {
     },
 
     async end(sid, family, reason) {
-      const [outcome, before] = await runEnd(sid, family, reason);
-      // Told again where it had ended before: whoever tries again may not have been heard the first time.
-      if (outcome === 'done' || before === reason) await tell(sid, family, reason);
+      await runEnd(sid, family, reason);
+      // Also where it had ended before, or Redis has forgotten it: its access tokens may live, and nobody may have been told.
+      await tell(sid, family, reason);
     },
 
     async close(token, to) {
       const sealed = seal(sealKey, returnContext(token), JSON.stringify(to));
-      const [outcome, reason, before] = await runEnd(token.sid, token.family, 'returned', sealed);
+      const [outcome, reason, before] = await runEnd(token.sid, token.family, 'returned', sealed, hashSecret(token.rotating));
       if (outcome === 'done') {
         metrics.familiesEnded.inc({ reason: 'returned' });
         audit('family.returned', { sid: token.sid, family: token.family });
@@ -216,11 +225,18 @@ async function asking<T>(work: Promise<T>): Promise<T> {
   });
 }
 
-/** Whether a part may still be used: the current one may, an earlier one as long as its entry says (0: no end yet). */
-function isStillGood(older: string | null | undefined, presented: string, isCurrent: boolean, nowMs: number): boolean {
-  if (isCurrent) return true;
-  const parts: unknown = typeof older === 'string' ? JSON.parse(older) : [];
-  return Array.isArray(parts) && parts.some((part) => Array.isArray(part) && part[0] === presented && (part[2] === 0 || part[2] > nowMs));
+/** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
+function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
+  const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
+  return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function toTexts(reply: unknown): readonly string[] {

@@ -14,8 +14,8 @@ const schema = z.object({
     authTime: z.number().optional(),
     authTimeMs: z.number().optional(),
   }),
-  /** The scope that was asked for, where less was asked for than the session has. */
-  narrowedTo: z.array(z.string()).optional(),
+  /** The scope that was asked for, where one was: what the session gets later is not in it. */
+  askedScope: z.array(z.string()).optional(),
   /** Whether it is less than the session: by scope, or by another audience than the default. Such a family has no way back. */
   narrowed: z.boolean(),
   /** Whether it goes back to a session; else the app issued it at a login of its own. */

@@ -3,6 +3,7 @@ import type { Identity } from '../principal.js';
 import type { BridgeEvent } from '../redis/events.js';
 import { madeAt } from '../sessions/logout.js';
 import type { Ended } from '../sessions/tombstone.js';
+import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 
 /** What of a verified token decides whether it was revoked. */
@@ -18,16 +19,24 @@ export interface RevocableToken {
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
 export interface RevocationIndex {
   apply(event: BridgeEvent): void;
-  isRevoked(token: RevocableToken): boolean;
+  /** What of a token was ended; undefined: nothing. */
+  whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
   endedLogin(sid: string, subject: string): Ended | undefined;
+  hasFamilyEnded(family: string): boolean;
   /** Whether this login of a person is older than the moment in which the person was ended. */
-  endedPerson(sid: string, identity: Identity): boolean;
+  endedPerson(sid: string, login: Pick<Identity, 'subject' | 'authTimeMs'>): boolean;
   /** What Redis should have: to be written again where it came back without. */
   known(): readonly BridgeEvent[];
   /** The ends of persons; kept for as long as a login may be carried over. */
   knownPersons(): readonly PersonEnded[];
-  /** Calls `ended` when the session, or what was made from it, has ended. Gives what stops it. */
-  onEnded(sid: string, ended: () => void): () => void;
+  /** Calls `ended` when the session, or what was made from it, has ended; with a subject also when the person was. Gives what stops it. */
+  onEnded(session: string | EndableSession, ended: () => void): () => void;
+}
+
+/** A session that somebody waits for the end of. A principal is one. */
+export interface EndableSession {
+  readonly sid: string;
+  readonly subject: string;
 }
 
 export type PersonEnded = Extract<BridgeEvent, { type: 'subject.ended' }>;
@@ -38,18 +47,30 @@ export interface RevocationOptions {
   /** How long the end of a person matters: as long as a login may be carried over. */
   readonly keepPersonMs: number;
   readonly clock: Clock;
+  readonly log: Log;
   readonly metrics: Metrics;
 }
 
-export function createRevocationIndex({ keepMs, keepPersonMs, clock, metrics }: RevocationOptions): RevocationIndex {
+export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics }: RevocationOptions): RevocationIndex {
   const logins = createExpiring<Extract<BridgeEvent, { type: 'session.ended' }>>(clock);
   const families = createExpiring<Extract<BridgeEvent, { type: 'family.ended' }>>(clock);
-  const persons = createExpiring<PersonEnded>(clock);
-  const listeners = new Map<string, Set<() => void>>();
+  const persons = createExpiring<PersonEnds>(clock);
+  const listeners = new Map<string, Set<Listener>>();
   const loginKey = (sid: string, subject: string) => `${sid} ${subject}`;
 
-  function tell(sid: string): void {
-    for (const ended of listeners.get(sid) ?? []) ended();
+  function tell(sid: string, subject?: string): void {
+    for (const listener of listeners.get(sid) ?? []) {
+      if (subject !== undefined && listener.subject !== subject) continue;
+      try {
+        listener.ended();
+      } catch (error) {
+        log.error({ failure: describeFailure(error) }, 'a callback of onEnded failed');
+      }
+    }
+  }
+
+  function tellPerson({ subject, exceptSid }: PersonEnded): void {
+    for (const sid of listeners.keys()) if (sid !== exceptSid) tell(sid, subject);
   }
 
   return {
@@ -69,9 +90,13 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, metrics }: 
           tell(event.sid);
           break;
         case 'subject.ended': {
-          const known = persons.get(event.subject);
-          if (known && known.endedAt >= event.endedAt) return;
-          persons.set(event.subject, event, event.endedAt + keepPersonMs);
+          const all = persons.get(event.subject)?.all ?? [];
+          if (all.some(({ endedAt, exceptSid }) => endedAt === event.endedAt && exceptSid === event.exceptSid)) return;
+          // One that spares a session does not undo an earlier one that did not.
+          const next = [...all.filter((one) => event.exceptSid !== undefined || one.endedAt > event.endedAt), event].slice(-MAX_ENDS);
+          const endedAt = Math.max(...next.map((one) => one.endedAt));
+          persons.set(event.subject, { all: next, endedAt }, endedAt + keepPersonMs);
+          tellPerson(event);
           break;
         }
       }
@@ -80,32 +105,35 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, metrics }: 
       metrics.revocations.set({ of: 'person' }, persons.size);
     },
 
-    isRevoked({ sid, subject, family, issuedAt }) {
+    whatEnded({ sid, subject, family, issuedAt }) {
       // Without a family there is only the second in which the token was issued: what was issued in the second of a logout is taken for older.
       const made = family === undefined ? issuedAt * 1000 : madeAt(family);
-      if (family !== undefined && families.get(family)) return true;
+      if (family !== undefined && families.get(family)) return 'family';
       const login = logins.get(loginKey(sid, subject));
-      if (login && !(made > login.endedAt)) return true;
-      const person = persons.get(subject);
-      return person !== undefined && person.exceptSid !== sid && !(made > person.endedAt);
+      if (login && !(made > login.endedAt)) return 'session';
+      const ends = persons.get(subject)?.all ?? [];
+      return ends.some(({ exceptSid, endedAt }) => exceptSid !== sid && !(made > endedAt)) ? 'person' : undefined;
     },
+
+    hasFamilyEnded: (family) => families.get(family) !== undefined,
 
     endedLogin: (sid, subject) => logins.get(loginKey(sid, subject)),
 
     endedPerson(sid, { subject, authTimeMs }) {
-      const person = persons.get(subject);
-      return person !== undefined && person.exceptSid !== sid && authTimeMs !== undefined && authTimeMs < person.notBefore;
+      const ends = persons.get(subject)?.all ?? [];
+      return authTimeMs !== undefined && ends.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs < notBefore);
     },
 
     known() {
       const oldest = clock.now() - keepMs;
-      return [...logins.values(), ...families.values(), ...[...persons.values()].filter(({ endedAt }) => endedAt > oldest)];
+      return [...logins.values(), ...families.values(), ...[...persons.values()].flatMap(({ all }) => all.filter(({ endedAt }) => endedAt > oldest))];
     },
 
-    knownPersons: () => [...persons.values()],
+    knownPersons: () => [...persons.values()].flatMap(({ all }) => all),
 
-    onEnded(sid, ended) {
-      const own = () => ended();
+    onEnded(session, ended) {
+      const { sid, subject } = typeof session === 'string' ? { sid: session, subject: undefined } : session;
+      const own: Listener = { ended, subject };
       const all = listeners.get(sid) ?? new Set();
       listeners.set(sid, all.add(own));
       return () => {
@@ -115,6 +143,20 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, metrics }: 
     },
   };
 }
+
+interface Listener {
+  readonly subject: string | undefined;
+  readonly ended: () => void;
+}
+
+interface PersonEnds {
+  readonly all: readonly PersonEnded[];
+  /** Of the latest. */
+  readonly endedAt: number;
+}
+
+/** So many ends of one person are told apart. */
+const MAX_ENDS = 16;
 
 /** A map that forgets: looked through now and then, so that it holds what still matters and little else. */
 function createExpiring<T extends { readonly endedAt: number }>(clock: Clock) {

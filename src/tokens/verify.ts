@@ -16,7 +16,8 @@ export interface VerificationPolicy {
 
 export type BearerOutcome =
   | { readonly kind: 'authenticated'; readonly principal: Principal; readonly token: VerifiedToken }
-  | { readonly kind: 'rejected'; readonly reason: BearerRejection }
+  /** `ended`: what of a token that was revoked has ended. */
+  | { readonly kind: 'rejected'; readonly reason: BearerRejection; readonly ended?: 'session' | 'family' | 'person' }
   /** Somebody else's token, or no JWT at all. */
   | { readonly kind: 'foreign' }
   /** Its key is not here, or what was revoked was not read yet, and that may be our fault. `sid` is what the token claims. */
@@ -35,7 +36,7 @@ export interface VerifiedToken {
 export interface Revocations {
   /** Whether they were read since the start: before, no token can be judged. */
   readonly wereRead: boolean;
-  isRevoked(token: RevocableToken): boolean;
+  whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
 }
 
 export type VerifyBearer = (token: string) => Promise<BearerOutcome>;
@@ -77,7 +78,8 @@ export function createVerifier(policy: VerificationPolicy, keys: KeySource, cloc
     const { sid, subject } = principal;
     const verified = describeToken(payload);
     if (revocations?.wereRead === false) return { kind: 'in-doubt', about: 'revocations', sid };
-    if (revocations?.isRevoked({ sid, subject, ...verified })) return rejected('revoked');
+    const ended = revocations?.whatEnded({ sid, subject, ...verified });
+    if (ended) return { kind: 'rejected', reason: 'revoked', ended };
     return { kind: 'authenticated', principal, token: verified };
   };
 }

@@ -75,13 +75,14 @@ describe('crossfade check', () => {
     expect(findings.map(({ path, message }) => `${path}: ${message}`)).toEqual([
       expect.stringMatching(/cookieOptions\.domain: a cookie for other\.example does not reach/),
       expect.stringMatching(/cookieOptions: browsers refuse sameSite: none/),
+      expect.stringMatching(/clients\.web\.origins: .* the cookie koa\.sess may not be sent from there/),
       expect.stringMatching(/keyPrefix: starts with redis\.keyPrefix/),
       expect.stringMatching(/cookieOptions\.path: a cookie for \/app is not sent to \/auth/),
       'keys.directory: first.pem is readable by everybody: chmod 600',
       expect.stringMatching(/keys\.directory: .* has no usable signing key/),
       'rollout.stageFlag: auth-migration-stage can become "jwt-mostly", which is no stage',
     ]);
-    expect((await check()).stdout).toContain('7 findings');
+    expect((await check()).stdout).toContain('8 findings');
   });
 
   it('says that Redis does not answer, and that it would evict', async () => {

@@ -1,7 +1,9 @@
 import type { Context, Next } from 'koa';
 import { describe, expect, it } from 'vitest';
+import { cookieHeader, PEOPLE } from '../../scripts/lib/legacy-app.js';
+import { expectError } from '../support/expect-error.js';
 import { LogLines } from '../support/log-lines.js';
-import { exchangeNative, postRefresh } from '../support/tokens.js';
+import { exchangeNative, postRefresh, postReturn, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import type { World, WorldOptions } from '../support/world.js';
 
@@ -51,9 +53,13 @@ async function handlers(ctx: Context, next: Next): Promise<void> {
       session.user = null;
       ctx.status = 204;
       return;
-    case '/step-up':
-      ctx['session'] = null;
-      ctx.body = 'ok';
+    case '/legacy-login':
+      session.user = { ...PEOPLE['alice'], ...(ctx.query['at'] === 'no' ? {} : { loggedInAt: Date.now() }) };
+      ctx.body = 'logged in';
+      return;
+    case '/switch-to-bob':
+      session.user = PEOPLE['bob'];
+      ctx.body = 'switched';
       return;
     default:
       await next();
@@ -155,6 +161,83 @@ describe('the store', () => {
     expect(refresh).not.toBe('');
   });
 
+  async function dormant(world: World) {
+    const cookie = await world.login('alice');
+    const key = world.legacy.keys.at(-1) ?? '';
+    await world.legacy.redis.pexpire(key, 1500);
+    const tokens = await exchangeNative(world, cookie);
+    await world.legacy.redis.pexpire(key, 1);
+    await expect.poll(async () => await world.legacy.redis.exists(key)).toBe(0);
+    return tokens;
+  }
+
+  it('Law 6: a logout in place by a token client whose record is gone ends its tokens', async () => {
+    const world = await open({});
+    const { access, refresh } = await dormant(world);
+    expect((await world.call('/legacy-logout-in-place', { method: 'POST', bearer: access })).status).toBe(204);
+    expect((await world.call('/me', { bearer: access })).status).toBe(401);
+    expect((await postRefresh(world, refresh)).status).toBe(400);
+  });
+
+  it('a handler that writes another person does not get into what is brought back', async () => {
+    const world = await open({
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((one) => ({ ...one, rolling: true })) }),
+    });
+    const { access, refresh } = await dormant(world);
+    await world.call('/switch-to-bob', { bearer: access });
+    const cookie = cookieHeader(await postReturn(world, refresh));
+    expect(await (await world.call('/me', { cookie })).json()).toMatchObject({ principal: { subject: 'u-alice' } });
+    await world.legacy.redis.del(/koa\.sess=([^;]+)/.exec(cookie)?.[1] ?? '');
+  });
+
+  it('shows a token client its session also where the record has idled out', async () => {
+    const world = await open({
+      legacy: { session: { maxAge: 2000, rolling: true } },
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((one) => ({ ...one, rolling: true })) }),
+    });
+    const cookie = await world.login('alice');
+    const key = world.legacy.keys.at(-1) ?? '';
+    const { access, refresh } = await exchangeNative(world, cookie);
+    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
+    await world.legacy.redis.set(key, JSON.stringify({ ...record, _expire: Date.now() + 100 }), 'KEEPTTL');
+    const later = await refreshNative(world, refresh);
+    await expect.poll(async () => (await world.call('/auth/verify', { cookie })).status).toBe(401);
+    await world.legacy.redis.del(key);
+    const response = await world.call('/show', { bearer: later.access });
+    expect(response.headers.getSetCookie()).toEqual([]);
+    expect(await json(response)).toEqual({ user: 'u-alice', cart: null });
+    expect(access).not.toBe(later.access);
+  });
+
+  it('a login under the same id is written and opens, right after a logout in place and after the end of its person', async () => {
+    const untimed = await open({
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((one) => ({ ...one, principal: { subject: 'user.id' } })) }),
+    });
+    const plain = await untimed.login('alice');
+    await untimed.call('/legacy-logout-in-place', { cookie: plain });
+    expect((await untimed.call('/me', { cookie: plain })).status).toBe(401);
+    await untimed.call('/legacy-login?at=no', { cookie: plain });
+    expect((await untimed.call('/me', { cookie: plain })).status).toBe(200);
+
+    const world = await open({});
+    const cookie = await world.login('alice');
+    const old = await exchangeNative(world, cookie);
+    const slow = world.call('/slow?name=login', { cookie });
+    await gate.arrived('login');
+    await world.bridge.endSubject('u-alice', { why: 'password changed' });
+    gate.release('login');
+    await slow;
+    expect((await world.call('/me', { cookie })).status).toBe(401);
+    const again = await world.call('/legacy-login', { cookie });
+    const own = again.headers
+      .getSetCookie()
+      .map((line) => line.split(';')[0] ?? '')
+      .join('; ');
+    expect((await world.call('/me', { cookie: own })).status).toBe(200);
+    expect((await world.call('/me', { bearer: old.access })).status).toBe(401);
+    await world.legacy.redis.del(/koa\.sess=([^;]+)/.exec(own)?.[1] ?? '');
+  });
+
   it('is answered 503 at once where Redis is away, by cookie and by token, and nothing hangs', async () => {
     const world = await open({});
     const cookie = await world.login('alice');
@@ -162,8 +245,8 @@ describe('the store', () => {
     world.store.silence();
     for (const credential of [{ cookie }, { bearer: access }]) {
       const response = await world.call('/show', credential);
-      expect(response.status).toBe(503);
-      expect(response.headers.getSetCookie()).toEqual([]);
+      await expectError(response, 503, 'temporarily_unavailable');
+      expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
     }
     await world.store.restore();
   });

@@ -3,7 +3,7 @@ import { expectError } from '../support/expect-error.js';
 import { readKey, resign } from '../support/forge.js';
 import type { Instance } from '../support/instance.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
-import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshCookie } from '../support/tokens.js';
+import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshCookie, SESSION_TYPE } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, ORIGIN, sharedRedisUrl, type World } from '../support/world.js';
 
@@ -125,9 +125,24 @@ describe('Law 6: POST /auth/logout is total', () => {
       'invalid_token',
     );
     await expectError(await world.post('/auth/logout', { client_id: 'web' }, { cookie }), 403, 'invalid_request');
-    expect((await world.post('/auth/logout', { client_id: 'android' }, { cookie })).status).toBe(204);
+    await expectError(await world.post('/auth/logout', { client_id: 'android' }, { cookie }), 400, 'invalid_request');
     expect(await me(world, { cookie })).toBe(200);
     expect(await me(world, { bearer: access })).toBe(200);
+    // A client that keeps its cookie itself sends it as it does at the exchange.
+    const form = { client_id: 'android', subject_token: cookie, subject_token_type: SESSION_TYPE };
+    expect((await world.post('/auth/logout', form)).status).toBe(204);
+    expect(await me(world, { cookie })).toBe(401);
+    expect(await me(world, { bearer: access })).toBe(401);
+  });
+
+  it('by a token whose family was revoked: 401 for the bearer, since the session lives; by its refresh token it ends', async () => {
+    const cookie = await world.login('alice');
+    const { access, refresh } = await exchangeNative(world, cookie);
+    await world.post('/auth/revoke', { client_id: 'android', token: refresh });
+    await expectError(await world.post('/auth/logout', {}, { bearer: access }), 401, 'invalid_token');
+    expect(await me(world, { cookie })).toBe(200);
+    expect((await world.post('/auth/logout', { client_id: 'android', refresh_token: refresh })).status).toBe(204);
+    expect(await me(world, { cookie })).toBe(401);
   });
 
   it('works at jwt-only, and GET is 405', async () => {
@@ -150,6 +165,40 @@ describe('Law 6: POST /auth/logout is total', () => {
 });
 
 describe('V2: Redis away', () => {
+  it.each(['cookie', 'refresh token', 'bearer'])('a logout by %s whose answer got lost is told to everybody by the retry', async (by) => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    const cut = await open({ redisUrl: own.url });
+    const second = await cut.another();
+    // The scripts are known to Redis: what is lost is an answer, not the call.
+    await postAsBrowser(cut, '/auth/logout', await cut.login('bob'));
+    const cookie = await cut.login('alice');
+    const { access, refresh } = await exchangeNative(cut, cookie);
+    const logOut = async () =>
+      by === 'cookie'
+        ? await postAsBrowser(cut, '/auth/logout', cookie)
+        : by === 'bearer'
+          ? await cut.post('/auth/logout', {}, { bearer: access })
+          : await cut.post('/auth/logout', { client_id: 'android', refresh_token: refresh });
+    own.swallowAnswerTo((command) => /evalsha/i.test(command) && command.includes(':ended'));
+    await expectError(await logOut(), 503, 'temporarily_unavailable');
+    await own.restore();
+    await expect.poll(async () => (await logOut()).status).toBe(204);
+    for (const at of [cut, second]) await expect.poll(async () => await me(at, { bearer: access })).toBe(401);
+    await own.close();
+  });
+
+  it('a legacy logout that could not be told when it was found is told later', async () => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    const cut = await open({ redisUrl: own.url });
+    const { access } = await exchangeNative(cut, await cut.login('alice'));
+    await own.cut();
+    await cut.legacy.redis.del(lastKey(cut));
+    await cut.log.until(({ msg }) => String(msg).startsWith('a watched record could not be looked at'));
+    await own.restore();
+    await expect.poll(async () => await me(cut, { bearer: access })).toBe(401);
+    await own.close();
+  });
+
   it.each(['bridge', 'records'])(
     'the Redis of the %s: logout is 503 and never 204, no cookie is touched, and the retry does it all',
     async (which) => {

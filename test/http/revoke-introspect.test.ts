@@ -78,6 +78,22 @@ describe('revocation (RFC 7009)', () => {
     expect((await postRefresh(world, refresh)).status).toBe(200);
   });
 
+  it('V1: an access token whose family gave way, or was lost by Redis, is revoked as well; and told once, however often it is asked', async () => {
+    const one = await open({ configure: (config) => ({ ...config, tokens: { ...config.tokens, familiesPerSession: 1 } }) });
+    const cookie = await one.login('alice');
+    const [first, second] = [await exchangeNative(one, cookie), await exchangeNative(one, cookie)];
+    expect((await revoke(one, { token: first.access })).status).toBe(200);
+    expect(await me(one, first.access)).toBe(401);
+    await one.legacy.redis.del(`${one.prefix}{${second.sid}}:family:${second.family}`);
+    expect((await revoke(one, { token: second.access })).status).toBe(200);
+    expect(await me(one, second.access)).toBe(401);
+    const events = async () => await one.legacy.redis.xlen(`${one.prefix}events`);
+    const before = await events();
+    for (let time = 0; time < 10; time++) expect((await revoke(one, { token: first.refresh })).status).toBe(200);
+    expect(await events()).toBe(before);
+    await expectError(await revoke(one, { token: first.refresh, client_id: 'ios' }), 400, 'invalid_grant');
+  });
+
   it('V2: with Redis away it is 503, never 200, and the retry succeeds', async () => {
     const own = await startTcpProxy(sharedRedisUrl());
     const cut = await open({ redisUrl: own.url });
@@ -187,6 +203,13 @@ describe('introspection (RFC 7662)', () => {
       400,
       'invalid_request',
     );
+  });
+
+  it('a token that goes on although Redis has lost its family is active', async () => {
+    const { access, sid, family } = await exchangeNative(world, await world.login('alice'));
+    await world.legacy.redis.del(`${world.prefix}{${sid}}:family:${family}`);
+    expect(await me(world, access)).toBe(200);
+    expect(await (await introspect(world, access)).json()).toMatchObject({ active: true });
   });
 
   it('says at once what another instance has just ended, before the news is here', async () => {

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
@@ -89,6 +90,24 @@ describe('ending a person', () => {
     expect((await postExchange(world, here)).status).toBe(200);
   });
 
+  it('a second end that spares another session does not undo the first', async () => {
+    const { name, subject } = somebody();
+    const [one, two] = [await world.login(name), await world.login(name)];
+    const { sid } = await exchangeNative(world, two);
+    await world.bridge.endSubject(subject, { why: 'first' });
+    await world.bridge.endSubject(subject, { why: 'second', exceptSid: sid });
+    for (const cookie of [one, two]) expect(await me(world, { cookie })).toBe(401);
+  });
+
+  it('a login that is older than the end of its person is not issued for', async () => {
+    const { subject } = somebody();
+    await world.bridge.endSubject(subject, { why: 'ban' });
+    const before = { subject, authTime: Date.now() / 1000 - 60 };
+    await expect(world.bridge.issueFor(before, { client: 'android' })).rejects.toMatchObject({ code: 'invalid_request' });
+    const { accessToken } = await world.bridge.issueFor({ subject }, { client: 'android' });
+    expect(await me(world, { bearer: accessToken })).toBe(200);
+  });
+
   it('holds for an instance that starts afterwards', async () => {
     const { name, subject } = somebody();
     const cookie = await world.login(name);
@@ -150,6 +169,38 @@ describe('bridge.onEnded', () => {
     await expect.poll(() => told).toBe(1);
     expect(stopped).toBe(0);
   });
+});
+
+it('bridge.onEnded: a callback that throws takes nothing from the logout, here or elsewhere', async () => {
+  const cookie = await world.login('alice');
+  const { sid, access } = await exchangeNative(world, cookie);
+  let told = 0;
+  for (const at of [world, other]) {
+    at.bridge.onEnded(sid, () => {
+      throw new Error('a callback of the app');
+    });
+    at.bridge.onEnded(sid, () => {
+      told += 1;
+    });
+  }
+  const response = await world.post('/auth/logout', {}, { bearer: access });
+  expect(response.status).toBe(204);
+  for (const at of [world, other]) await expect.poll(async () => await me(at, { bearer: access })).toBe(401);
+  await expect.poll(() => told).toBe(2);
+});
+
+it('bridge.onEnded: given the principal, is called for a session without tokens when its person is ended', async () => {
+  const { name, subject } = somebody();
+  const cookie = await world.login(name);
+  const { principal } = z
+    .object({ principal: z.object({ sid: z.string(), subject: z.string() }) })
+    .parse(await (await other.call('/me', { cookie })).json());
+  let told = 0;
+  other.bridge.onEnded(principal, () => {
+    told += 1;
+  });
+  await world.bridge.endSubject(subject, { why: 'test' });
+  await expect.poll(() => told).toBe(1);
 });
 
 describe('POST /api/subjects/end', () => {

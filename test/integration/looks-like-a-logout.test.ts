@@ -9,8 +9,9 @@ import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { LogLines } from '../support/log-lines.js';
+import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postRefresh, refreshNative, type Tokens } from '../support/tokens.js';
-import { createWorld, type World } from '../support/world.js';
+import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 
 let closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -37,6 +38,10 @@ async function exchangeMany(world: World, count: number): Promise<Tokens[]> {
 
 async function metric(world: World, name: string): Promise<number> {
   return Number(new RegExp(`^${name}(?:{[^}]*})? (\\d+)`, 'm').exec(await world.metrics())?.[1] ?? 0);
+}
+
+async function news(world: World, fate: string): Promise<number> {
+  return Number(new RegExp(`^crossfade_record_news_total{fate="${fate}"} (\\d+)`, 'm').exec(await world.metrics())?.[1] ?? 0);
 }
 
 /** Nobody was logged out: every token opens, and every family goes on. */
@@ -146,6 +151,57 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     await expect.poll(async () => (await world.call('/', { cookie })).status).toBe(200);
     expect((await world.call('/me', { cookie })).status).toBe(401);
     await expectNobodyOut(world, [tokens]);
+  });
+
+  it('a flush that is looked into late is none either: the Redis of the bridge, or the news, was away meanwhile', async () => {
+    const records = await startRedis();
+    closing.push(async () => await records.stop());
+    const own = await startTcpProxy(sharedRedisUrl());
+    closing.push(async () => await own.close());
+    const world = await createWorld({ legacy: { redisUrl: records.url }, redisUrl: own.url });
+    closing.push(async () => await world.close());
+    const tokens = await exchangeNative(world, await world.login('alice'));
+    await own.cut();
+    await world.legacy.redis.flushdb();
+    // Tried again once a second, and each time a second has passed since the flush.
+    for (let time = 0; time < 3; time++) {
+      await world.log.until(({ msg }) => String(msg).startsWith('a watched record could not be looked at'), world.log.all.length);
+    }
+    await own.restore();
+    await expect.poll(async () => await metric(world, 'crossfade_sessions_vanished_total')).toBe(1);
+    await expect.poll(async () => (await postRefresh(world, tokens.refresh)).status).toBe(200);
+    expect(world.log.audits('session.ended')).toEqual([]);
+  }, 30_000);
+
+  it('a logout is noticed although INFO failed when it happened; CONFIG RESETSTAT makes no logout of a flush', async () => {
+    const { world, admin } = await open();
+    const out = await exchangeOne(world);
+    await admin.call('ACL', 'SETUSER', 'default', '-info');
+    await admin.del(out.key);
+    await expect.poll(async () => await news(world, 'unknown')).toBeGreaterThan(0);
+    await admin.call('ACL', 'SETUSER', 'default', '+info');
+    await expect.poll(async () => (await world.call('/me', { bearer: out.tokens.access })).status).toBe(401);
+
+    const gone = await world.another();
+    await world.login('alice');
+    const { refresh } = await exchangeNative(gone, await world.login('alice'));
+    await gone.close();
+    await admin.flushall();
+    await admin.config('RESETSTAT');
+    expect((await postRefresh(world, refresh)).status).toBe(200);
+  }, 30_000);
+
+  it('one client whose record is gone, however often it comes, does not hide the logouts of others', async () => {
+    const { world, admin } = await open();
+    const gone = await exchangeOne(world);
+    await admin.flushdb();
+    let { refresh } = gone.tokens;
+    for (let time = 0; time < 25; time++) ({ refresh } = await refreshNative(world, refresh));
+    await Promise.all(Array.from({ length: 150 }, async () => await postRefresh(world, refresh)));
+    const alice = await exchangeOne(world);
+    await admin.del(alice.key);
+    await expect.poll(async () => (await world.call('/me', { bearer: alice.tokens.access })).status).toBe(401);
+    expect(await metric(world, 'crossfade_sessions_vanished_total')).toBe(1);
   });
 
   it('a record that ends by itself, or is prolonged, or written again by its own person, ends nothing', async () => {

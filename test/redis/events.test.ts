@@ -1,10 +1,12 @@
 import { Redis } from 'ioredis';
 import { describe, expect, it } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
+import { deriveKey, Secret } from '../../src/config/secret.js';
+import { signText } from '../../src/redis/signed-text.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
-import { exchangeNative, postAsBrowser, postExchange, postRefresh } from '../support/tokens.js';
+import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 
@@ -44,14 +46,33 @@ describe('Law 10: revocations in Redis', () => {
 
   it('K8: an old one that is replayed is absent and audited', async () => {
     const world = await open();
-    const cookie = await world.login('alice');
-    const { refresh } = await exchangeNative(world, cookie);
-    await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
-    const [id = '', fields = []] = (await streamOf(world)).at(-1) ?? [];
-    // As if the retention had passed since: an access token lives for 600 s, plus skew and publishSeconds.
-    const later = Number(id.split('-')[0]) + (600 + 30 + 900 + 1) * 1000;
-    await world.legacy.redis.xadd(`${world.prefix}events`, `${later}-0`, ...fields);
+    const { access, sid, family } = await exchangeNative(world, await world.login('alice'));
+    const macKey = deriveKey(new Secret(world.readFile('fleet-secret').trim()), 'mac');
+    const replay = async (ageMs: number) => {
+      const event = { type: 'family.ended', sid, family, endedAt: Date.now() - ageMs };
+      await world.legacy.redis.xadd(`${world.prefix}events`, '*', 'event', signText(macKey, 'event', JSON.stringify(event)));
+    };
+    // Older than any access token that it could be about: a token lives for 600 s, plus skew and publishSeconds.
+    await replay((600 + 30 + 900 + 1) * 1000);
     await refused(world, 'events', 'replayed');
+    expect(await me(world, { bearer: access })).toBe(200);
+    await replay(0);
+    await expect.poll(async () => await me(world, { bearer: access })).toBe(401);
+  });
+
+  it('an id far ahead, which would hold all that come after it ahead as well, is refused, and revocations go on', async () => {
+    const world = await open();
+    const other = await world.another();
+    const [first, second] = [await exchangeNative(world, await world.login('alice')), await exchangeNative(world, await world.login('bob'))];
+    await world.post('/auth/revoke', { token: first.refresh, client_id: 'android' });
+    await world.legacy.redis.xadd(`${world.prefix}events`, '9999999999999-1', 'event', 'junk');
+    await refused(world, 'events', 'id-ahead');
+    await world.post('/auth/revoke', { token: second.refresh, client_id: 'android' });
+    await expect.poll(async () => await me(other, { bearer: second.access })).toBe(401);
+    await expect.poll(async () => (await streamOf(world)).length).toBeGreaterThanOrEqual(2);
+    for (const [id] of await streamOf(world)) expect(Number(id.split('-')[0])).toBeLessThan(Date.now() + 1000);
+    const late = await world.another();
+    expect(await me(late, { bearer: first.access })).toBe(401);
   });
 
   it('a tombstone and the end of a person that somebody wrote are absent, and so are keys of another type', async () => {
@@ -87,6 +108,41 @@ describe('Law 10: revocations in Redis', () => {
     expect(stone).not.toBe('');
     await world.legacy.redis.set(`${world.prefix}{${tokens.sid}}:ended`, stone);
     expect(await me(world, { cookie: mine })).toBe(200);
+  });
+});
+
+describe('keys of another type', () => {
+  it('Law 10: count as absent and give way, at a start and in between; nobody is answered 500 or 503 for them', async () => {
+    const world = await open();
+    const cookie = await world.login('alice');
+    const { refresh, sid, family, access } = await exchangeNative(world, cookie);
+    const { redis } = world.legacy;
+    const tagged = `${world.prefix}{${sid}}:`;
+    await redis.hset(`${tagged}family:${family}`, 'older', 'x"garbage"');
+    const next = await refreshNative(world, refresh);
+    for (const [key, status] of [
+      [`${tagged}families`, 200],
+      [`${tagged}ended`, 200],
+      [`${tagged}session`, 400],
+    ] as const) {
+      await redis.del(key);
+      await redis.set(key, 'a stranger');
+      expect([key, (await postRefresh(world, next.refresh)).status]).toEqual([key, status]);
+      expect((await postExchange(world, cookie)).status).toBe(200);
+    }
+    await redis.del(`${tagged}family:${family}`);
+    await redis.set(`${tagged}family:${family}`, 'a stranger');
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    expect((await postExchange(world, cookie)).status).toBe(200);
+    for (const name of ['events', 'persons-ended']) {
+      await redis.del(`${world.prefix}${name}`);
+      await redis.set(`${world.prefix}${name}`, 'a stranger');
+    }
+    const late = await world.another();
+    expect(await me(late, { bearer: access })).toBe(200);
+    expect(await late.bridge.endSubject('u-alice', { why: 'test' })).toBeGreaterThan(0);
+    await expect.poll(async () => await me(world, { bearer: access })).toBe(401);
+    expect((await postAsBrowser(late, '/auth/logout', cookie)).status).toBe(204);
   });
 });
 
@@ -158,14 +214,57 @@ describe('Redis comes back with empty memory', () => {
     }
   });
 
+  it('what it refuses to write at first is written when it does', async () => {
+    const redis = await startRedis();
+    const world = await createWorld({ redisUrl: redis.url });
+    const admin = new Redis(redis.url);
+    try {
+      const tokens = await Promise.all([1, 2].map(async () => await exchangeNative(world, await world.login('alice'))));
+      for (const { refresh } of tokens) await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+      await world.bridge.endSubject('u-carol', { why: 'test' });
+      await admin.config('SET', 'maxmemory', '1');
+      await admin.flushall();
+      await world.log.until(({ msg }) => String(msg).startsWith('what Redis has lost could not be written'));
+      await admin.config('SET', 'maxmemory', '0');
+      await world.log.until((line) => line['audit'] === 'events.restored');
+      const late = await world.another();
+      for (const { access } of tokens) expect(await me(late, { bearer: access })).toBe(401);
+      expect(await admin.zcard(`${world.prefix}persons-ended`)).toBe(1);
+    } finally {
+      admin.disconnect();
+      await world.close();
+      await redis.stop();
+    }
+  });
+
+  it('an instance that starts while it refuses writes reads what is there, and serves bearers', async () => {
+    const redis = await startRedis();
+    const world = await createWorld({ redisUrl: redis.url });
+    const admin = new Redis(redis.url);
+    try {
+      const { access } = await exchangeNative(world, await world.login('alice'));
+      await admin.replicaof('127.0.0.1', '1');
+      const late = await world.another();
+      expect(await me(late, { bearer: access })).toBe(200);
+      await admin.replicaof('NO', 'ONE');
+    } finally {
+      admin.disconnect();
+      await world.close();
+      await redis.stop();
+    }
+  });
+
   it('flushed while it runs, the stream is written again by those who know', async () => {
     const redis = await startRedis();
     const world = await createWorld({ redisUrl: redis.url });
     const admin = new Redis(redis.url);
     try {
       const { access, refresh } = await exchangeNative(world, await world.login('alice'));
+      const later = await exchangeNative(world, await world.login('bob'));
       await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
       await admin.flushall();
+      // What comes right after does not hide that what was before is gone.
+      await world.post('/auth/revoke', { token: later.access, client_id: 'android' });
       await world.log.until((line) => line['audit'] === 'events.restored');
       const late = await world.another();
       expect(await me(late, { bearer: access })).toBe(401);

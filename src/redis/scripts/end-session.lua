@@ -7,8 +7,8 @@ local tombstone, life, reason, upTo, person = ARGV[1], ARGV[2], ARGV[3], tonumbe
 if tombstone ~= '' then redis.call('SET', KEYS[1], tombstone, 'PX', life) end
 local ended = {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  local made = tonumber(string.sub(id, 1, 13))
-  local found = redis.call('HMGET', KEYS[4] .. id, 'person', 'ended')
+  local made = tonumber(string.sub(id, 1, 13)) or 0
+  local found = redis.pcall('HMGET', KEYS[4] .. id, 'person', 'ended')
   if not found[1] or found[2] then redis.call('ZREM', KEYS[2], id)
   elseif (not upTo or made <= upTo) and (person == '' or found[1] == person) then
     redis.call('HSET', KEYS[4] .. id, 'ended', reason)

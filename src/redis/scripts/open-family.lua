@@ -1,8 +1,9 @@
--- Opens a family of refresh tokens for a session, and ends the least recently used where a client has too many.
+-- Opens a family of refresh tokens for a session, ends the least recently used where a client has too many, and those of
+-- other persons: the id has gone from them to this one.
 -- KEYS: {sid}:families, {sid}:session, {sid}:family: (what the keys of families start with)
 -- ARGV: random part of the id, client, person, hash of the family secret, hash of the rotating secret, sealed grant,
 --       end of the family in ms, idle life in ms, sealed session ('' for none), families that may live at once
--- Returns the family's id: the time in ms in 13 digits, then the random part.
+-- Returns the family's id (the time in ms in 13 digits, then the random part), then the ids of those of other persons.
 local random, client, person, secret, current, grant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local ends, idle, session, most = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
 local time = redis.call('TIME')
@@ -20,10 +21,15 @@ for _, key in ipairs({ KEYS[1], KEYS[2] }) do
   if left ~= -2 and now + left < ends then redis.call('PEXPIREAT', key, ms(ends)) end
 end
 
-local same = {}
+local same, others = {}, { id }
 for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local found = redis.call('HMGET', KEYS[3] .. other, 'client', 'ended')
+  local found = redis.pcall('HMGET', KEYS[3] .. other, 'client', 'ended', 'person')
   if not found[1] or found[2] then redis.call('ZREM', KEYS[1], other)
+  elseif found[3] ~= person then
+    redis.call('HSET', KEYS[3] .. other, 'ended', 'other-person')
+    redis.call('HDEL', KEYS[3] .. other, 'grant', 'current', 'older')
+    redis.call('ZREM', KEYS[1], other)
+    others[#others + 1] = other
   elseif found[1] == client then same[#same + 1] = other end
 end
 for at = 1, #same - most do
@@ -31,4 +37,4 @@ for at = 1, #same - most do
   redis.call('HDEL', KEYS[3] .. same[at], 'grant', 'current', 'older')
   redis.call('ZREM', KEYS[1], same[at])
 end
-return id
+return others

@@ -18,8 +18,9 @@ if found[1] ~= secret then return { 'junk' } end
 
 -- Of the earlier parts only those are kept that are still good; until 0 is as long as the successor has not been used.
 local older = {}
-for _, part in ipairs(found[3] and cjson.decode(found[3]) or {}) do
-  if part[3] == 0 or part[3] > now then older[#older + 1] = part end
+local ok, parts = pcall(cjson.decode, found[3] or '[]')
+for _, part in ipairs(ok and type(parts) == 'table' and parts or {}) do
+  if type(part) == 'table' and type(part[3]) == 'number' and (part[3] == 0 or part[3] > now) then older[#older + 1] = part end
 end
 
 local answer
