@@ -1,57 +1,35 @@
 import type { Context } from 'koa';
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { Rollout } from '../rollout/rollout.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
-import type { SessionLedger } from '../sessions/ledger.js';
 import { isSameLogin } from '../sessions/legacy-logout.js';
 import type { PersonEnded, Persons } from '../sessions/person.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { StoreEpochs } from '../sessions/store-epoch.js';
-import type { RecordWatch } from '../sessions/watch.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
-import type { Families, OpenedFamily } from '../tokens/families.js';
+import type { OpenedFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
 import { toPrincipal } from './authenticator.js';
-import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
-import type { Limits } from './limits.js';
-import type { OtherPrincipals } from './other-principals.js';
+import type { SessionGranting } from './granting.js';
 import { readScope, readTarget } from './parameters.js';
-import { answerTokens, type SignAccessToken } from './token-answer.js';
+import { answerTokens } from './token-answer.js';
 
 export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
 const SESSION_TOKEN_TYPE = 'urn:crossfade:params:oauth:token-type:session';
 const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
 
-export interface ExchangeOptions {
+export interface ExchangeOptions extends SessionGranting {
   readonly audience: Config['audience'];
   readonly services: Config['services'];
-  readonly lives: Config['tokens'];
   readonly sessions: SessionReader;
-  readonly ledger: Pick<SessionLedger, 'seal'>;
   readonly persons: Pick<Persons, 'note'>;
-  readonly families: Families;
-  readonly watch: RecordWatch;
   readonly epochsOf: (entry: string) => StoreEpochs | undefined;
-  readonly others: OtherPrincipals;
-  readonly requests: ClientRequests;
-  readonly rollout: Rollout;
-  readonly limits: Limits;
-  readonly sign: SignAccessToken;
-  readonly canSign: () => boolean;
-  readonly cookies: BridgeCookies;
-  readonly clock: Clock;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 export type GrantType = (ctx: Context, form: Form) => Promise<void>;

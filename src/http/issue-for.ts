@@ -1,16 +1,13 @@
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Persons } from '../sessions/person.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
-import type { Families } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RandomSource } from '../tokens/issue.js';
-import type { BridgeCookies } from './cookies.js';
-import { type SignAccessToken, unusedEnd } from './token-answer.js';
+import type { Granting } from './granting.js';
+import { unusedEnd } from './token-answer.js';
 
 /** Who has logged in, as the app knows. */
 export interface IssuePrincipal {
@@ -50,20 +47,12 @@ export interface IssuedTokens {
  */
 export type IssueFor = (principal: IssuePrincipal, options: IssueOptions) => Promise<IssuedTokens>;
 
-export interface IssueForOptions {
+export interface IssueForOptions extends Granting {
   readonly audience: Config['audience'];
   readonly services: Config['services'];
-  readonly lives: Config['tokens'];
   readonly clients: ClientRegistry;
   readonly persons: Pick<Persons, 'note'>;
-  readonly families: Families;
-  readonly sign: SignAccessToken;
-  readonly canSign: () => boolean;
-  readonly cookies: BridgeCookies;
   readonly random: RandomSource;
-  readonly clock: Clock;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 const SID_BYTES = 24;

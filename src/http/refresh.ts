@@ -1,48 +1,23 @@
 import type { Context } from 'koa';
-import type { Clock } from '../clock.js';
-import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Identity, Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { Rollout } from '../rollout/rollout.js';
-import type { SessionLedger } from '../sessions/ledger.js';
 import type { Restore } from '../sessions/restore.js';
 import type { Resumed, ResumeSession } from '../sessions/resume.js';
-import type { RecordWatch } from '../sessions/watch.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
-import type { Families } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
-import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
 import type { GrantType } from './exchange.js';
 import type { Form } from './form.js';
-import type { Limits } from './limits.js';
-import type { OtherPrincipals } from './other-principals.js';
+import type { SessionGranting } from './granting.js';
 import { readScope, readTarget } from './parameters.js';
 import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
-import { answerTokens, type SignAccessToken } from './token-answer.js';
+import { answerTokens } from './token-answer.js';
 
-export interface RefreshOptions {
-  readonly lives: Config['tokens'];
+export interface RefreshOptions extends SessionGranting {
   readonly readRefresh: ReadRefresh;
   readonly resume: ResumeSession;
-  readonly ledger: Pick<SessionLedger, 'seal'>;
-  readonly families: Families;
-  readonly watch: RecordWatch;
-  readonly others: OtherPrincipals;
   readonly restore: Restore;
-  readonly requests: ClientRequests;
-  readonly rollout: Rollout;
-  readonly limits: Limits;
-  readonly sign: SignAccessToken;
-  readonly canSign: () => boolean;
-  readonly cookies: BridgeCookies;
   readonly returnUri: string;
-  readonly clock: Clock;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /**

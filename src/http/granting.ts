@@ -1,0 +1,35 @@
+import type { Clock } from '../clock.js';
+import type { Config } from '../config/config.js';
+import type { Rollout } from '../rollout/rollout.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import type { RecordWatch } from '../sessions/watch.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families } from '../tokens/families.js';
+import type { ClientRequests } from './client-request.js';
+import type { BridgeCookies } from './cookies.js';
+import type { Limits } from './limits.js';
+import type { OtherPrincipals } from './other-principals.js';
+import type { SignAccessToken } from './token-answer.js';
+
+/** What everything works with that gives out tokens. */
+export interface Granting {
+  readonly lives: Config['tokens'];
+  readonly families: Families;
+  readonly sign: SignAccessToken;
+  readonly canSign: () => boolean;
+  readonly cookies: BridgeCookies;
+  readonly clock: Clock;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** What the grants of the token endpoint work with beside. */
+export interface SessionGranting extends Granting {
+  readonly ledger: Pick<SessionLedger, 'seal'>;
+  readonly watch: RecordWatch;
+  readonly others: OtherPrincipals;
+  readonly requests: ClientRequests;
+  readonly rollout: Rollout;
+  readonly limits: Limits;
+}
