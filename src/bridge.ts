@@ -218,7 +218,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
   };
   const names = createTokenSessionNames(systemRandom.token(16));
-  await events.read(REDIS_START_MS);
+  await events.read((await own.ready(0)) ? REDIS_START_MS : 0);
 
   return {
     authenticate: () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath: createOwnPaths(config.http.basePath) }),
