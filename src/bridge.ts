@@ -88,7 +88,7 @@ export interface Bridge {
    * Calls `ended` once this session, or tokens made from it, were ended, by whichever instance: for WebSockets and event
    * streams. Given the principal, also where a session without tokens ends with its person. Gives what stops it.
    */
-  onEnded(session: string | EndableSession, ended: () => void): () => void;
+  onEnded(session: string | EndableSession, ended: () => void | Promise<void>): () => void;
   /** Middleware that serves `/api/…` to operators: for a port of their own, as `crossfade serve` has. */
   operatorApi(): Middleware;
   readonly metrics: Metrics;
@@ -229,6 +229,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
         origins: clients.origins,
         answers,
         limits,
+        metrics,
         posts,
         verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
         jwks: createJwksEndpoint(() => signing.ring.jwks, config.keys.jwksMaxAgeSeconds),
@@ -243,7 +244,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     issueFor,
     endSubject: async (subject, request) => await persons.end(subject, request),
     onEnded: revocations.onEnded,
-    operatorApi: () => createOperatorApi({ config: config.admin, answers, endSubject: persons.end }),
+    operatorApi: () => createOperatorApi({ config: config.admin, answers, audit, endSubject: persons.end }),
     metrics,
     async readiness() {
       const [ownUp, ...recordsUp] = await Promise.all([own, ...connections.ofRecords].map((connection) => connection.answersReads()));

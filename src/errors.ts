@@ -18,7 +18,7 @@ export const ERRORS = {
   too_many_requests: { status: 429, meaning: 'A limit was reached; `Retry-After` says for how long.' },
   forbidden_host: { status: 403, meaning: "The operators' API does not answer to this `Host`; on the wire it is `invalid_request` with status 403." },
   not_found: { status: 404, meaning: "There is nothing at this path of the operators' API." },
-  method_not_allowed: { status: 405, meaning: "The operators' API takes another method there; `Allow` says which." },
+  method_not_allowed: { status: 405, meaning: 'Another method is taken there; `Allow` says which.' },
   payload_too_large: { status: 413, meaning: 'The body is over 16 KiB.' },
   temporarily_unavailable: { status: 503, meaning: 'The bridge cannot know right now: keep what you hold and try again after `Retry-After`.' },
   config_invalid: { status: 500, meaning: 'The configuration has problems; each is listed with its path. Stops the start.' },

@@ -65,12 +65,15 @@ export class Connections {
 
   constructor(config: Pick<Config, 'redis' | 'sessions'>, log: Log, metrics: Metrics) {
     this.#config = config;
-    const { commandTimeoutMs } = config.redis;
-    this.own = connectRedis(config.redis, { name: 'bridge', commandTimeoutMs, log, metrics });
-    this.follower = connectRedis(config.redis, { name: 'events', commandTimeoutMs: commandTimeoutMs + BLOCK_MS, log, metrics });
+    const { commandTimeoutMs, keyPrefix } = config.redis;
+    const probeKey = `${keyPrefix}v1:readiness`;
+    this.own = connectRedis(config.redis, { name: 'bridge', commandTimeoutMs, probeKey, log, metrics });
+    this.follower = connectRedis(config.redis, { name: 'events', commandTimeoutMs: commandTimeoutMs + BLOCK_MS, probeKey, log, metrics });
     this.#byTarget.set(config.redis, this.own);
-    for (const { name, redis } of config.sessions) {
-      if (redis) this.#byTarget.set(redis, connectRedis(redis, { name, commandTimeoutMs, log, metrics }));
+    for (const session of config.sessions) {
+      const { name, redis } = session;
+      const options = { name, commandTimeoutMs, probeKey: `${session.keyPrefix}crossfade-readiness`, log, metrics };
+      if (redis) this.#byTarget.set(redis, connectRedis(redis, options));
     }
   }
 
@@ -178,6 +181,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     vanished,
     heard: revocations,
     resurrectionSeconds,
+    fraction: random.fraction,
     clock,
     log,
     metrics,

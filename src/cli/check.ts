@@ -179,7 +179,13 @@ async function checkRedis(config: Config): Promise<Finding[]> {
 }
 
 async function checkOneRedis({ at, target, records }: { at: string; target: RedisTarget; records: boolean }, config: Config): Promise<Finding[]> {
-  const connection = connectRedis(target, { name: at, commandTimeoutMs: 2000, log: createLog({ level: 'silent' }), metrics: createMetrics() });
+  const connection = connectRedis(target, {
+    name: at,
+    commandTimeoutMs: 2000,
+    probeKey: 'crossfade-readiness',
+    log: createLog({ level: 'silent' }),
+    metrics: createMetrics(),
+  });
   try {
     if (!(await connection.ready(3000))) {
       const problem = connection.problem();

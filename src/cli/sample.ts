@@ -102,7 +102,13 @@ async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: Sam
   let mapped = 0;
   let keysLookedAt = 0;
 
-  const connection = connectRedis(redis, { name: entry, commandTimeoutMs: 5000, log: createLog({ level: 'silent' }), metrics: createMetrics() });
+  const connection = connectRedis(redis, {
+    name: entry,
+    commandTimeoutMs: 5000,
+    probeKey: 'crossfade-readiness',
+    log: createLog({ level: 'silent' }),
+    metrics: createMetrics(),
+  });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     for await (const key of scanKeys(connection, keyPrefix)) {

@@ -23,14 +23,16 @@ export const configSchema = z.strictObject({
     .strictObject({
       host: z.string().default('127.0.0.1'),
       port: z.int().min(0).max(65535).default(8788),
-      tokenFile: file.optional().describe("A file that holds the bearer token of the operators' API. Without one there is no API."),
+      tokenFile: file
+        .optional()
+        .describe("A file that holds the bearer token of the operators' API, at least 20 characters. Without one there is no API."),
       hosts: z
         .array(z.string().min(1))
         .default([])
         .describe('Names by which operators reach this port, beside `localhost`, `host` and addresses: the API answers no other `Host`.'),
     })
     .prefault({})
-    .describe('Where `crossfade serve` answers operators: health and metrics.'),
+    .describe('Where `crossfade serve` answers operators: health, metrics and the API.'),
   http: z
     .strictObject({
       basePath: z

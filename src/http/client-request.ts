@@ -1,9 +1,12 @@
 import type { Context } from 'koa';
+import type { ClientConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Audit } from '../telemetry/audit.js';
+import { malformedRefusal } from './authenticator.js';
 import { authenticateClient } from './client-authentication.js';
 import { clientTraits } from './client-traits.js';
+import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import { passesOriginCheck } from './origin.js';
 import type { Peers } from './peer.js';
@@ -23,12 +26,25 @@ export interface ClientRequests {
    * Refuses a request that reads or may set a cookie, and does not come from a page of the client's own.
    * @throws {CrossfadeError} `forbidden_origin`.
    */
-  checkOrigin(ctx: Context, client: ResolvedClient, what: { readonly readsCookie: boolean; readonly maySetCookie: boolean }): void;
+  checkOrigin(
+    ctx: Context,
+    client: Pick<ResolvedClient, 'id'> & { readonly config?: ClientConfig | undefined },
+    what: { readonly readsCookie: boolean; readonly maySetCookie: boolean },
+  ): void;
+}
+
+/** Two `Authorization` headers, or a token in the query: nobody can say which credential is meant. */
+function refuseMalformed(ctx: Context): void {
+  const { malformed } = readCredentials(ctx.req);
+  if (!malformed) return;
+  const { code, description = '' } = malformedRefusal(malformed);
+  throw new CrossfadeError(code, { message: description });
 }
 
 export function createClientRequests(clients: ClientRegistry, peers: Peers, audit: Audit): ClientRequests {
   return {
     resolve(ctx, form) {
+      refuseMalformed(ctx);
       const authenticated = authenticateClient(ctx.req, form, clients);
       const client = clients.resolve(clientTraits(ctx.req, peers, authenticated?.id));
       if (!authenticated && client.config?.type === 'confidential') throw new CrossfadeError('invalid_client');
@@ -36,6 +52,7 @@ export function createClientRequests(clients: ClientRegistry, peers: Peers, audi
     },
 
     confidential(ctx, form, permission) {
+      refuseMalformed(ctx);
       const authenticated = authenticateClient(ctx.req, form, clients);
       if (authenticated?.type !== 'confidential') throw new CrossfadeError('invalid_client');
       if (permission && !authenticated[permission])

@@ -116,7 +116,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
     refuseUnknownParameters(form);
     const audience = readTarget(form, targets) ?? defaultAudience;
     const session = await readSession(subjectCookies(ctx, form, client));
-    await options.others.refuse(ctx, client, session.identity, { where: 'exchange', cookies: form.has('subject_token') });
+    await options.others.refuse(ctx, client, { sid: session.sid, ...session.identity }, { where: 'exchange', cookies: form.has('subject_token') });
     await refuseByStage(client, toPrincipal(session, client.id));
     const asked = readScope(form, session.identity.scope);
     const grant = toGrant(session, client, audience, asked);

@@ -23,13 +23,15 @@ const bodySchema = z.strictObject({
  */
 export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor): (ctx: Context) => Promise<void> {
   return async function issueEndpoint(ctx) {
-    requests.confidential(ctx, new Map(), 'issue');
+    const client = requests.confidential(ctx, new Map(), 'issue');
+    // An app's backend asks, never a page.
+    requests.checkOrigin(ctx, { ...client, config: undefined }, { readsCookie: false, maySetCookie: true });
     const parsed = bodySchema.safeParse(await readJson(ctx));
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
       throw new CrossfadeError('invalid_request', { message: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}` });
     }
-    const { client_id: client, auth_time: authTime, subject, tenant, roles, scope, audience } = parsed.data;
+    const { client_id: forClient, auth_time: authTime, subject, tenant, roles, scope, audience } = parsed.data;
     const issued = await issueFor(
       {
         subject,
@@ -38,7 +40,7 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
         ...(tenant === undefined ? {} : { tenant }),
         ...(authTime === undefined ? {} : { authTime }),
       },
-      { client, ...(audience === undefined ? {} : { audience }) },
+      { client: forClient, ...(audience === undefined ? {} : { audience }) },
     );
     if (issued.setCookie !== undefined) ctx.append('Set-Cookie', issued.setCookie);
     ctx.set('Cache-Control', 'no-store');

@@ -83,6 +83,12 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
     if (ended && (identity.authTimeMs ?? 0) < ended.notBefore)
       throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
     const { family, token } = await families.open(sid, grant, '');
+    // Whoever ended the person in between found the note, but no family yet.
+    const since = await persons.note(identity.subject, sid, grant.endsAt * 1000);
+    if (since?.endedAt !== ended?.endedAt) {
+      await families.end(sid, family, 'taken-back');
+      throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
+    }
     const { tenant, authTime, subject, roles, scope } = identity;
     const access = await sign(
       {

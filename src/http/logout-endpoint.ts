@@ -6,7 +6,6 @@ import type { ResolvedClient } from '../rollout/clients.js';
 import type { CookiePairs } from '../sessions/cookies.js';
 import type { Logout, SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
-import { samePerson } from '../sessions/record.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
@@ -15,7 +14,7 @@ import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
 import { readSubjectToken } from './exchange.js';
 import { type Form, readForm } from './form.js';
-import { type OtherPrincipals, refusalError } from './other-principals.js';
+import { areTwoPersons, type OtherPrincipals } from './other-principals.js';
 
 export interface LogoutEndpointOptions {
   readonly sessions: SessionReader;
@@ -35,6 +34,8 @@ interface Target {
   readonly place?: Omit<SessionPlace, 'sid'>;
   /** The bridge's own name of the person, of a family that has ended. */
   readonly onlyOf?: string;
+  /** Where the record is, if what is kept does not say so. */
+  readonly at?: Omit<SessionPlace, 'sid'>;
 }
 
 /**
@@ -44,7 +45,8 @@ interface Target {
 export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Context) => Promise<void> {
   const { sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others } = options;
 
-  async function byBearer(bearer: string | undefined): Promise<Target[]> {
+  /** `hasMore`: whether another credential names a session; then one that has run out is not needed. */
+  async function byBearer(bearer: string | undefined, hasMore: boolean): Promise<Target[]> {
     if (bearer === undefined) return [];
     const outcome = await verifyBearer(bearer);
     switch (outcome.kind) {
@@ -58,6 +60,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
       case 'rejected':
         // Its session has ended already: there is nothing left to end. Where only its family has, the session lives: 204 would be untrue.
         if (outcome.ended === 'session' || outcome.ended === 'person') return [];
+        if (outcome.reason === 'expired' && hasMore) return [];
         throw new CrossfadeError('invalid_token');
     }
   }
@@ -77,14 +80,13 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     const token = text === undefined ? undefined : parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
     if (!token || !found || found.kind === 'unknown') return [];
-    if (found.kind === 'returned') return [{ sid: found.to.sid, place: found.to }];
+    if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
     // One that has ended names its session all the same: that may live, or may have to be told of once more.
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];
   }
 
   async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
-    const { bearer, cookies: pairs, malformed } = readCredentials(ctx.req);
-    if (malformed) throw refusalError(malformed);
+    const { bearer, cookies: pairs } = readCredentials(ctx.req);
     const refreshCookie = cookies.readRefresh(ctx);
     const hasCookie = refreshCookie !== undefined || pairs.some(([name]) => sessions.cookieNames.has(name));
     // The cookies of a client without pages are not read.
@@ -92,13 +94,13 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
     const subjectToken = readSubjectToken(form, sessions.cookieNames);
     const found = await Promise.all([
-      byBearer(bearer),
       readsCookie ? byCookie(pairs) : [],
       subjectToken ? byCookie(subjectToken) : [],
       byRefreshToken(form.get('refresh_token')),
       readsCookie ? byRefreshToken(refreshCookie) : [],
     ]);
-    const targets = found.flat();
+    const others = found.flat();
+    const targets = [...(await byBearer(bearer, others.length > 0)), ...others];
     if (targets.length === 0 && hasCookie && !readsCookie)
       throw new CrossfadeError('invalid_request', {
         message: 'this client has no origins for which the cookie would be read; send it as subject_token, or a bearer or refresh token',
@@ -107,9 +109,9 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
   }
 
   function refuseConflict(targets: readonly Target[]): void {
-    const persons = targets.flatMap(({ person }) => person ?? []);
+    const persons = targets.flatMap(({ sid, person }) => (person ? [{ sid, ...person }] : []));
     const [first] = persons;
-    if (first && persons.some((person) => !samePerson(person, first))) throw conflict();
+    if (first && persons.some((person) => areTwoPersons(person, first))) throw conflict();
   }
 
   function conflict(): CrossfadeError {
@@ -126,7 +128,13 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
       const person = same.find((target) => target.person?.authTimeMs !== undefined)?.person ?? same.find((target) => target.person)?.person;
       const place = same.find((target) => target.place)?.place;
       const onlyOf = person ? undefined : same.find((target) => target.onlyOf !== undefined)?.onlyOf;
-      await logout.end(sid, 'logout', { ...(person ? { person } : {}), ...(place ? { place } : {}), ...(onlyOf === undefined ? {} : { onlyOf }) });
+      const at = same.find((target) => target.at)?.at;
+      await logout.end(sid, 'logout', {
+        ...(at ? { at } : {}),
+        ...(person ? { person } : {}),
+        ...(place ? { place } : {}),
+        ...(onlyOf === undefined ? {} : { onlyOf }),
+      });
     }
     cookies.clearAll(ctx);
     ctx.set('Cache-Control', 'no-store');

@@ -5,19 +5,21 @@ import { z } from 'zod';
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import type { EndSubjectOptions } from '../sessions/person.js';
+import type { Audit } from '../telemetry/audit.js';
 import type { Answers } from './answer.js';
 import { readJson } from './form.js';
 
 export interface OperatorApiOptions {
   readonly config: Config['admin'];
   readonly answers: Answers;
+  readonly audit: Audit;
   readonly endSubject: (subject: string, options: EndSubjectOptions) => Promise<number>;
 }
 
 const endSchema = z.strictObject({ subject: z.string().min(1), why: z.string().min(1).max(200), exceptSid: z.string().optional() });
 
 /** What operators may do over HTTP: with the bearer token of `admin.tokenFile`, by a `Host` that is this port's own. */
-export function createOperatorApi({ config, answers, endSubject }: OperatorApiOptions): Middleware {
+export function createOperatorApi({ config, answers, audit, endSubject }: OperatorApiOptions): Middleware {
   const names = new Set(['localhost', config.host, ...config.hosts]);
 
   /** A page that a name of its own leads here (DNS rebinding) is no operator. */
@@ -51,6 +53,7 @@ export function createOperatorApi({ config, answers, endSubject }: OperatorApiOp
       if (ctx.method !== 'POST') throw new CrossfadeError('method_not_allowed', { headers: { Allow: 'POST' } });
       await endPerson(ctx);
     } catch (error) {
+      audit('operator.refused', { code: error instanceof CrossfadeError ? error.code : 'server_error' });
       answers.fail(ctx, error);
     }
   };

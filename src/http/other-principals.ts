@@ -1,15 +1,13 @@
 import type { Context } from 'koa';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
-import type { Identity } from '../principal.js';
+import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
-import { samePerson } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { VerifyBearer } from '../tokens/verify.js';
-import { malformedRefusal } from './authenticator.js';
-import { type PresentedCredentials, readCredentials } from './credentials.js';
+import { readCredentials } from './credentials.js';
 import { passesOriginCheck } from './origin.js';
 
 export interface OtherPrincipals {
@@ -17,9 +15,17 @@ export interface OtherPrincipals {
    * Law 4: what else a request carries that creates credentials for `person` must belong to the same.
    * @throws {CrossfadeError} `invalid_request` for another's, `invalid_token` for a bad bearer.
    */
-  refuse(ctx: Context, client: ResolvedClient, person: Pick<Identity, 'subject' | 'tenant'>, where: OtherPrincipalsCheck): Promise<void>;
+  refuse(ctx: Context, client: ResolvedClient, person: KnownPerson, where: OtherPrincipalsCheck): Promise<void>;
   /** The error for two persons in one request: counted and audited. */
   conflict(where: ConflictPlace, message: string): CrossfadeError;
+}
+
+/** Whose session this is. */
+export type KnownPerson = Pick<Principal, 'sid' | 'subject' | 'tenant'>;
+
+/** Whether two credentials are of two persons: in one session somebody who changes the tenant is still the same. */
+export function areTwoPersons(one: KnownPerson, other: KnownPerson): boolean {
+  return one.subject !== other.subject || (one.sid !== other.sid && one.tenant !== other.tenant);
 }
 
 export type ConflictPlace = 'exchange' | 'refresh' | 'return' | 'logout';
@@ -51,27 +57,23 @@ export function createOtherPrincipals({ sessions, verifyBearer, foreignBearer, a
     conflict,
 
     async refuse(ctx, client, person, { where, cookies: lookAtCookies, expiredBearer = false }) {
-      const { bearer, cookies, malformed } = readCredentials(ctx.req);
-      if (malformed) throw refusalError(malformed);
+      const { bearer, cookies } = readCredentials(ctx.req);
       if (bearer !== undefined) {
         const outcome = await verifyBearer(bearer);
         if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
         const bad = outcome.kind === 'rejected' && !(expiredBearer && outcome.reason === 'expired');
         if (bad || (outcome.kind === 'foreign' && foreignBearer === 'reject')) throw new CrossfadeError('invalid_token');
-        if (outcome.kind === 'authenticated' && !samePerson(outcome.principal, person))
+        if (outcome.kind === 'authenticated' && areTwoPersons(outcome.principal, person))
           throw conflict(where, 'the bearer is of a different principal');
       }
       const origins = client.config?.origins ?? [];
       const cookieMayBeRead = origins.length > 0 && passesOriginCheck(ctx.req, { origins, readsCookie: true, maySetCookie: false });
       if (!lookAtCookies || !cookieMayBeRead || !cookies.some(([name]) => sessions.cookieNames.has(name))) return;
       const outcome = await sessions.read(cookies);
-      const other = outcome.kind === 'conflict' || (outcome.kind === 'authenticated' && !samePerson(outcome.session.identity, person));
+      const other =
+        outcome.kind === 'conflict' ||
+        (outcome.kind === 'authenticated' && areTwoPersons({ sid: outcome.session.sid, ...outcome.session.identity }, person));
       if (other) throw conflict(where, 'the session cookie is of a different principal');
     },
   };
-}
-
-export function refusalError(malformed: NonNullable<PresentedCredentials['malformed']>): CrossfadeError {
-  const { code, description = '' } = malformedRefusal(malformed);
-  return new CrossfadeError(code, { message: description });
 }

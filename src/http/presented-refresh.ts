@@ -41,27 +41,28 @@ export function createReadRefresh({ families, requests, revocations, cookies, cl
 
   return async function readRefresh(ctx, form, client, { maySetCookie }) {
     const token = parseRefreshToken(readText(ctx, form, client, maySetCookie));
-    if (!token) throw invalidGrant(client, cookies);
+    if (!token) throw invalidGrant(client, cookies, 'malformed');
     const found = await families.find(token);
-    if (found.kind === 'unknown' || found.kind === 'ended') throw invalidGrant(client, cookies);
+    if (found.kind === 'unknown') throw invalidGrant(client, cookies, 'unknown');
+    if (found.kind === 'ended') throw invalidGrant(client, cookies, found.reason);
     // Another client's token is none of this one's business: the family stays as it is.
-    if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) throw invalidGrant(client, cookies);
+    if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) throw invalidGrant(client, cookies, 'other-client');
     if (found.kind === 'returned') return { token, found };
     if (found.kind === 'reused') {
       await families.end(token.sid, token.family, 'reused');
-      throw invalidGrant(client, cookies);
+      throw invalidGrant(client, cookies, 'reused');
     }
     const { grant } = found;
-    if (grant.endsAt <= epochSeconds(clock)) throw invalidGrant(client, cookies);
+    if (grant.endsAt <= epochSeconds(clock)) throw invalidGrant(client, cookies, 'expired');
     // A Redis that was restored from an older copy may have forgotten what this instance knows.
     const { sid, family } = token;
-    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) throw invalidGrant(client, cookies);
+    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) throw invalidGrant(client, cookies, 'revoked');
     return { token, found };
   };
 }
 
-/** A client that keeps the token in a cookie is rid of it. */
-export function invalidGrant(client: ResolvedClient, cookies: BridgeCookies): CrossfadeError {
+/** A client that keeps the token in a cookie is rid of it. `why` is for the audit alone: the client is not told. */
+export function invalidGrant(client: ResolvedClient, cookies: BridgeCookies, why: string): CrossfadeError {
   const inCookie = client.config?.refreshTransport === 'cookie';
-  return new CrossfadeError('invalid_grant', inCookie ? { headers: { 'Set-Cookie': cookies.clearedRefreshLine() } } : {});
+  return new CrossfadeError('invalid_grant', { cause: why, ...(inCookie ? { headers: { 'Set-Cookie': cookies.clearedRefreshLine() } } : {}) });
 }

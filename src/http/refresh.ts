@@ -31,7 +31,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
   async function readSession(sid: string, grant: Grant, client: ResolvedClient): Promise<Exclude<Resumed, { kind: 'ended' }> | undefined> {
     if (!grant.hasSession) return undefined;
     const resumed = await resume(sid, grant.identity);
-    if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
+    if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
     return resumed;
   }
 
@@ -54,12 +54,12 @@ export function createRefresh(options: RefreshOptions): GrantType {
 
   async function refresh(ctx: Context, form: Form, client: ResolvedClient): Promise<string> {
     const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: false });
-    if (found.kind === 'returned') throw invalidGrant(client, cookies);
+    if (found.kind === 'returned') throw invalidGrant(client, cookies, 'returned');
     const { sid, family } = token;
     const { grant } = found;
     readTarget(form, new Set([grant.audience]));
 
-    await options.others.refuse(ctx, client, grant.identity, { where: 'refresh', cookies: true, expiredBearer: true });
+    await options.others.refuse(ctx, client, { sid, ...grant.identity }, { where: 'refresh', cookies: true, expiredBearer: true });
     const resumed = await readSession(sid, grant, client);
     const session = resumed?.kind === 'live' ? resumed.session : undefined;
     const epoch = resumed?.kind === 'live' ? resumed.epoch : undefined;
@@ -75,7 +75,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const access = await sign(principal, family, renewed);
     const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
     const rotation = await families.rotate(token, renewed, sealed);
-    if (rotation.kind === 'refused') throw invalidGrant(client, cookies);
+    if (rotation.kind === 'refused') throw invalidGrant(client, cookies, rotation.reason);
     if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
     if (session) void options.watch.watch(session, epoch);
     answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);
@@ -115,6 +115,6 @@ function toPrincipal({ subject, tenant, roles, authTime }: Identity, client: Res
 /** Of an error's details, what says why. */
 export function reasonOf(error: unknown): { stage?: string; reason?: string } {
   if (!(error instanceof CrossfadeError)) return {};
-  const { stage, reason } = error.details;
+  const { stage, reason = typeof error.cause === 'string' ? error.cause : undefined } = error.details;
   return { ...(stage === undefined ? {} : { stage }), ...(reason === undefined ? {} : { reason }) };
 }

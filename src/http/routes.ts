@@ -3,6 +3,7 @@ import Router from '@koa/router';
 import Koa, { type Context, type Middleware, type Next } from 'koa';
 import compose from 'koa-compose';
 import { CrossfadeError } from '../errors.js';
+import type { Metrics } from '../telemetry/metrics.js';
 import type { Answers } from './answer.js';
 import type { Limits } from './limits.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
@@ -15,6 +16,7 @@ export interface RoutesOptions {
   readonly origins: ReadonlySet<string>;
   readonly answers: Answers;
   readonly limits: Limits;
+  readonly metrics: Metrics;
   /** What is POSTed to, by its name under the base path. */
   readonly posts: Readonly<Record<PostPath, Endpoint>>;
   readonly verify: (ctx: Context) => Promise<void>;
@@ -40,7 +42,7 @@ function isVerifyPath(path: string, basePath: string): boolean {
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
 export function createRoutes(options: RoutesOptions): Middleware {
-  const { basePath, origins, answers, limits, posts, verify, jwks, metadata } = options;
+  const { basePath, origins, answers, limits, metrics, posts, verify, jwks, metadata } = options;
   const isOwnPath = createOwnPaths(basePath);
 
   const router = new Router();
@@ -65,11 +67,17 @@ export function createRoutes(options: RoutesOptions): Middleware {
   });
 
   async function answer(ctx: Context): Promise<void> {
+    let outcome = 'granted';
     try {
       await dispatch(ctx);
+      if (ctx.status === 405) answers.refuse(ctx, { code: 'method_not_allowed' });
     } catch (error) {
-      answers.fail(ctx, error instanceof CrossfadeError ? await limits.failed(ctx, error) : error);
+      const answered = error instanceof CrossfadeError ? await limits.failed(ctx, error) : error;
+      outcome = answered instanceof CrossfadeError ? answered.code : 'server_error';
+      answers.fail(ctx, answered);
     }
+    const endpoint = POST_PATHS.find((name) => ctx.path === `${basePath}/${name}`);
+    if (endpoint) metrics.answers.inc({ endpoint, outcome: ctx.status === 405 ? 'method_not_allowed' : outcome });
   }
 
   return async function crossfadeRoutes(ctx: Context, next: Next): Promise<void> {

@@ -36,6 +36,9 @@ export interface WayBackOptions {
 
 type Outcome = 'live' | 'restored' | 'repeated';
 
+/** A client that goes back, because signing is broken or it was called, may well hold a bearer that has run out. */
+const CHECK = { where: 'return', cookies: true, expiredBearer: true } as const;
+
 /** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
 export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
   const { readRefresh, resume, restore, sessions, families, requests, rollout, others, cookies, audit, metrics } = options;
@@ -54,23 +57,24 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
 
   async function openSession(client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<LiveSession> {
     const reading = await sessions.readKnown(entry, key, { strict: true });
-    if (reading.kind === 'rejected') throw invalidGrant(client, cookies);
+    if (reading.kind === 'rejected') throw invalidGrant(client, cookies, reading.reason);
     return reading.session;
   }
 
   function giveCookies(ctx: Context, client: ResolvedClient, { source }: LiveSession): void {
     const pairs = restore.cookiesOf(source.entry, source.key);
-    if (!pairs) throw invalidGrant(client, cookies);
+    if (!pairs) throw invalidGrant(client, cookies, 'session-ended');
     cookies.setSession(ctx, source.entry, pairs, source.expiresAtMs);
   }
 
   /** Makes the session anew; of two requests at once both get the same. */
   async function bringBack(token: RefreshToken, grant: Grant, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
-    const made = await restore.restore(kept, token.sid, grant.endsAt * 1000);
+    const made = await restore.restore(kept, grant.endsAt * 1000);
     if (!made) throw unauthorized('this session cannot be made anew');
     const counts = await families.close(token, made);
     if (counts?.sid !== made.sid) await restore.discard(made);
-    if (!counts) throw invalidGrant(client, cookies);
+    if (!counts) throw invalidGrant(client, cookies, 'session-ended');
+    await restore.link(counts, token.sid, grant.endsAt * 1000);
     return counts;
   }
 
@@ -78,16 +82,19 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: true });
     if (found.kind === 'returned') {
       const session = await openSession(client, found.to);
-      await others.refuse(ctx, client, session.identity, { where: 'return', cookies: true });
+      // The id may have gone to somebody else since.
+      if (!families.isOf(found.person, session.identity.subject)) throw invalidGrant(client, cookies, 'other-person');
+      await others.refuse(ctx, client, { sid: session.sid, ...session.identity }, CHECK);
+      await restore.link(found.to, token.sid, session.endsAt * 1000);
       giveCookies(ctx, client, session);
       return 'repeated';
     }
     const { grant } = found;
     refuseByGrant(client, grant);
-    await others.refuse(ctx, client, grant.identity, { where: 'return', cookies: true });
+    await others.refuse(ctx, client, { sid: token.sid, ...grant.identity }, CHECK);
     await refuseByStage(client, grant);
     const resumed = await resume(token.sid, grant.identity);
-    if (resumed.kind === 'ended') throw invalidGrant(client, cookies);
+    if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
     if (resumed.kind === 'live') {
       giveCookies(ctx, client, resumed.session);
       return 'live';

@@ -23,6 +23,8 @@ export interface RedisConnectionOptions {
   /** What it is called in logs and metrics. */
   readonly name: string;
   readonly commandTimeoutMs: number;
+  /** A key that need not exist, among those that this user may read. */
+  readonly probeKey: string;
   readonly log: Log;
   readonly metrics: Metrics;
 }
@@ -32,7 +34,7 @@ export interface RedisConnectionOptions {
  * once where there is no connection, and within `commandTimeoutMs` where Redis is silent. A connection over which
  * nothing comes back is given up and made anew.
  */
-export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log, metrics }: RedisConnectionOptions): RedisConnection {
+export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, probeKey, log, metrics }: RedisConnectionOptions): RedisConnection {
   const client = createClient(target, commandTimeoutMs);
 
   const up = metrics.redisUp.labels(name);
@@ -74,7 +76,7 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, log,
       });
     },
     async answersReads() {
-      return await client.exists('crossfade-readiness').then(
+      return await client.get(probeKey).then(
         () => true,
         () => false,
       );

@@ -70,6 +70,7 @@ export interface EventStreamOptions {
 const CONTEXT = 'event';
 const PAGE = 1000;
 const RETRY_MS = 250;
+const RESTORE_AGAIN_MS = 1000;
 /** An id this far ahead of Redis' clock was not made by it. */
 const AHEAD_MS = 60_000;
 
@@ -87,7 +88,9 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let position = '0-0';
   let newest: string | undefined;
   /** What this instance knows and Redis has lost, until it is written again. */
-  let lost: readonly BridgeEvent[] | undefined;
+  let lost: BridgeEvent[] | undefined;
+  let restoreAt = 0;
+  let restoreRefused = false;
   let away = false;
   const waiting = new Set<() => void>();
 
@@ -146,20 +149,30 @@ export function createEventStream(options: EventStreamOptions): EventStream {
 
   /** Notes what has to be written again, before anything newer hides that it is gone. */
   async function lookForLoss(): Promise<void> {
-    if (lost || ((await isWhole()) && (await lasting.isWhole()))) return;
+    if (lost !== undefined || ((await isWhole()) && (await lasting.isWhole()))) return;
     lost = [...known()];
     position = '0-0';
     newest = undefined;
   }
 
-  /** Goes on until all of it is written, however often Redis refuses. */
+  /** Goes on, once in a while, until all of it is written: what was written once is not written again. */
   async function restore(): Promise<void> {
-    if (!lost) return;
-    for (const event of lost) await publish(event);
-    await lasting.store();
-    metrics.eventsRestored.inc(lost.length);
-    audit('events.restored', { events: lost.length });
-    lost = undefined;
+    if (!lost || clock.now() < restoreAt) return;
+    try {
+      await lasting.store();
+      for (let event = lost[0]; event; event = lost[0]) {
+        await publish(event);
+        metrics.eventsRestored.inc();
+        lost.shift();
+      }
+      audit('events.restored');
+      lost = undefined;
+      restoreRefused = false;
+    } catch (error) {
+      if (!restoreRefused) log.warn({ err: error }, 'what Redis has lost could not be written again; trying again');
+      restoreRefused = true;
+      restoreAt = clock.now() + RESTORE_AGAIN_MS;
+    }
   }
 
   /** An id that lies ahead would hold all that come after it ahead as well, and keep the stream from ever being trimmed. */
@@ -184,7 +197,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     await refuseIdsAhead();
     await lookForLoss();
-    await restore().catch((error: unknown) => log.warn({ err: error }, 'what Redis has lost could not be written again; trying again'));
+    await restore();
     metrics.eventsReadAt.set(clock.now() / 1000);
     const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
     const entries = found?.[0]?.[1] ?? [];

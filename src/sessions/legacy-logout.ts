@@ -49,7 +49,7 @@ export function createLogoutJudge(clock: Clock): LogoutJudge {
 
   async function judgeGone(last: LastSeen, epochNow: () => Promise<StoreEpoch | undefined>): Promise<Fate> {
     if (last.expiresAtMs !== undefined && last.expiresAtMs <= clock.now() + SLACK_MS) return 'expired';
-    if (last.epoch === undefined) return 'vanished';
+    if (last.epoch === undefined || countRecent(clock.now(), 0) > MANY) return 'vanished';
     const epoch = await epochNow();
     if (epoch === undefined) return 'unknown';
     return countRecent(clock.now(), 0) > MANY || !isSameEpoch(last.epoch, epoch) ? 'vanished' : 'logged-out';

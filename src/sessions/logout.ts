@@ -50,13 +50,23 @@ export interface LogoutOptions {
 }
 
 /** A restored session continues another, which may have continued one: so many are ended together. */
-const MAX_LINKED = 16;
+const MAX_LINKED = 64;
 
 interface KnownSession {
+  /** Who logs out. Where the session is somebody else's by now, only what was made for this person ends. */
   readonly person?: Identity;
-  readonly place?: Omit<SessionPlace, 'sid'>;
-  /** As `personOf` names one: nothing is done where the session is somebody else's by now. */
+  /** The same, as `personOf` names one: then nothing ends. */
   readonly onlyOf?: string;
+  /** The record that a cookie of the request names: it is deleted, whosever it is. */
+  readonly place?: Omit<SessionPlace, 'sid'>;
+  /** Where the record is to be looked for, if what is kept does not say so. */
+  readonly at?: Omit<SessionPlace, 'sid'>;
+}
+
+interface EndedOne {
+  readonly done: boolean;
+  /** Whose session it was, where that is known. */
+  readonly person?: Identity | undefined;
 }
 
 /** A short name for a person, for keys and fields of the bridge's own. */
@@ -89,34 +99,41 @@ export function createLogout(options: LogoutOptions): Logout {
     });
   }
 
-  /** The same id may have been given to another person since. */
-  async function isSomebodyElses({ entry, key, subject }: KeptSession): Promise<boolean> {
-    const reading = await readKnown(entry, key);
-    return reading.kind === 'session' && reading.session.identity.subject !== subject;
+  /** Whose session it is now: the same id may have been given to another person since. */
+  async function ownerOf(
+    place: Omit<SessionPlace, 'sid'> | undefined,
+    kept: KeptSession | undefined,
+  ): Promise<{ readonly subject: string } | undefined> {
+    const reading = place && (await readKnown(place.entry, place.key));
+    return reading?.kind === 'session' ? reading.session.identity : kept;
   }
 
-  /** Gives whose session it was, where that is known. */
-  async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<Identity | undefined> {
+  function isMeant(subject: string, { person, onlyOf }: KnownSession): boolean {
+    if (person) return person.subject === subject;
+    return onlyOf === undefined || personOf(personKey, subject) === onlyOf;
+  }
+
+  async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<EndedOne> {
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
-    if (kept && known.onlyOf !== undefined && personOf(personKey, kept.subject) !== known.onlyOf) return undefined;
-    if (kept && known.person && !known.place && kept.subject !== known.person.subject) {
-      // Whoever this is, the session has gone to somebody else: only what was made for this person ends.
+    const place = known.place ?? kept ?? known.at;
+    const owner = known.place ? undefined : await ownerOf(place, kept);
+    if (owner && !isMeant(owner.subject, known)) {
+      if (!known.person) return { done: false };
       await noteOne(sid, reason, endedLogin(known.person, endedAt));
-      return known.person;
+      return { done: true, person: known.person };
     }
-    if (known.place) await deleteRecord(known.place);
-    else if (kept && !(await isSomebodyElses(kept))) await deleteRecord(kept);
+    if (place) await deleteRecord(place);
     // A token knows the login only to the second; what is kept knows better.
     const person = known.person && (known.person.authTimeMs !== undefined || kept?.subject !== known.person.subject) ? known.person : kept;
     const ended = person && endedLogin(person, endedAt);
-    const families = await ledger.end(sid, { reason, ...(ended ? { ended } : {}) });
+    const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
     const told = ended ?? (await ledger.marks(sid)).ended;
     if (told) await publish({ type: 'session.ended', sid, ...told });
     // Those made in the same moment, after the time of the logout was taken, are named one by one.
     for (const family of families.filter((id) => !told || madeAt(id) > told.endedAt)) await publish({ type: 'family.ended', sid, family, endedAt });
     conclude(sid, reason, families);
-    return told && toIdentity(told);
+    return { done: true, person: told && toIdentity(told) };
   }
 
   async function noteOne(sid: string, reason: EndReason, ended: Ended): Promise<void> {
@@ -133,7 +150,7 @@ export function createLogout(options: LogoutOptions): Logout {
       const { sid, entry, key } = waiting.shift() ?? { sid: first };
       if (done.has(sid) || done.size > MAX_LINKED) continue;
       done.add(sid);
-      await endOne(sid, reason, { ...(person ? { person } : {}), ...(entry !== undefined && key !== undefined ? { place: { entry, key } } : {}) });
+      await endOne(sid, reason, { ...(person ? { person } : {}), ...(entry !== undefined && key !== undefined ? { at: { entry, key } } : {}) });
       waiting.push(...(await ledger.links(sid)));
     }
   }
@@ -141,7 +158,8 @@ export function createLogout(options: LogoutOptions): Logout {
   return {
     async end(sid, reason, known = {}) {
       const { except, ...one } = known;
-      await endLinked(sid, reason, await endOne(sid, reason, one), except);
+      const { done, person } = await endOne(sid, reason, one);
+      if (done) await endLinked(sid, reason, person, except);
     },
 
     async note(sid, reason, ended) {

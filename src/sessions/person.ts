@@ -61,6 +61,7 @@ const schema = z.object({
 
 const noteSession = loadScript('note-session', ['hash']);
 const endSubject = loadScript('end-subject', ['hash']);
+const notePersonEnded = loadScript('note-person-ended', ['zset']);
 const timeOf = loadScript('time');
 
 const PAGE = 1000;
@@ -99,8 +100,7 @@ export function createPersons(options: PersonsOptions): Persons {
       const ended: PersonEnded = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
-      await asking(client.zadd(all, endedAt, signed));
-      await asking(client.zremrangebyscore(all, 0, clock.now() - keepMs));
+      await asking(notePersonEnded(client, [all], [endedAt, signed, keepMs]));
       await asking(events.publish(ended));
       apply(ended);
       const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
@@ -127,7 +127,7 @@ export function createPersons(options: PersonsOptions): Persons {
     areStored: async () => (await client.exists(all)) > 0,
 
     async store(persons) {
-      for (const ended of persons) await client.zadd(all, ended.endedAt, sign(ended));
+      for (const ended of persons) await notePersonEnded(client, [all], [ended.endedAt, sign(ended), keepMs]);
     },
   };
 }

@@ -39,6 +39,8 @@ export interface RecordSource {
   readonly text: string;
   /** When it ends, in ms since the epoch; absent where it has no end. */
   readonly expiresAtMs?: number;
+  /** When Redis drops its key, in ms since the epoch; absent where it never does. */
+  readonly keyEndsAtMs?: number;
 }
 
 export type RecordReading =
@@ -68,7 +70,13 @@ export async function readAs(entry: SessionEntry, key: string, stored: StoredRec
     identity: mapped.identity,
     ...(expiresAtMs === undefined ? {} : { expiresAt: Math.floor(expiresAtMs / 1000) }),
     ...lifeOf(parsed, mapped.identity, entry.limits, nowMs),
-    source: { entry: entry.name, key, text: stored.text, ...(expiresAtMs === undefined ? {} : { expiresAtMs }) },
+    source: {
+      entry: entry.name,
+      key,
+      text: stored.text,
+      ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
+      ...(stored.ttlMs < 0 ? {} : { keyEndsAtMs: nowMs + stored.ttlMs }),
+    },
   };
   return { kind: 'session', session };
 }

@@ -27,7 +27,9 @@ export interface Restore {
    * done: the format is no longer configured, or the app's ids cannot be made.
    * @throws {CrossfadeError} `temporarily_unavailable`.
    */
-  restore(kept: KeptSession, predecessor: string, endsAtMs: number): Promise<RestoredSession | undefined>;
+  restore(kept: KeptSession, endsAtMs: number): Promise<RestoredSession | undefined>;
+  /** Notes that a restored session continues another, so that they end together. May be repeated. @throws {CrossfadeError} `temporarily_unavailable`. */
+  link(restored: RestoredSession, predecessor: string, endsAtMs: number): Promise<void>;
   /** Takes a restored record away again, where it was not needed. */
   discard(session: RestoredSession): Promise<void>;
   /** The cookies that open a session. Undefined where its format is no longer configured. */
@@ -49,17 +51,18 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
   return {
     canRestore: (kept, endsAtMs) => make(kept, endsAtMs) !== undefined,
 
-    async restore(kept, predecessor, endsAtMs) {
+    async restore(kept, endsAtMs) {
       const made = make(kept, endsAtMs);
       if (!made) return undefined;
       const { entry, record } = made;
       const restored = { sid: sidOf(entry.name, record.key), entry: entry.name, key: record.key };
-      await ledger.link(restored, predecessor, endsAtMs - clock.now());
       await entry.client.set(record.key, record.text, 'PX', Math.ceil(record.ttlMs), 'NX').catch((cause: unknown) => {
         throw unavailable('redis', cause);
       });
       return restored;
     },
+
+    link: async (restored, predecessor, endsAtMs) => await ledger.link(restored, predecessor, Math.max(1, endsAtMs - clock.now())),
 
     async discard({ entry, key }) {
       await byName

@@ -107,6 +107,8 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     if (next.kind === 'session' && (await sessions.isEnded(sid, next.session.identity))) return refuse();
     const before = known?.identity;
     const isLogin = next.kind === 'session' && (!before || isNewer(next.session.identity, before));
+    // The record may be there, and its person gone: a logout in place, while this request took its time.
+    if (before && next.kind === 'session' && !isLogin && (await sessions.readKnown(entry.name, key)).kind === 'rejected') return refuse();
     const isLogout = before !== undefined && next.kind === 'rejected' && next.reason === 'nobody-logged-in';
     // Where nothing tells logins apart, a tombstone would refuse the next one under the same id: it is set only for the sake of tokens.
     const noted = isLogout && (before.authTimeMs !== undefined || (await ledger.kept(sid)) !== undefined);
@@ -156,7 +158,12 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const reading = await sessions.readKnown(kept.entry, kept.key);
     if (reading.kind === 'session' && reading.session.identity.subject !== token.subject) return refuse();
     if (isMissing(reading)) await setDormant(token, kept, text, ttlMs);
-    else await setByKey(kept.key, text, ttlMs, call);
+    else if (reading.kind === 'session') await setByKey(kept.key, text, ttlMs, call);
+    else {
+      // Somebody has logged out meanwhile: that is noted, and not undone.
+      await resume(token.sid, token);
+      refuse();
+    }
   }
 
   /** The record is gone and nobody logged out: what is brought back one day is the newest. */

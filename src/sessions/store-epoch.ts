@@ -28,6 +28,8 @@ const epochSchema = z.array(nodeSchema);
 
 export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): StoreEpochs {
   let latest: { readonly at: number; readonly epoch: Promise<StoreEpoch | undefined> } | undefined;
+  let underWay: Promise<unknown> = Promise.resolve();
+  let following: Promise<StoreEpoch | undefined> | undefined;
   let told = false;
 
   async function ask(): Promise<StoreEpoch | undefined> {
@@ -45,9 +47,17 @@ export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): 
     }
   }
 
+  /** Whoever asks while one is under way shares the next: that one may be older than what made them ask. */
   function now(): Promise<StoreEpoch | undefined> {
-    latest = { at: clock.now(), epoch: ask() };
-    return latest.epoch;
+    following ??= (async () => {
+      await underWay;
+      const epoch = ask();
+      underWay = epoch;
+      following = undefined;
+      latest = { at: clock.now(), epoch };
+      return await epoch;
+    })();
+    return following;
   }
 
   return { now, recent: () => (latest && clock.now() - latest.at < RECENT_MS ? latest.epoch : now()) };
@@ -55,12 +65,21 @@ export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): 
 
 /** Whether nothing has happened between the two that takes records away. */
 export function isSameEpoch(before: StoreEpoch, after: StoreEpoch): boolean {
-  const [then, now] = [epochSchema.safeParse(JSON.parse(before)), epochSchema.safeParse(JSON.parse(after))];
+  const [then, now] = [epochSchema.safeParse(parseJson(before)), epochSchema.safeParse(parseJson(after))];
   if (!then.success || !now.success || then.data.length !== now.data.length) return false;
   return then.data.every(({ fixed, commands }, at) => {
     const node = now.data[at];
     return node !== undefined && node.fixed === fixed && node.commands >= commands;
   });
+}
+
+/** What another release kept may be of another form: then it is another epoch. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function readFacts(info: string): z.output<typeof nodeSchema> {

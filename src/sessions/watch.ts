@@ -40,6 +40,8 @@ export interface WatchOptions {
   readonly vanished: (sid: string) => void;
   readonly heard: { endedLogin(sid: string, subject: string): Ended | undefined };
   readonly resurrectionSeconds: number;
+  /** 0 ≤ x < 1, to spread what is tried again. */
+  readonly fraction: () => number;
   readonly clock: Clock;
   readonly log: Log;
   readonly metrics: Metrics;
@@ -53,11 +55,14 @@ interface Watched {
   last: LastSeen;
   /** What was last read, hashed. */
   seen?: string;
+  keyEndsAtMs?: number | undefined;
   looking?: Promise<void> | undefined;
   /** What the next look is for: `news`, or to be told of what comes after. */
   next?: 'news' | 'arm' | undefined;
   /** How long the next news of a record that had not changed is left alone, in ms. */
   calmMs: number;
+  /** How long after a failure it is tried again, in ms. */
+  retryMs: number;
 }
 
 interface ListeningStore {
@@ -80,9 +85,11 @@ const AT_ONCE = 100;
  */
 const CALM_MS = 1000;
 const MAX_CALM_MS = 60_000;
+/** A record whose end has moved by more was touched. */
+const PROLONGED_MS = 250;
 
 export function createRecordWatch(options: WatchOptions): RecordWatch {
-  const { stores, ledger, logout, judge, vanished, heard, resurrectionSeconds, clock, log, metrics } = options;
+  const { stores, ledger, logout, judge, vanished, heard, resurrectionSeconds, fraction, clock, log, metrics } = options;
   const byEntry = new Map<string, { readonly entry: SessionEntry; readonly store: ListeningStore }>();
   const listening = stores.map(listen);
   let closed = false;
@@ -113,9 +120,12 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     known.looking ??= (async () => {
       try {
         for (let next = take(known); next && !closed; next = take(known)) await lookOnce(known, next === 'arm');
+        known.retryMs = RETRY_MS;
       } catch (error) {
         log.debug({ err: error }, 'a watched record could not be looked at; trying again');
-        lookLater(known, RETRY_MS);
+        // Spread, and ever less often: all of them fail at once.
+        lookLater(known, known.retryMs * (0.5 + fraction()));
+        known.retryMs = Math.min(2 * known.retryMs, MAX_CALM_MS);
       } finally {
         known.looking = undefined;
       }
@@ -140,6 +150,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     const epoch = await store.epochs.recent();
     const first = await read(known, arm);
     if (first.kind === 'session' && (await judge.judge(first, last, store.epochs.now)) === 'lives') {
+      if (!arm) metrics.recordNews.inc({ fate: 'lives' });
       if (isNews(known, first.session, epoch)) known.calmMs = CALM_MS;
       else if (!arm) {
         lookLater(known, known.calmMs);
@@ -157,13 +168,16 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     // The time is taken before the look that decides: what a new login made after it is not meant.
     const endedAt = await ledger.now(sid);
     const second = await read(known, true);
-    await settle(known, await judge.judge(second, last, store.epochs.now), endedAt);
+    await settle(known, last, await judge.judge(second, last, store.epochs.now), endedAt);
   }
 
   /** Takes note of what was read. */
   function isNews(known: Watched, session: LiveSession, epoch: StoreEpoch | undefined): boolean {
     const seen = createHash('sha1').update(session.source.text).digest('base64');
-    const changed = seen !== known.seen;
+    const { keyEndsAtMs } = session.source;
+    const prolonged = Math.abs((keyEndsAtMs ?? 0) - (known.keyEndsAtMs ?? 0)) > PROLONGED_MS;
+    known.keyEndsAtMs = keyEndsAtMs;
+    const changed = seen !== known.seen || prolonged;
     known.seen = seen;
     known.last = lastSeen(session, epoch);
     return changed;
@@ -177,17 +191,18 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     });
   }
 
-  async function settle(known: Watched, fate: Fate, endedAt: number): Promise<void> {
-    const { store, sid, key, last } = known;
+  /** `last` is what it was before this look: a new session under the same id may have taken its place since. */
+  async function settle(known: Watched, last: LastSeen, fate: Fate, endedAt: number): Promise<void> {
+    const { store, sid, key } = known;
     metrics.recordNews.inc({ fate });
     if (fate === 'lives' || fate === 'unclear' || store.watched.peek(key) !== known) return;
     switch (fate) {
       case 'unknown':
-        lookLater(known, RETRY_MS);
+        lookLater(known, RETRY_MS * (0.5 + fraction()));
         return;
       case 'logged-out':
       case 'other-person':
-        await noteEnd(known, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endedAt);
+        await noteEnd(sid, last, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endedAt);
         break;
       case 'vanished': {
         vanished(sid);
@@ -199,12 +214,13 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
       case 'expired':
         break;
     }
-    drop(store, key);
+    // A new login under the same id, of which tokens were made meanwhile, goes on being watched.
+    if (known.last === last) drop(store, key);
+    else void look(known, 'arm');
   }
 
   /** Where somebody else has ended it already, everybody is told once more: they may not have come to it. */
-  async function noteEnd({ sid, last }: Watched, reason: EndReason, endedAt: number): Promise<void> {
-    const { subject, tenant, authTimeMs } = last;
+  async function noteEnd(sid: string, { subject, tenant, authTimeMs }: LastSeen, reason: EndReason, endedAt: number): Promise<void> {
     const { ended } = await ledger.marks(sid);
     const identity = { subject, roles: [], scope: [], ...(authTimeMs === undefined ? {} : { authTimeMs }) };
     if (!ended || !refusesRecord(ended, identity, clock.now(), resurrectionSeconds)) {
@@ -234,7 +250,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
         known.last = lastSeen(session, epoch ?? known.last.epoch);
         return;
       }
-      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session, epoch), calmMs: CALM_MS };
+      const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session, epoch), calmMs: CALM_MS, retryMs: RETRY_MS };
       store.watched.set(key, watched);
       gauge();
       await look(watched, 'arm');

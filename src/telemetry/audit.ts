@@ -17,6 +17,7 @@ export const AUDIT_EVENTS = {
   'session.vanished':
     'Records are gone without having ended, and not by a logout: eviction, a flush, a restart, very many at once. Nobody was logged out by it.',
   'person.ended': 'All sessions and tokens of a person were ended.',
+  'operator.refused': "A request to the operators' API was refused: its token, its `Host`, or what it asked for.",
   'limit.reached': 'A request was answered 429.',
   'events.restored': 'Redis came back without the event stream; this instance has written again what it knew.',
   'origin.refused': 'The origin check refused a POST that reads or may set a cookie.',

@@ -48,6 +48,12 @@ export function createMetrics({ processMetrics = false } = {}) {
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
       registers,
     }),
+    answers: new Counter({
+      name: 'crossfade_endpoint_answers_total',
+      help: 'Answers of the endpoints under http.basePath, by outcome (granted, or the error code).',
+      labelNames: ['endpoint', 'outcome'] as const,
+      registers,
+    }),
     refreshes: new Counter({
       name: 'crossfade_refreshes_total',
       help: 'Refreshes, by outcome (rotated, repeated, or the error code).',

@@ -21,7 +21,7 @@ export type FoundFamily =
   /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
   | { readonly kind: 'reused'; readonly grant: Grant }
   /** It took the way back: a retry is answered with the same session. */
-  | { readonly kind: 'returned'; readonly client: string; readonly to: SessionPlace }
+  | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
   /** No such family, or a wrong secret: whoever it is, the family is not touched. */
   | { readonly kind: 'unknown' };
@@ -38,6 +38,8 @@ export interface Families {
   open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
   /** What a refresh token stands for; consumes nothing. */
   find(token: RefreshToken): Promise<FoundFamily>;
+  /** Whether `person`, as a family names one, is this subject. */
+  isOf(person: string, subject: string): boolean;
   /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
   hasEnded(sid: string, family: string): Promise<boolean>;
   /** Uses the token. `sealedSession`: what is known of the session now; empty leaves it. */
@@ -131,7 +133,12 @@ export function createFamilies(options: FamiliesOptions): Families {
         config.familiesPerSession,
       ];
       const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family], args)));
-      for (const other of others) await tell(sid, other, 'other-person');
+      try {
+        for (const other of others) await tell(sid, other, 'other-person');
+      } catch (error) {
+        await runEnd(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
+        throw error;
+      }
       return { family, token: formatRefreshToken({ sid, family, secret, rotating }) };
     },
 
@@ -151,7 +158,9 @@ export function createFamilies(options: FamiliesOptions): Families {
       const isCurrent = current === presented;
       if (typeof ended === 'string') {
         const to = ended === 'returned' && isCurrent ? openPlace({ sid, family }, returned) : undefined;
-        return to ? { kind: 'returned', client: clientId ?? '', to } : { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
+        return to
+          ? { kind: 'returned', client: clientId ?? '', person: person ?? '', to }
+          : { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
       const grant = open(sid, secretHash, sealed);
       if (!grant) return { kind: 'unknown' };
@@ -159,8 +168,15 @@ export function createFamilies(options: FamiliesOptions): Families {
       return good ? { kind: 'live', grant, isCurrent } : { kind: 'reused', grant };
     },
 
+    isOf: (person, subject) => personOf(personKey, subject) === person,
+
     async hasEnded(sid, family) {
-      const ended = await asking(client.hget(keysOf(sid, family).family, 'ended'));
+      const ended = await asking(
+        client.hget(keysOf(sid, family).family, 'ended').catch((error: unknown) => {
+          if (isWrongType(error)) return null;
+          throw error;
+        }),
+      );
       return ended !== null && !LEAVES_ACCESS_TOKENS.has(ended);
     },
 

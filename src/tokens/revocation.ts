@@ -30,7 +30,7 @@ export interface RevocationIndex {
   /** The ends of persons; kept for as long as a login may be carried over. */
   knownPersons(): readonly PersonEnded[];
   /** Calls `ended` when the session, or what was made from it, has ended; with a subject also when the person was. Gives what stops it. */
-  onEnded(session: string | EndableSession, ended: () => void): () => void;
+  onEnded(session: string | EndableSession, ended: () => void | Promise<void>): () => void;
 }
 
 /** A session that somebody waits for the end of. A principal is one. */
@@ -60,17 +60,23 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
 
   function tell(sid: string, subject?: string): void {
     for (const listener of listeners.get(sid) ?? []) {
-      if (subject !== undefined && listener.subject !== subject) continue;
-      try {
-        listener.ended();
-      } catch (error) {
-        log.error({ failure: describeFailure(error) }, 'a callback of onEnded failed');
-      }
+      if (subject === undefined || (listener.subject ?? subject) === subject) void call(listener);
+    }
+  }
+
+  async function call({ ended }: Listener): Promise<void> {
+    try {
+      await ended();
+    } catch (error) {
+      log.error({ failure: describeFailure(error) }, 'a callback of onEnded failed');
     }
   }
 
   function tellPerson({ subject, exceptSid }: PersonEnded): void {
-    for (const sid of listeners.keys()) if (sid !== exceptSid) tell(sid, subject);
+    for (const [sid, all] of listeners) {
+      if (sid === exceptSid) continue;
+      for (const listener of all) if (listener.subject === subject) void call(listener);
+    }
   }
 
   return {
@@ -81,7 +87,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           const known = logins.get(key);
           if (known && known.endedAt >= event.endedAt) return;
           logins.set(key, event, event.endedAt + keepMs);
-          tell(event.sid);
+          tell(event.sid, event.subject);
           break;
         }
         case 'family.ended':
@@ -93,7 +99,9 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           const all = persons.get(event.subject)?.all ?? [];
           if (all.some(({ endedAt, exceptSid }) => endedAt === event.endedAt && exceptSid === event.exceptSid)) return;
           // One that spares a session does not undo an earlier one that did not.
-          const next = [...all.filter((one) => event.exceptSid !== undefined || one.endedAt > event.endedAt), event].slice(-MAX_ENDS);
+          const next = [...all.filter((one) => event.exceptSid !== undefined || one.endedAt > event.endedAt), event]
+            .sort((one, other) => one.endedAt - other.endedAt)
+            .slice(-MAX_ENDS);
           const endedAt = Math.max(...next.map((one) => one.endedAt));
           persons.set(event.subject, { all: next, endedAt }, endedAt + keepPersonMs);
           tellPerson(event);
@@ -146,7 +154,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
 
 interface Listener {
   readonly subject: string | undefined;
-  readonly ended: () => void;
+  readonly ended: () => void | Promise<void>;
 }
 
 interface PersonEnds {

@@ -396,7 +396,7 @@ describe('bad exchanges', () => {
     await expectError(response, 413, 'invalid_request');
   });
 
-  it('Law 4: session and bearer, or subject_token and cookie, of different persons are refused and audited', async () => {
+  it('Law 4, X17: session and bearer, or subject_token and cookie, of different persons are refused and audited', async () => {
     const alice = await world.login('alice');
     const bob = await world.login('bob');
     const bobsToken = await world.token(bob);

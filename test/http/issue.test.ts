@@ -115,6 +115,11 @@ describe('POST /auth/issue', () => {
     await expectError(await issue(world, ALICE, headers as Record<string, string>), 401, 'invalid_client');
   });
 
+  it('X4: a page, whoever sends it, is 403 and sets no cookie', async () => {
+    const headers = { ...basic('login', CLIENT_SECRETS.login), origin: 'https://evil.example' };
+    await expectError(await issue(world, { ...ALICE, client_id: 'web' }, headers), 403, 'invalid_request');
+  });
+
   it('a client without issue: true is 400 unauthorized_client', async () => {
     await expectError(await issue(world, ALICE, basic('orders-api', CLIENT_SECRETS['orders-api'])), 400, 'unauthorized_client');
   });

@@ -40,6 +40,13 @@ async function handlers(ctx: Context, next: Next): Promise<void> {
     case '/show':
       ctx.body = { user: session.user?.id ?? null, cart: session.cart ?? null };
       return;
+    case '/late':
+      ctx.set('ETag', '"x"');
+      ctx.cookies.set('theme', 'dark');
+      await gate.pass('late');
+      session.seen = Date.now();
+      ctx.body = 'done';
+      return;
     case '/slow':
       await gate.pass(String(ctx.query['name']));
       session.seen = Date.now();
@@ -247,8 +254,41 @@ describe('the store', () => {
       const response = await world.call('/show', credential);
       await expectError(response, 503, 'temporarily_unavailable');
       expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(response.headers.get('etag')).toBeNull();
     }
     await world.store.restore();
+  });
+
+  it('Law 1: a 503 at the end of a request carries nothing of what its handler meant to answer, its cookies least of all', async () => {
+    const world = await open({});
+    const cookie = await world.login('alice');
+    const late = world.call('/late', { cookie });
+    await gate.arrived('late');
+    world.store.silence();
+    gate.release('late');
+    const response = await late;
+    await expectError(response, 503, 'temporarily_unavailable');
+    expect(response.headers.get('etag')).toBeNull();
+    await world.store.restore();
+  });
+
+  it('X12: a slow request does not undo a logout in place of the legacy app, of which Redis tells nothing', async () => {
+    const world = await open({});
+    for (const by of ['cookie', 'bearer'] as const) {
+      const cookie = await world.login('alice');
+      const key = world.legacy.keys.at(-1) ?? '';
+      const gone = await world.another();
+      const { access } = await exchangeNative(gone, cookie);
+      await gone.close();
+      const slow = world.call(`/slow?name=in-place-${by}`, by === 'cookie' ? { cookie } : { bearer: access });
+      await gate.arrived(`in-place-${by}`);
+      const { user: _, ...record } = JSON.parse((await world.legacy.redis.get(key)) ?? '');
+      await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+      gate.release(`in-place-${by}`);
+      await slow;
+      expect(JSON.parse((await world.legacy.redis.get(key)) ?? '{}').user).toBeUndefined();
+      expect((await world.call('/me', { cookie })).status).toBe(401);
+    }
   });
 
   it("opens nobody's session for a cookie that holds the name of one in a token, signed or not", async () => {

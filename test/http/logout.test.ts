@@ -33,7 +33,7 @@ function lastKey(at: World): string {
 }
 
 describe('Law 6: POST /auth/logout is total', () => {
-  it('by cookie: the record, every token of the session and every refresh are over, on every instance', async () => {
+  it('B10, F7, by sid: by cookie the record, every token of the session and every refresh are over, on every instance', async () => {
     const cookie = await world.login('alice');
     const key = lastKey(world);
     const native = await exchangeNative(world, cookie);
@@ -46,7 +46,6 @@ describe('Law 6: POST /auth/logout is total', () => {
     await expectError(await world.call('/me', { bearer: native.access }), 401, 'invalid_token');
     await expect.poll(async () => await me(other, { bearer: native.access })).toBe(401);
     expect(await me(other, { cookie })).toBe(401);
-    // F7: and no refresh.
     await expectError(await postRefresh(other, native.refresh), 400, 'invalid_grant');
     const again = await postAsBrowser(world, '/auth/token', pair, { grant_type: 'refresh_token' });
     expect(await again.json()).toMatchObject({ error: 'invalid_grant' });
@@ -151,7 +150,7 @@ describe('Law 6: POST /auth/logout is total', () => {
     expect((await postAsBrowser(only, '/auth/logout', cookie)).status).toBe(204);
     expect(await only.legacy.redis.exists(lastKey(only))).toBe(0);
     const get = await only.call('/auth/logout');
-    expect([get.status, get.headers.get('allow')]).toEqual([405, 'POST']);
+    expect([get.status, get.headers.get('allow'), await get.json()]).toEqual([405, 'POST', { error: 'method_not_allowed' }]);
   });
 
   it('a token of a release without families ends with its session too', async () => {

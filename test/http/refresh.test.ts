@@ -1,7 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { startRedis } from '../../scripts/lib/private-redis.js';
+import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
@@ -330,6 +333,33 @@ describe('Redis fails', () => {
     expect(one.refresh).toBe(two.refresh);
     expect((await refreshNative(cut, one.refresh)).family).toBe(family);
     await own.close();
+  });
+
+  it('F8: killed after the write and before the answer, and started again with what it had written', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'crossfade-aof-'));
+    const args = ['--appendonly', 'yes', '--appendfsync', 'always', '--dir', directory];
+    const first = await startRedis({ args });
+    const own = await startTcpProxy(first.url);
+    const killed = await createWorld({ redisUrl: own.url });
+    let again: PrivateRedis | undefined;
+    try {
+      const { refresh, family } = await exchangeNative(killed, await killed.login('alice'));
+      own.swallowAnswerTo((command) => /evalsha/i.test(command) && command.includes(family) && command.includes('allow'));
+      await expectError(await postRefresh(killed, refresh), 503, 'temporarily_unavailable');
+      await first.stop();
+      again = await startRedis({ port: first.port, args });
+      await own.restore();
+      await expect.poll(async () => (await postRefresh(killed, refresh)).status).toBe(200);
+      const [one, two] = [await refreshNative(killed, refresh), await refreshNative(killed, refresh)];
+      expect(one.refresh).toBe(two.refresh);
+      expect((await refreshNative(killed, one.refresh)).family).toBe(family);
+    } finally {
+      await killed.close();
+      await own.close();
+      await first.stop();
+      await again?.stop();
+      rmSync(directory, { recursive: true, force: true });
+    }
   });
 
   it.each<[string, (admin: Redis) => Promise<unknown>, (admin: Redis) => Promise<unknown>]>([

@@ -1,7 +1,18 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cookieHeader } from '../../scripts/lib/legacy-app.js';
+import { startRedis } from '../../scripts/lib/private-redis.js';
 import { expectError } from '../support/expect-error.js';
-import { exchangeNative, postAsBrowser, postRefresh, postReturn, refreshCookie, refreshNative, type Tokens } from '../support/tokens.js';
+import { readKey, resign } from '../support/forge.js';
+import {
+  exchangeNative,
+  postAsBrowser,
+  postRefresh,
+  postReturn,
+  refreshCookie,
+  refreshNative,
+  TOKEN_EXCHANGE,
+  type Tokens,
+} from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, ORIGIN, type World } from '../support/world.js';
 
@@ -69,6 +80,31 @@ describe('C1, X17: two persons in one request', () => {
     expect((await postReturn(world, refresh)).status).toBe(204);
   });
 
+  it('a client that goes back or logs out may hold a bearer that has run out', async () => {
+    const { refresh, access } = await exchangeNative(world, await world.login('alice'));
+    const old = await resign(access, readKey(world.directory), { claims: { iat: 1_700_000_000, exp: 1_700_000_600 } });
+    const form = { client_id: 'android', refresh_token: refresh };
+    expect((await world.post('/auth/session', form, { bearer: old })).status).toBe(204);
+    await expectError(await world.post('/auth/logout', {}, { bearer: old }), 401, 'invalid_token');
+    expect((await world.post('/auth/logout', form, { bearer: old })).status).toBe(204);
+  });
+
+  it('one who changes the tenant within a session is one person still', async () => {
+    const cookie = await world.login('alice');
+    const key = world.legacy.keys.at(-1) ?? '';
+    const pair = refreshCookie(await world.exchange(cookie)) ?? '';
+    const bearer = await world.token(cookie);
+    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
+    await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, tenant: 'globex' } }), 'KEEPTTL');
+    const refreshed = await postAsBrowser(world, '/auth/token', `${cookie}; ${pair}`, { grant_type: 'refresh_token' });
+    expect(refreshed.status).toBe(200);
+    expect((await postAsBrowser(world, '/auth/session', `${cookie}; ${refreshCookie(refreshed)}`)).status).toBe(204);
+    const both = { cookie, bearer, headers: { origin: ORIGIN } };
+    expect((await world.post('/auth/token', { grant_type: TOKEN_EXCHANGE }, both)).status).toBe(200);
+    expect((await world.post('/auth/logout', {}, both)).status).toBe(204);
+    expect(await me(world, { bearer })).toBe(401);
+  });
+
   it('the refresh refuses them as well; a bearer of its own that has run out is let pass', async () => {
     const alice = await exchangeNative(world, await world.login('alice'));
     const bob = await exchangeNative(world, await world.login('bob'));
@@ -119,6 +155,46 @@ describe('Law 6: a session that was brought back and the one that it continues',
     }
     expect(await me(at, { cookie: session.restored })).toBe(401);
     await at.legacy.redis.del(session.restoredKey);
+  });
+
+  it('G5: whose id has gone to somebody else since is neither opened by a retry nor ended with it', async () => {
+    const at = await open(rolling);
+    const { used, sibling, restored, restoredKey } = await broughtBack(at);
+    await at.login('bob');
+    await at.legacy.redis.set(restoredKey, (await at.legacy.redis.get(at.legacy.keys.at(-1) ?? '')) ?? '', 'KEEPTTL');
+    const bob = await exchangeNative(at, restored);
+    await expectError(await postReturn(at, used.refresh), 400, 'invalid_grant');
+    expect((await at.post('/auth/logout', { client_id: 'android', refresh_token: used.refresh })).status).toBe(204);
+    expect((await at.post('/auth/logout', { client_id: 'android', refresh_token: sibling.refresh })).status).toBe(204);
+    await at.bridge.endSubject('u-alice', { why: 'test' });
+    expect(await me(at, { cookie: restored })).toBe(200);
+    expect(await me(at, { bearer: bob.access })).toBe(200);
+    expect((await postRefresh(at, bob.refresh)).status).toBe(200);
+    await expectError(await postRefresh(at, sibling.refresh), 400, 'invalid_grant');
+    await at.legacy.redis.del(restoredKey);
+  });
+
+  it('a way back that Redis refuses again and again leaves no links behind that would hide the one that counts', async () => {
+    const records = await startRedis();
+    const at = await createWorld({ ...rolling, legacy: { redisUrl: records.url } });
+    try {
+      const cookie = await at.login('alice');
+      const key = at.legacy.keys.at(-1) ?? '';
+      await at.legacy.redis.pexpire(key, 1500);
+      const [used, sibling] = [await exchangeNative(at, cookie), await exchangeNative(at, cookie)];
+      await at.legacy.redis.pexpire(key, 1);
+      await expect.poll(async () => await at.legacy.redis.exists(key)).toBe(0);
+      await at.legacy.redis.config('SET', 'maxmemory', '1');
+      for (let time = 0; time < 20; time++) await expectError(await postReturn(at, used.refresh), 503, 'temporarily_unavailable');
+      await at.legacy.redis.config('SET', 'maxmemory', '0');
+      const restored = cookieHeader(await postReturn(at, used.refresh));
+      expect(await me(at, { cookie: restored })).toBe(200);
+      expect((await at.post('/auth/logout', { client_id: 'android', refresh_token: sibling.refresh })).status).toBe(204);
+      expect(await me(at, { cookie: restored })).toBe(401);
+    } finally {
+      await at.close();
+      await records.stop();
+    }
   });
 
   it('F6: a part that is out of its grace does not get the session that a later one went back to', async () => {

@@ -143,6 +143,13 @@ describe('Law 5: the way back', () => {
     expect(cookiesOf(response)).toBe(cookie);
   });
 
+  it('X4: a page elsewhere gets nobody into a session of its own choice, with a token of its own in the form', async () => {
+    const { refresh } = await exchangeNative(world, await world.login('bob'));
+    const form = { client_id: 'android', refresh_token: refresh };
+    await expectError(await world.post('/auth/session', form, { headers: { origin: 'https://evil.example' } }), 403, 'invalid_request');
+    await expectError(await world.post('/auth/session', form, { headers: { 'sec-fetch-site': 'cross-site' } }), 403, 'invalid_request');
+  });
+
   it('is open at recall, session-only, shadow and dual, and while signing is broken', async () => {
     const all = await open();
     const { refresh } = await exchangeNative(all, await all.login('alice'));

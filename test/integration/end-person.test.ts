@@ -6,7 +6,7 @@ import type { Instance } from '../support/instance.js';
 import { rawRequest } from '../support/raw-request.js';
 import { ADMIN_TOKEN, type Service, startService } from '../support/serve.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
-import { exchangeNative, postExchange, postRefresh, readTokens, type Tokens } from '../support/tokens.js';
+import { exchangeNative, postExchange, postRefresh, postReturn, readTokens, type Tokens } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
@@ -72,7 +72,7 @@ describe('ending a person', () => {
     expect(world.log.audits('person.ended').at(-1)).toMatchObject({ why: 'password changed', sessions: 1 });
   });
 
-  it('ends B10 all clients and families, and leaves the session that is excepted, and everybody else', async () => {
+  it('B10, by person: ends all clients and families, and leaves the session that is excepted, and everybody else', async () => {
     const { name, subject } = somebody();
     const here = await world.login(name);
     const kept = await exchangeNative(world, here);
@@ -88,6 +88,34 @@ describe('ending a person', () => {
     }
     expect((await postRefresh(world, kept.refresh)).status).toBe(200);
     expect((await postExchange(world, here)).status).toBe(200);
+  });
+
+  it('B10, by person: also where Redis has lost which sessions the person has', async () => {
+    const { name, subject } = somebody();
+    const tokens = await exchangeNative(world, await world.login(name));
+    await Promise.all((await world.legacy.redis.keys(`${world.prefix}subject:*`)).map(async (key) => await world.legacy.redis.del(key)));
+    expect(await world.bridge.endSubject(subject, { why: 'test' })).toBe(0);
+    for (const at of [world, other]) {
+      const reached = at.reached();
+      await expect.poll(async () => await me(at, { bearer: tokens.access })).toBe(401);
+      expect(at.reached() - reached).toBeLessThanOrEqual(1);
+    }
+    await expectError(await postRefresh(other, tokens.refresh), 400, 'invalid_grant');
+  });
+
+  it('a session that was spared, and whose record is gone, is not closed by a way back that could not be opened', async () => {
+    const rolling = await open({
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((one) => ({ ...one, rolling: true })) }),
+    });
+    const cookie = await rolling.login('alice');
+    const key = rolling.legacy.keys.at(-1) ?? '';
+    await rolling.legacy.redis.pexpire(key, 1500);
+    const { refresh, sid } = await exchangeNative(rolling, cookie);
+    await rolling.bridge.endSubject('u-alice', { why: 'password changed', exceptSid: sid });
+    await rolling.legacy.redis.pexpire(key, 1);
+    await expect.poll(async () => await rolling.legacy.redis.exists(key)).toBe(0);
+    await expectError(await postReturn(rolling, refresh), 400, 'unauthorized_client');
+    expect((await postRefresh(rolling, refresh)).status).toBe(200);
   });
 
   it('a second end that spares another session does not undo the first', async () => {
@@ -179,6 +207,7 @@ it('bridge.onEnded: a callback that throws takes nothing from the logout, here o
     at.bridge.onEnded(sid, () => {
       throw new Error('a callback of the app');
     });
+    at.bridge.onEnded(sid, async () => await Promise.reject(new Error('another one')));
     at.bridge.onEnded(sid, () => {
       told += 1;
     });
@@ -187,6 +216,18 @@ it('bridge.onEnded: a callback that throws takes nothing from the logout, here o
   expect(response.status).toBe(204);
   for (const at of [world, other]) await expect.poll(async () => await me(at, { bearer: access })).toBe(401);
   await expect.poll(() => told).toBe(2);
+});
+
+it('bridge.onEnded: is called for the end of a family, and not with the principal of another person', async () => {
+  const { refresh, sid } = await exchangeNative(world, await world.login('alice'));
+  const told: string[] = [];
+  other.bridge.onEnded(sid, () => void told.push('by sid'));
+  other.bridge.onEnded({ sid, subject: 'u-bob' }, () => void told.push('bob'));
+  await world.post('/auth/revoke', { client_id: 'android', token: refresh });
+  await expect.poll(() => told).toContain('by sid');
+  await world.bridge.endSubject('u-alice', { why: 'test' });
+  await expect.poll(() => told.filter((one) => one === 'by sid').length).toBe(2);
+  expect(told.filter((one) => one === 'bob')).toHaveLength(1);
 });
 
 it('bridge.onEnded: given the principal, is called for a session without tokens when its person is ended', async () => {
@@ -250,6 +291,7 @@ describe('POST /api/subjects/end', () => {
     expect([get.status, get.headers.get('allow')]).toEqual([405, 'POST']);
     const nothing = await fetch(`${service.admin}/api/nothing`, { headers: { authorization: `Bearer ${ADMIN_TOKEN}` } });
     expect(nothing.status).toBe(404);
+    await service.cli.logged('operator.refused');
   });
 });
 

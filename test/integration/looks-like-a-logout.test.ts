@@ -72,6 +72,22 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     await expectNobodyOut(world, all);
   }, 60_000);
 
+  it('G1: one record that is evicted, and a Redis that is another, are no logouts either', async () => {
+    const { world, admin } = await open();
+    const gone = await world.another();
+    const tokens = await exchangeNative(gone, await world.login('alice'));
+    await gone.close();
+    await admin.config('SET', 'maxmemory-policy', 'allkeys-random');
+    const used = Number(/used_memory:(\d+)/.exec(await admin.info('memory'))?.[1]);
+    await admin.config('SET', 'maxmemory', String(used + 20_000));
+    const key = world.legacy.keys.at(-1) ?? '';
+    for (let filler = 0; (await admin.exists(key)) > 0; filler++) {
+      await admin.set(`filler-${filler}`, randomBytes(15_000).toString('base64')).catch(() => undefined);
+    }
+    await admin.config('SET', 'maxmemory', '0');
+    await expectNobodyOut(world, [tokens]);
+  });
+
   it('G2: 3,000 tracked keys over a small tracking table: news of living keys is read again, nothing ends', async () => {
     const { world, admin } = await open(['--tracking-table-max-keys', '100']);
     const log = new LogLines();
@@ -151,6 +167,18 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     await expect.poll(async () => (await world.call('/', { cookie })).status).toBe(200);
     expect((await world.call('/me', { cookie })).status).toBe(401);
     await expectNobodyOut(world, [tokens]);
+  });
+
+  it('a record that is only touched is still watched: the logout after it is noticed at once', async () => {
+    const { world, admin } = await open();
+    const touched = await exchangeOne(world);
+    for (let time = 1; time <= 8; time++) {
+      const before = await news(world, 'lives');
+      await admin.pexpire(touched.key, 86_400_000 + time * 60_000);
+      await expect.poll(async () => await news(world, 'lives')).toBeGreaterThan(before);
+    }
+    await admin.del(touched.key);
+    await expect.poll(async () => (await world.call('/me', { bearer: touched.tokens.access })).status, { timeout: 900 }).toBe(401);
   });
 
   it('a flush that is looked into late is none either: the Redis of the bridge, or the news, was away meanwhile', async () => {

@@ -25,6 +25,33 @@ async function streamOf(world: World): Promise<[id: string, fields: string[]][]>
 }
 
 describe('Law 10: revocations in Redis', () => {
+  it('a family that an older copy of Redis brings back stays ended for those who know', async () => {
+    const world = await open();
+    const { refresh, sid, family } = await exchangeNative(world, await world.login('alice'));
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    const copy = await world.legacy.redis.dumpBuffer(key);
+    await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+    await world.legacy.redis.restore(key, 60_000, copy, 'REPLACE');
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+  });
+
+  it('no key of the bridge is left without an end but the fleet’s keys', async () => {
+    const world = await open();
+    const { redis } = world.legacy;
+    const cookie = await world.login('alice');
+    const tokens = await exchangeNative(world, cookie);
+    await redis.del(`${world.prefix}{${tokens.sid}}:families`);
+    const { refresh } = await refreshNative(world, tokens.refresh);
+    await world.bridge.issueFor({ subject: 'u-bob' }, { client: 'android' });
+    await postRefresh(world, 'junk');
+    await world.post('/auth/revoke', { token: refresh, client_id: 'android' });
+    await world.bridge.endSubject('u-bob', { why: 'test' });
+    await postAsBrowser(world, '/auth/logout', cookie);
+    const lasting: string[] = [];
+    for (const key of await redis.keys(`${world.prefix}*`)) if ((await redis.pttl(key)) === -1) lasting.push(key.slice(world.prefix.length));
+    expect(lasting).toEqual(['jwks']);
+  });
+
   it('K8: one without the MAC, with that of another fleet, or of another shape, is absent and audited; nobody notices', async () => {
     const [world, stranger] = [await open(), await open()];
     const { access, refresh, sid, family } = await exchangeNative(world, await world.login('alice'));
@@ -138,6 +165,11 @@ describe('keys of another type', () => {
       await redis.del(`${world.prefix}${name}`);
       await redis.set(`${world.prefix}${name}`, 'a stranger');
     }
+    // While it is there: the end of a person comes through all the same.
+    await world.bridge.endSubject('u-nobody', { why: 'test' });
+    expect(await redis.type(`${world.prefix}persons-ended`)).toBe('zset');
+    await redis.del(`${world.prefix}persons-ended`);
+    await redis.set(`${world.prefix}persons-ended`, 'a stranger');
     const late = await world.another();
     expect(await me(late, { bearer: access })).toBe(200);
     expect(await late.bridge.endSubject('u-alice', { why: 'test' })).toBeGreaterThan(0);
@@ -230,6 +262,9 @@ describe('Redis comes back with empty memory', () => {
       const late = await world.another();
       for (const { access } of tokens) expect(await me(late, { bearer: access })).toBe(401);
       expect(await admin.zcard(`${world.prefix}persons-ended`)).toBe(1);
+      // Written once each, however often it was tried.
+      expect(await admin.xlen(`${world.prefix}events`)).toBe(3);
+      for (const name of ['events', 'persons-ended']) expect(await admin.pttl(`${world.prefix}${name}`)).toBeGreaterThan(0);
     } finally {
       admin.disconnect();
       await world.close();

@@ -3,4 +3,6 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local oldest = string.format('%.0f', math.max(0, now - ARGV[2]))
-return redis.call('XADD', KEYS[1], 'MINID', '~', oldest, '*', 'event', ARGV[1])
+local id = redis.call('XADD', KEYS[1], 'MINID', '=', oldest, '*', 'event', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return id
