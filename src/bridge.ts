@@ -207,11 +207,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const posts = {
     token: createTokenEndpoint(
       new Map([
-        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, epochsOf, sessions, persons })],
+        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, epochsOf, sessions, persons, logout })],
         ['refresh_token', createRefresh({ ...granting, readRefresh, resume, restore, returnUri: uris.returnUri })],
       ]),
     ),
-    session: createWayBack({ readRefresh, resume, restore, sessions, families, requests, rollout, others, cookies, audit, metrics }),
+    session: createWayBack({ readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics }),
     issue: createIssueEndpoint(requests, issueFor),
     revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
     introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),

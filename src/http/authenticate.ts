@@ -16,9 +16,6 @@ export interface AuthenticateOptions {
   readonly isOwnPath: (path: string) => boolean;
 }
 
-/** What makes an answer readable to a page of another origin. */
-const KEPT_HEADERS = /^(access-control-|vary$)/;
-
 /** Middleware that puts the principal into `ctx.state`, or answers where no handler may: 400, 401, 503. */
 export function createAuthenticate(options: AuthenticateOptions): Middleware {
   const { authenticate, answers, metrics, isOwnPath } = options;
@@ -41,13 +38,15 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
     if (found.kind === 'anonymous') {
       if (found.rejection) ctx.state.rejection = found.rejection;
     } else ctx.state.principal = found.principal;
+    const before = ctx.res.getHeaders();
     try {
       await next();
     } catch (error) {
       // What the bridge's own store or functions cannot do right now, behind the app's handlers.
       if (!(error instanceof CrossfadeError) || error.code !== 'temporarily_unavailable' || ctx.headerSent) throw error;
       // What the handler meant to answer is not what happened: its cookies least of all.
-      for (const name of ctx.res.getHeaderNames()) if (!KEPT_HEADERS.test(name)) ctx.remove(name);
+      for (const name of ctx.res.getHeaderNames()) ctx.remove(name);
+      for (const [name, value] of Object.entries(before)) if (value !== undefined) ctx.res.setHeader(name, value);
       answers.fail(ctx, error);
       return;
     }

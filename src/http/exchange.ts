@@ -5,7 +5,9 @@ import { CrossfadeError, unavailable } from '../errors.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import type { KeptSession } from '../sessions/kept-session.js';
 import { isSameLogin } from '../sessions/legacy-logout.js';
+import type { Logout } from '../sessions/logout.js';
 import type { PersonEnded, Persons } from '../sessions/person.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
@@ -29,6 +31,7 @@ export interface ExchangeOptions extends SessionGranting {
   readonly services: Config['services'];
   readonly sessions: SessionReader;
   readonly persons: Pick<Persons, 'note'>;
+  readonly logout: Pick<Logout, 'note'>;
   readonly epochsOf: (entry: string) => StoreEpochs | undefined;
 }
 
@@ -91,18 +94,28 @@ export function createExchange(options: ExchangeOptions): GrantType {
 
   async function open(session: LiveSession, grant: Grant): Promise<OpenedFamily> {
     const { sid, identity, source } = session;
-    const epoch = await options.epochsOf(source.entry)?.recent();
+    const [epoch, kept] = await Promise.all([options.epochsOf(source.entry)?.recent(), options.ledger.kept(sid)]);
+    // The id has gone from somebody to this person: what was made for them ends, and everybody is told.
+    if (kept && kept.subject !== identity.subject)
+      await options.logout.note(sid, 'other-person', { ...toEnded(kept), endedAt: await options.ledger.now(sid) });
     const before = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
     if (endsLogin(before, session)) throw noValidSession('logged-out');
     const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
-    await options.watch.watch(session, epoch);
-    // Whoever ended the person in between found the note, but no family yet.
-    const after = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (after?.endedAt !== before?.endedAt && after?.exceptSid !== sid) {
-      await families.end(sid, opened.family, 'taken-back');
-      throw noValidSession('logged-out');
+    try {
+      await options.watch.watch(session, epoch);
+      // Whoever ended the person in between found the note, but no family yet.
+      const after = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
+      if (after?.endedAt !== before?.endedAt && after?.exceptSid !== sid) throw noValidSession('logged-out');
+      return opened;
+    } catch (error) {
+      await takeBack(sid, opened.family);
+      throw error;
     }
-    return opened;
+  }
+
+  /** Nobody has its token. */
+  async function takeBack(sid: string, family: string): Promise<void> {
+    await families.end(sid, family, 'taken-back').catch(() => undefined);
   }
 
   /** Somebody may have logged out while the family was made: then it was made from nothing. */
@@ -130,7 +143,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
       audit('exchange.granted', { client: client.id, sid: session.sid, family, audience });
       answerTokens(ctx, client, { access, refreshToken, scope, grant, issuedTokenType: ACCESS_TOKEN_TYPE }, options.cookies, clock);
     } catch (error) {
-      await families.end(session.sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
+      await takeBack(session.sid, family);
       throw error;
     }
   }
@@ -153,9 +166,13 @@ export function createExchange(options: ExchangeOptions): GrantType {
   };
 }
 
+function toEnded({ subject, tenant, authTimeMs }: KeptSession): Pick<KeptSession, 'subject' | 'tenant' | 'authTimeMs'> {
+  return { subject, tenant, authTimeMs };
+}
+
 /** Whether the end of its person is newer than this login. */
 function endsLogin(ended: PersonEnded | undefined, { sid, identity: { authTimeMs } }: LiveSession): boolean {
-  return ended !== undefined && ended.exceptSid !== sid && authTimeMs !== undefined && authTimeMs < ended.notBefore;
+  return ended !== undefined && ended.exceptSid !== sid && authTimeMs !== undefined && authTimeMs <= ended.notBefore;
 }
 
 function noValidSession(reason: string): CrossfadeError {

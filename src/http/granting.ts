@@ -26,7 +26,7 @@ export interface Granting {
 
 /** What the grants of the token endpoint work with beside. */
 export interface SessionGranting extends Granting {
-  readonly ledger: Pick<SessionLedger, 'seal'>;
+  readonly ledger: Pick<SessionLedger, 'kept' | 'now' | 'seal'>;
   readonly watch: RecordWatch;
   readonly others: OtherPrincipals;
   readonly requests: ClientRequests;

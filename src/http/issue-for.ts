@@ -1,6 +1,7 @@
 import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import type { Principal } from '../principal.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Persons } from '../sessions/person.js';
@@ -80,30 +81,27 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
     if (!options.canSign()) throw unavailable('signing');
     const sid = random.token(SID_BYTES);
     const ended = await persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (ended && (identity.authTimeMs ?? 0) < ended.notBefore)
+    if (ended && (identity.authTimeMs ?? 0) <= ended.notBefore)
       throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
     const { family, token } = await families.open(sid, grant, '');
-    // Whoever ended the person in between found the note, but no family yet.
-    const since = await persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (since?.endedAt !== ended?.endedAt) {
-      await families.end(sid, family, 'taken-back');
-      throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
-    }
     const { tenant, authTime, subject, roles, scope } = identity;
-    const access = await sign(
-      {
-        subject,
-        roles,
-        scope,
-        sid,
-        client: id,
-        via: 'jwt',
-        ...(tenant === undefined ? {} : { tenant }),
-        ...(authTime === undefined ? {} : { authTime }),
-      },
-      family,
-      grant,
-    ).catch(async (error: unknown) => {
+    const principal: Principal = {
+      subject,
+      roles,
+      scope,
+      sid,
+      client: id,
+      via: 'jwt',
+      ...(tenant === undefined ? {} : { tenant }),
+      ...(authTime === undefined ? {} : { authTime }),
+    };
+    const finish = async () => {
+      // Whoever ended the person in between found the note, but no family yet.
+      const since = await persons.note(subject, sid, grant.endsAt * 1000);
+      if (since?.endedAt !== ended?.endedAt) throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
+      return await sign(principal, family, grant);
+    };
+    const access = await finish().catch(async (error: unknown) => {
       await families.end(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
       throw error;
     });

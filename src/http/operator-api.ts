@@ -53,7 +53,7 @@ export function createOperatorApi({ config, answers, audit, endSubject }: Operat
       if (ctx.method !== 'POST') throw new CrossfadeError('method_not_allowed', { headers: { Allow: 'POST' } });
       await endPerson(ctx);
     } catch (error) {
-      audit('operator.refused', { code: error instanceof CrossfadeError ? error.code : 'server_error' });
+      if (error instanceof CrossfadeError && error.status < 500) audit('operator.refused', { code: error.code });
       answers.fail(ctx, error);
     }
   };

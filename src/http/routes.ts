@@ -77,7 +77,7 @@ export function createRoutes(options: RoutesOptions): Middleware {
       answers.fail(ctx, answered);
     }
     const endpoint = POST_PATHS.find((name) => ctx.path === `${basePath}/${name}`);
-    if (endpoint) metrics.answers.inc({ endpoint, outcome: ctx.status === 405 ? 'method_not_allowed' : outcome });
+    if (endpoint && ctx.method === 'POST') metrics.answers.inc({ endpoint, outcome });
   }
 
   return async function crossfadeRoutes(ctx: Context, next: Next): Promise<void> {

@@ -1,9 +1,11 @@
 import type { Context } from 'koa';
 import { CrossfadeError } from '../errors.js';
+import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { KeptSession } from '../sessions/kept-session.js';
-import type { SessionPlace } from '../sessions/logout.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { type Logout, madeAt, type SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
@@ -24,6 +26,8 @@ export interface WayBackOptions {
   readonly readRefresh: ReadRefresh;
   readonly resume: ResumeSession;
   readonly restore: Restore;
+  readonly ledger: Pick<SessionLedger, 'marks'>;
+  readonly logout: Pick<Logout, 'end'>;
   readonly sessions: Pick<SessionReader, 'readKnown'>;
   readonly families: Families;
   readonly requests: ClientRequests;
@@ -41,7 +45,7 @@ const CHECK = { where: 'return', cookies: true, expiredBearer: true } as const;
 
 /** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
 export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
-  const { readRefresh, resume, restore, sessions, families, requests, rollout, others, cookies, audit, metrics } = options;
+  const { readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics } = options;
 
   function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
     if (narrowed) throw unauthorized('tokens that were narrowed have no way back to a whole session');
@@ -67,6 +71,15 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     cookies.setSession(ctx, source.entry, pairs, source.expiresAtMs);
   }
 
+  /** From here on the two end together; a logout of the old one that came before is made up for. */
+  async function link(token: RefreshToken, to: SessionPlace, person: Identity, endsAtMs: number, client: ResolvedClient): Promise<void> {
+    await restore.link(to, token.sid, endsAtMs);
+    const { ended } = await ledger.marks(token.sid);
+    if (ended?.subject !== person.subject || ended.endedAt < madeAt(token.family)) return;
+    await logout.end(to.sid, 'logout', { person, at: to });
+    throw invalidGrant(client, cookies, 'session-ended');
+  }
+
   /** Makes the session anew; of two requests at once both get the same. */
   async function bringBack(token: RefreshToken, grant: Grant, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
     const made = await restore.restore(kept, grant.endsAt * 1000);
@@ -74,7 +87,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     const counts = await families.close(token, made);
     if (counts?.sid !== made.sid) await restore.discard(made);
     if (!counts) throw invalidGrant(client, cookies, 'session-ended');
-    await restore.link(counts, token.sid, grant.endsAt * 1000);
+    await link(token, counts, grant.identity, grant.endsAt * 1000, client);
     return counts;
   }
 
@@ -85,7 +98,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
       // The id may have gone to somebody else since.
       if (!families.isOf(found.person, session.identity.subject)) throw invalidGrant(client, cookies, 'other-person');
       await others.refuse(ctx, client, { sid: session.sid, ...session.identity }, CHECK);
-      await restore.link(found.to, token.sid, session.endsAt * 1000);
+      await link(token, found.to, session.identity, session.endsAt * 1000, client);
       giveCookies(ctx, client, session);
       return 'repeated';
     }

@@ -89,13 +89,16 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let newest: string | undefined;
   /** What this instance knows and Redis has lost, until it is written again. */
   let lost: BridgeEvent[] | undefined;
+  /** The last of them that was. */
+  let written: string | undefined;
   let restoreAt = 0;
   let restoreRefused = false;
   let away = false;
   const waiting = new Set<() => void>();
 
-  async function publish(event: BridgeEvent): Promise<void> {
-    await publishEvent(client, [key], [signText(macKey, CONTEXT, JSON.stringify(event)), keepMs]);
+  /** Gives its id. Redis keeps it a little longer than anybody asks for it: clocks differ. */
+  async function publish(event: BridgeEvent): Promise<string> {
+    return String(await publishEvent(client, [key], [signText(macKey, CONTEXT, JSON.stringify(event)), keepMs + AHEAD_MS]));
   }
 
   function take(id: string, fields: readonly string[]): void {
@@ -147,10 +150,14 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     return (await follower.client.xrange(key, newest, newest).catch(removeStranger)).length > 0;
   }
 
-  /** Notes what has to be written again, before anything newer hides that it is gone. */
-  async function lookForLoss(): Promise<void> {
-    if (lost !== undefined || ((await isWhole()) && (await lasting.isWhole()))) return;
+  async function isAllThere(): Promise<boolean> {
+    return lost !== undefined || ((await isWhole()) && (await lasting.isWhole()));
+  }
+
+  /** All that this instance knows has to be written again, and the stream to be read anew. */
+  function noteLoss(): void {
     lost = [...known()];
+    written = undefined;
     position = '0-0';
     newest = undefined;
   }
@@ -159,14 +166,17 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   async function restore(): Promise<void> {
     if (!lost || clock.now() < restoreAt) return;
     try {
+      // Redis may have lost it once more in between: then all of it is to be written again.
+      if (written !== undefined && (await client.xrange(key, written, written)).length === 0) lost = [...known()];
       await lasting.store();
       for (let event = lost[0]; event; event = lost[0]) {
-        await publish(event);
+        written = await publish(event);
         metrics.eventsRestored.inc();
         lost.shift();
       }
       audit('events.restored');
       lost = undefined;
+      written = undefined;
       restoreRefused = false;
     } catch (error) {
       if (!restoreRefused) log.warn({ err: error }, 'what Redis has lost could not be written again; trying again');
@@ -183,9 +193,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     metrics.refusedValues.inc({ key: 'events' });
     audit('value.refused', { key: 'events', reason: 'id-ahead' });
     await client.del(key);
-    lost = [...known()];
-    position = '0-0';
-    newest = undefined;
+    noteLoss();
   }
 
   async function turn(): Promise<void> {
@@ -196,13 +204,15 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       for (const resolve of waiting) resolve();
     }
     await refuseIdsAhead();
-    await lookForLoss();
+    if (!(await isAllThere())) noteLoss();
     await restore();
     metrics.eventsReadAt.set(clock.now() / 1000);
     const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
     const entries = found?.[0]?.[1] ?? [];
-    if (entries.length > 0) await lookForLoss();
+    // Looked at before what is new takes the place of what was there; noted after it, since it may be lost with the rest.
+    const complete = entries.length === 0 || (await isAllThere());
     for (const [id, fields] of entries) take(id, fields);
+    if (!complete) noteLoss();
   }
 
   async function run(): Promise<void> {
@@ -222,7 +232,9 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   }
 
   return {
-    publish,
+    async publish(event) {
+      await publish(event);
+    },
     follow: () => void run(),
     get wasRead() {
       return wasRead;

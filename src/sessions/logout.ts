@@ -100,12 +100,10 @@ export function createLogout(options: LogoutOptions): Logout {
   }
 
   /** Whose session it is now: the same id may have been given to another person since. */
-  async function ownerOf(
-    place: Omit<SessionPlace, 'sid'> | undefined,
-    kept: KeptSession | undefined,
-  ): Promise<{ readonly subject: string } | undefined> {
+  async function ownerOf(place: Omit<SessionPlace, 'sid'> | undefined, kept: KeptSession | undefined): Promise<Identity | undefined> {
     const reading = place && (await readKnown(place.entry, place.key));
-    return reading?.kind === 'session' ? reading.session.identity : kept;
+    if (reading?.kind === 'session') return reading.session.identity;
+    return kept && toIdentity(kept);
   }
 
   function isMeant(subject: string, { person, onlyOf }: KnownSession): boolean {
@@ -116,15 +114,15 @@ export function createLogout(options: LogoutOptions): Logout {
   async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<EndedOne> {
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
     const place = known.place ?? kept ?? known.at;
-    const owner = known.place ? undefined : await ownerOf(place, kept);
-    if (owner && !isMeant(owner.subject, known)) {
+    const owner = known.place ? kept && toIdentity(kept) : await ownerOf(place, kept);
+    if (owner && !known.place && !isMeant(owner.subject, known)) {
       if (!known.person) return { done: false };
       await noteOne(sid, reason, endedLogin(known.person, endedAt));
       return { done: true, person: known.person };
     }
     if (place) await deleteRecord(place);
-    // A token knows the login only to the second; what is kept knows better.
-    const person = known.person && (known.person.authTimeMs !== undefined || kept?.subject !== known.person.subject) ? known.person : kept;
+    // A token knows the login only to the second; the record, or what is kept of it, knows better.
+    const person = known.person && (known.person.authTimeMs !== undefined || owner?.subject !== known.person.subject) ? known.person : owner;
     const ended = person && endedLogin(person, endedAt);
     const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
@@ -144,13 +142,13 @@ export function createLogout(options: LogoutOptions): Logout {
   }
 
   /** A session that was brought back and the one that it continues end together. */
-  async function endLinked(first: string, reason: EndReason, person: Identity | undefined, except?: string): Promise<void> {
+  async function endLinked(first: string, reason: EndReason, person: Identity, except?: string): Promise<void> {
     const done = new Set([first, ...(except === undefined ? [] : [except])]);
     for (const waiting = [...(await ledger.links(first))]; waiting.length > 0; ) {
       const { sid, entry, key } = waiting.shift() ?? { sid: first };
       if (done.has(sid) || done.size > MAX_LINKED) continue;
       done.add(sid);
-      await endOne(sid, reason, { ...(person ? { person } : {}), ...(entry !== undefined && key !== undefined ? { at: { entry, key } } : {}) });
+      await endOne(sid, reason, { person, ...(entry !== undefined && key !== undefined ? { at: { entry, key } } : {}) });
       waiting.push(...(await ledger.links(sid)));
     }
   }
@@ -159,7 +157,8 @@ export function createLogout(options: LogoutOptions): Logout {
     async end(sid, reason, known = {}) {
       const { except, ...one } = known;
       const { done, person } = await endOne(sid, reason, one);
-      if (done) await endLinked(sid, reason, person, except);
+      // Of nobody in particular nothing else ends.
+      if (done && person) await endLinked(sid, reason, person, except);
     },
 
     async note(sid, reason, ended) {
@@ -180,7 +179,7 @@ function endedLogin(
   return { subject, endedAt, ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }
 
-function toIdentity({ subject, tenant, authTimeMs }: Ended): Identity {
+function toIdentity({ subject, tenant, authTimeMs }: Pick<Ended, 'subject' | 'tenant' | 'authTimeMs'>): Identity {
   return { subject, roles: [], scope: [], ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }
 

@@ -65,6 +65,8 @@ const notePersonEnded = loadScript('note-person-ended', ['zset']);
 const timeOf = loadScript('time');
 
 const PAGE = 1000;
+/** So many ms are waited for the next one, at most: a clock may stand still. */
+const MAX_TURNS = 5;
 
 export function createPersons(options: PersonsOptions): Persons {
   const { client, prefix, logout, events, apply, macKey, subjectKey, keepMs, clock, audit, metrics } = options;
@@ -106,6 +108,8 @@ export function createPersons(options: PersonsOptions): Persons {
       const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
       const person = { subject, roles: [], scope: [] };
       for (const sid of sessions) await logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
+      // A login in the same ms counts as older: whoever logs in once this has resolved is not to be taken for that.
+      for (let turn = 0; turn < MAX_TURNS && clock.now() <= notBefore; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
       audit('person.ended', { why, sessions: sessions.length });
       return sessions.length;
     },

@@ -8,7 +8,6 @@ import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
-import { isMissing } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
 import { readAs, type SessionEntry, sidOf } from './record.js';
@@ -141,7 +140,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
   async function getByToken(token: TokenSession, call: StoreCall): Promise<object> {
     const kept = await find(token);
     if (!kept) return {};
-    const resumed = await resume(token.sid, token);
+    const resumed = await resume(token.sid, loginOf(token, kept));
     if (resumed.kind === 'ended') return {};
     if (resumed.kind === 'dormant') return withoutEnd(toObject(resumed.kept.text));
     noteLoaded(kept.key, { identity: resumed.session.identity }, call);
@@ -157,18 +156,15 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     }
     const reading = await sessions.readKnown(kept.entry, kept.key);
     if (reading.kind === 'session' && reading.session.identity.subject !== token.subject) return refuse();
-    if (isMissing(reading)) await setDormant(token, kept, text, ttlMs);
-    else if (reading.kind === 'session') await setByKey(kept.key, text, ttlMs, call);
-    else {
-      // Somebody has logged out meanwhile: that is noted, and not undone.
-      await resume(token.sid, token);
-      refuse();
-    }
+    if (reading.kind === 'session') await setByKey(kept.key, text, ttlMs, call);
+    // A logout in place meanwhile is noted there, and not undone.
+    else await setDormant(token, kept, text, ttlMs);
   }
 
   /** The record is gone and nobody logged out: what is brought back one day is the newest. */
-  async function setDormant(token: TokenSession, { key }: KeptSession, text: string, ttlMs: number): Promise<void> {
-    const resumed = await resume(token.sid, token);
+  async function setDormant(token: TokenSession, kept: KeptSession, text: string, ttlMs: number): Promise<void> {
+    const { key } = kept;
+    const resumed = await resume(token.sid, loginOf(token, kept));
     if (resumed.kind !== 'dormant') return refuse();
     const next = await readAs(entry, key, { text, ttlMs }, clock);
     if (next.kind === 'session' && next.session.identity.subject === token.subject) await ledger.keep(token.sid, { ...resumed.kept, text });
@@ -197,6 +193,11 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
       await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });
     },
   };
+}
+
+/** A token names the tenant of when it was made; in one login that may have changed since. */
+function loginOf(token: TokenSession, { subject, tenant, authTimeMs }: KeptSession): Parameters<ResumeSession>[1] {
+  return subject === token.subject ? { subject, tenant, authTimeMs } : { subject: token.subject, tenant: token.tenant };
 }
 
 function isNewer(next: Identity, before: Identity): boolean {

@@ -246,10 +246,14 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
       const { entry, store } = found;
       const { key } = session.source;
       const known = store.watched.get(key);
-      if (known) {
+      if (known && isSameLogin(known.last, session.identity)) {
         known.last = lastSeen(session, epoch ?? known.last.epoch);
+        // Whoever makes tokens needs to hear of the next change; a request that merely came along does not.
+        if (epoch !== undefined) await look(known, 'arm');
         return;
       }
+      // The id has gone to another person: what was made for the one before is looked at for the last time.
+      if (known) await look(known, 'news');
       const watched: Watched = { sid: session.sid, entry, key, store, last: lastSeen(session, epoch), calmMs: CALM_MS, retryMs: RETRY_MS };
       store.watched.set(key, watched);
       gauge();

@@ -59,7 +59,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
   const loginKey = (sid: string, subject: string) => `${sid} ${subject}`;
 
   function tell(sid: string, subject?: string): void {
-    for (const listener of listeners.get(sid) ?? []) {
+    for (const listener of [...(listeners.get(sid) ?? [])]) {
       if (subject === undefined || (listener.subject ?? subject) === subject) void call(listener);
     }
   }
@@ -73,9 +73,9 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
   }
 
   function tellPerson({ subject, exceptSid }: PersonEnded): void {
-    for (const [sid, all] of listeners) {
+    for (const [sid, all] of [...listeners]) {
       if (sid === exceptSid) continue;
-      for (const listener of all) if (listener.subject === subject) void call(listener);
+      for (const listener of [...all]) if (listener.subject === subject) void call(listener);
     }
   }
 
@@ -97,7 +97,9 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           break;
         case 'subject.ended': {
           const all = persons.get(event.subject)?.all ?? [];
-          if (all.some(({ endedAt, exceptSid }) => endedAt === event.endedAt && exceptSid === event.exceptSid)) return;
+          const isKnown = ({ endedAt, exceptSid }: PersonEnded) =>
+            exceptSid === undefined ? endedAt >= event.endedAt : endedAt === event.endedAt && exceptSid === event.exceptSid;
+          if (all.some(isKnown)) return;
           // One that spares a session does not undo an earlier one that did not.
           const next = [...all.filter((one) => event.exceptSid !== undefined || one.endedAt > event.endedAt), event]
             .sort((one, other) => one.endedAt - other.endedAt)
@@ -129,7 +131,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
 
     endedPerson(sid, { subject, authTimeMs }) {
       const ends = persons.get(subject)?.all ?? [];
-      return authTimeMs !== undefined && ends.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs < notBefore);
+      return authTimeMs !== undefined && ends.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs <= notBefore);
     },
 
     known() {

@@ -178,6 +178,20 @@ describe('the store', () => {
     return tokens;
   }
 
+  it('a token of before a change of tenant opens the session as ever, and ends nothing', async () => {
+    const world = await open({});
+    const cookie = await world.login('alice');
+    const key = world.legacy.keys.at(-1) ?? '';
+    const { access, refresh } = await exchangeNative(world, cookie);
+    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
+    await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, tenant: 'globex' } }), 'KEEPTTL');
+    expect(await json(await world.call('/cart?add=book', { bearer: access }))).toEqual({ user: 'u-alice', cart: ['book'] });
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+    const later = await refreshNative(world, refresh);
+    expect(await json(await world.call('/cart?add=pen', { bearer: access }))).toEqual({ user: 'u-alice', cart: ['book', 'pen'] });
+    expect((await world.call('/me', { bearer: later.access })).status).toBe(200);
+  });
+
   it('Law 6: a logout in place by a token client whose record is gone ends its tokens', async () => {
     const world = await open({});
     const { access, refresh } = await dormant(world);

@@ -174,6 +174,44 @@ describe('Law 6: a session that was brought back and the one that it continues',
     await at.legacy.redis.del(restoredKey);
   });
 
+  it('a retry after a logout that came in between gets nothing, and what was brought back ends', async () => {
+    const at = await open(rolling);
+    const { used, sibling, restored, restoredKey } = await broughtBack(at);
+    // As if the answer had got lost before the two were linked.
+    const { redis } = at.legacy;
+    for (const key of await redis.keys(`${at.prefix}*:session`)) {
+      for (const field of await redis.hkeys(key)) if (field.startsWith('link:')) await redis.hdel(key, field);
+    }
+    expect((await at.post('/auth/logout', { client_id: 'android', refresh_token: sibling.refresh })).status).toBe(204);
+    await expectError(await postReturn(at, used.refresh), 400, 'invalid_grant');
+    expect(await me(at, { cookie: restored })).toBe(401);
+    expect(await redis.exists(restoredKey)).toBe(0);
+  });
+
+  it('X12: a logout by the refresh token that went back leaves a tombstone, and nobody else on the old id is concerned', async () => {
+    const at = await open(rolling);
+    const cookie = await at.login('alice');
+    const key = at.legacy.keys.at(-1) ?? '';
+    await at.legacy.redis.pexpire(key, 1500);
+    const { refresh } = await exchangeNative(at, cookie);
+    await at.legacy.redis.pexpire(key, 1);
+    await expect.poll(async () => await at.legacy.redis.exists(key)).toBe(0);
+    const restored = cookieHeader(await postReturn(at, refresh));
+    const restoredKey = /koa\.sess=([^;]+)/.exec(restored)?.[1] ?? '';
+    const record = (await at.legacy.redis.get(restoredKey)) ?? '';
+    // The old id is Bob's by now.
+    await at.login('bob');
+    await at.legacy.redis.set(key, (await at.legacy.redis.get(at.legacy.keys.at(-1) ?? '')) ?? '', 'PX', 60_000);
+    const bob = await exchangeNative(at, cookie);
+    expect((await at.post('/auth/logout', { client_id: 'android', refresh_token: refresh })).status).toBe(204);
+    await at.legacy.redis.set(restoredKey, record, 'PX', 60_000);
+    expect(await me(at, { cookie: restored })).toBe(401);
+    expect(await me(at, { cookie })).toBe(200);
+    expect(await me(at, { bearer: bob.access })).toBe(200);
+    expect((await postRefresh(at, bob.refresh)).status).toBe(200);
+    await at.legacy.redis.del(restoredKey);
+  });
+
   it('a way back that Redis refuses again and again leaves no links behind that would hide the one that counts', async () => {
     const records = await startRedis();
     const at = await createWorld({ ...rolling, legacy: { redisUrl: records.url } });

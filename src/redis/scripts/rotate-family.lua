@@ -46,5 +46,6 @@ if session ~= '' then
 end
 redis.call('PEXPIREAT', KEYS[1], ms(math.min(ends, now + idle)))
 redis.call('ZADD', KEYS[2], ms(now), id)
-if redis.call('PTTL', KEYS[2]) == -1 then redis.call('PEXPIREAT', KEYS[2], ms(ends)) end
+local left = redis.call('PTTL', KEYS[2])
+if now + left < ends then redis.call('PEXPIREAT', KEYS[2], ms(ends)) end
 return answer
