@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisClient } from './connection.js';
+import { parseJson } from './replies.js';
 
 const envelope = z.strictObject({ version: z.int().positive(), payload: z.string(), mac: z.string() });
 
@@ -110,13 +111,5 @@ export class SignedValue<T> {
       redis.call('SET', KEYS[1], ARGV[2])
       return 1`;
     return (await this.#options.client.eval(script, 1, this.#options.key, expected ?? '', value)) === 1;
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
   }
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
+import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -105,12 +105,6 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
         return null;
       }),
     );
-  }
-
-  async function asking<T>(work: Promise<T>): Promise<T> {
-    return await work.catch((cause: unknown) => {
-      throw unavailable('redis', cause);
-    });
   }
 
   return {

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import { pseudonym } from '../config/secret.js';
-import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { BridgeEvent, EventStream } from '../redis/events.js';
+import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -134,10 +134,4 @@ export function createPersons(options: PersonsOptions): Persons {
       for (const ended of persons) await notePersonEnded(client, [all], [ended.endedAt, sign(ended), keepMs]);
     },
   };
-}
-
-async function asking<T>(work: Promise<T>): Promise<T> {
-  return await work.catch((cause: unknown) => {
-    throw unavailable('redis', cause);
-  });
 }

@@ -2,8 +2,8 @@ import { LRUCache } from 'lru-cache';
 import { parse as parseJson } from 'secure-json-parse';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
-import { unavailable } from '../errors.js';
 import type { Identity, Principal } from '../principal.js';
+import { asking } from '../redis/replies.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
@@ -220,10 +220,4 @@ function toPerson({ subject, tenant }: TokenSession): Pick<Identity, 'subject' |
 function toObject(text: string): object | undefined {
   const value: unknown = parseJson(text, { protoAction: 'remove', constructorAction: 'remove' });
   return value !== null && typeof value === 'object' ? value : undefined;
-}
-
-async function asking<T>(work: Promise<T>): Promise<T> {
-  return await work.catch((cause: unknown) => {
-    throw unavailable('redis', cause);
-  });
 }

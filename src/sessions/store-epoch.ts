@@ -2,6 +2,7 @@ import { Cluster } from 'ioredis';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
+import { parseJson } from '../redis/replies.js';
 import type { Log } from '../telemetry/log.js';
 
 /**
@@ -71,15 +72,6 @@ export function isSameEpoch(before: StoreEpoch, after: StoreEpoch): boolean {
     const node = now.data[at];
     return node !== undefined && node.fixed === fixed && node.commands >= commands;
   });
-}
-
-/** What another release kept may be of another form: then it is another epoch. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function readFacts(info: string): z.output<typeof nodeSchema> {

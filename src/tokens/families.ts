@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { Config } from '../config/config.js';
-import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EventStream } from '../redis/events.js';
+import { asking, parseJson } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import { seal, unseal } from '../redis/signed-text.js';
 import type { SessionLedger } from '../sessions/ledger.js';
@@ -235,24 +235,10 @@ export function createFamilies(options: FamiliesOptions): Families {
   };
 }
 
-async function asking<T>(work: Promise<T>): Promise<T> {
-  return await work.catch((cause: unknown) => {
-    throw unavailable('redis', cause);
-  });
-}
-
 /** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
 function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
   const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
   return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 function toTexts(reply: unknown): readonly string[] {
