@@ -28,6 +28,18 @@ export interface Identity {
   readonly authTimeMs?: number;
 }
 
+/** The principal of a token that is about to be signed; `scope` may be less than the identity's. */
+export function tokenPrincipal({ subject, tenant, roles, authTime }: Identity, token: Pick<Principal, 'sid' | 'client' | 'scope'>): Principal {
+  return {
+    subject,
+    roles,
+    ...token,
+    via: 'jwt',
+    ...(tenant === undefined ? {} : { tenant }),
+    ...(authTime === undefined ? {} : { authTime }),
+  };
+}
+
 /** Why a credential that was presented is not one. Literal values: they stand in logs, metrics and `ctx.state.rejection`. */
 export type SessionRejection = keyof typeof SESSION_REJECTIONS;
 export type BearerRejection = keyof typeof BEARER_REJECTIONS;

@@ -5,13 +5,13 @@ import { CrossfadeError, unavailable } from '../errors.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
-import type { KeptSession } from '../sessions/kept-session.js';
 import { isSameLogin } from '../sessions/legacy-logout.js';
 import type { Logout } from '../sessions/logout.js';
 import type { PersonEnded, Persons } from '../sessions/person.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { StoreEpochs } from '../sessions/store-epoch.js';
+import { endedLogin } from '../sessions/tombstone.js';
 import type { OpenedFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
@@ -96,8 +96,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const { sid, identity, source } = session;
     const [epoch, kept] = await Promise.all([options.epochsOf(source.entry)?.recent(), options.ledger.kept(sid)]);
     // The id has gone from somebody to this person: what was made for them ends, and everybody is told.
-    if (kept && kept.subject !== identity.subject)
-      await options.logout.note(sid, 'other-person', { ...toEnded(kept), endedAt: await options.ledger.now(sid) });
+    if (kept && kept.subject !== identity.subject) await options.logout.note(sid, 'other-person', endedLogin(kept, await options.ledger.now(sid)));
     const before = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
     if (endsLogin(before, session)) throw noValidSession('logged-out');
     const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
@@ -164,10 +163,6 @@ export function createExchange(options: ExchangeOptions): GrantType {
       stop();
     }
   };
-}
-
-function toEnded({ subject, tenant, authTimeMs }: KeptSession): Pick<KeptSession, 'subject' | 'tenant' | 'authTimeMs'> {
-  return { subject, tenant, authTimeMs };
 }
 
 /** Whether the end of its person is newer than this login. */

@@ -1,7 +1,7 @@
 import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
-import type { Principal } from '../principal.js';
+import { tokenPrincipal } from '../principal.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Persons } from '../sessions/person.js';
@@ -84,17 +84,8 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
     if (ended && (identity.authTimeMs ?? 0) <= ended.notBefore)
       throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
     const { family, token } = await families.open(sid, grant, '');
-    const { tenant, authTime, subject, roles, scope } = identity;
-    const principal: Principal = {
-      subject,
-      roles,
-      scope,
-      sid,
-      client: id,
-      via: 'jwt',
-      ...(tenant === undefined ? {} : { tenant }),
-      ...(authTime === undefined ? {} : { authTime }),
-    };
+    const { subject, scope } = identity;
+    const principal = tokenPrincipal(identity, { sid, client: id, scope });
     const finish = async () => {
       // Whoever ended the person in between found the note, but no family yet.
       const since = await persons.note(subject, sid, grant.endsAt * 1000);

@@ -1,6 +1,6 @@
 import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
-import type { Identity, Principal } from '../principal.js';
+import { type Principal, tokenPrincipal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Restore } from '../sessions/restore.js';
 import type { Resumed, ResumeSession } from '../sessions/resume.js';
@@ -66,7 +66,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const identity = session?.identity ?? grant.identity;
     const scope = grant.askedScope ? identity.scope.filter((one) => grant.askedScope?.includes(one)) : identity.scope;
     const asked = readScope(form, scope) ?? scope;
-    const principal = toPrincipal(identity, client, sid, asked);
+    const principal = tokenPrincipal(identity, { sid, client: client.id, scope: asked });
     await refuseByStage(client, principal, grant, resumed);
     const limited = `${sid}.${family}`;
     if (found.isCurrent) await limits.check('refresh', limited);
@@ -96,19 +96,6 @@ export function createRefresh(options: RefreshOptions): GrantType {
     } finally {
       metrics.refreshes.inc({ client: client?.id ?? 'unknown', outcome });
     }
-  };
-}
-
-function toPrincipal({ subject, tenant, roles, authTime }: Identity, client: ResolvedClient, sid: string, scope: readonly string[]): Principal {
-  return {
-    subject,
-    roles,
-    scope,
-    sid,
-    client: client.id,
-    via: 'jwt',
-    ...(tenant === undefined ? {} : { tenant }),
-    ...(authTime === undefined ? {} : { authTime }),
   };
 }
 

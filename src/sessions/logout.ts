@@ -8,7 +8,7 @@ import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import type { SessionReader } from './reader.js';
 import type { SessionEntry } from './record.js';
-import type { Ended } from './tombstone.js';
+import { type Ended, endedLogin } from './tombstone.js';
 
 /** Why a session was ended: stands in audits and metrics, and beside the families that ended with it. */
 export type EndReason = 'logout' | 'legacy-logout' | 'other-person' | 'person-ended';
@@ -170,13 +170,6 @@ export function createLogout(options: LogoutOptions): Logout {
       await publish({ type: 'session.ended', sid, ...ended });
     },
   };
-}
-
-function endedLogin(
-  { subject, tenant, authTimeMs }: { subject: string; tenant?: string | undefined; authTimeMs?: number | undefined },
-  endedAt: number,
-): Ended {
-  return { subject, endedAt, ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }
 
 function toIdentity({ subject, tenant, authTimeMs }: Pick<Ended, 'subject' | 'tenant' | 'authTimeMs'>): Identity {

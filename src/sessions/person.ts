@@ -1,6 +1,5 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
-import { pseudonym } from '../config/secret.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { BridgeEvent, EventStream } from '../redis/events.js';
 import { asking } from '../redis/replies.js';
@@ -8,7 +7,7 @@ import { isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Logout } from './logout.js';
+import { type Logout, personOf } from './logout.js';
 
 export type PersonEnded = Extract<BridgeEvent, { type: 'subject.ended' }>;
 
@@ -71,7 +70,7 @@ const MAX_TURNS = 5;
 export function createPersons(options: PersonsOptions): Persons {
   const { client, prefix, logout, events, apply, macKey, subjectKey, keepMs, clock, audit, metrics } = options;
   const all = `${prefix}persons-ended`;
-  const keyOf = (subject: string) => `${prefix}subject:{${pseudonym(subjectKey, subject).slice(0, 22)}}`;
+  const keyOf = (subject: string) => `${prefix}subject:{${personOf(subjectKey, subject)}}`;
 
   function open(signed: string): PersonEnded | undefined {
     const text = openSignedText(macKey, 'person', signed);

@@ -12,9 +12,9 @@ import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
 import { readAs, type SessionEntry, sidOf } from './record.js';
 import type { ResumeSession } from './resume.js';
-import type { Ended } from './tombstone.js';
+import { endedLogin } from './tombstone.js';
 
-/** A store as koa-session wants it. A Redis that is away is a rejection at once, which Koa answers 503. */
+/** A store as koa-session wants it. A Redis that is away is a rejection at once, which is answered 503. */
 export interface SessionStore {
   get(key: string, maxAge?: unknown, options?: StoreCall): Promise<object | undefined>;
   /** `maxAge` in ms; `session` for one that lives as long as the browser. */
@@ -169,8 +169,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const next = await readAs(entry, key, { text, ttlMs }, clock);
     if (next.kind === 'session' && next.session.identity.subject === token.subject) await ledger.keep(token.sid, { ...resumed.kept, text });
     else if (next.kind === 'rejected' && next.reason === 'nobody-logged-in') {
-      const { subject, tenant, authTimeMs } = resumed.kept;
-      await logout.note(token.sid, 'legacy-logout', { subject, tenant, authTimeMs, endedAt: await ledger.now(token.sid) });
+      await logout.note(token.sid, 'legacy-logout', endedLogin(resumed.kept, await ledger.now(token.sid)));
     } else refuse();
   }
 
@@ -202,10 +201,6 @@ function loginOf(token: TokenSession, { subject, tenant, authTimeMs }: KeptSessi
 
 function isNewer(next: Identity, before: Identity): boolean {
   return next.authTimeMs !== undefined && next.authTimeMs > (before.authTimeMs ?? 0);
-}
-
-function endedLogin({ subject, tenant, authTimeMs }: Identity, endedAt: number): Ended {
-  return { subject, tenant, authTimeMs, endedAt };
 }
 
 /** Its end has come, but not that of its tokens: koa-session would take it for expired. */

@@ -10,6 +10,10 @@ export interface Ended {
   readonly endedAt: number;
 }
 
+export function endedLogin({ subject, tenant, authTimeMs }: Omit<Ended, 'endedAt'>, endedAt: number): Ended {
+  return { subject, tenant, authTimeMs, endedAt };
+}
+
 /**
  * Whether a record that is found after a logout belongs to the login that has ended, as one does that a slow request wrote
  * again, and not to a new login under the same id: of somebody else, at a later time, or, where the app records no

@@ -10,7 +10,7 @@ import type { EndReason, Logout, SessionPlace } from './logout.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, toStored } from './record.js';
 import { createSlots, type Slots } from './slots.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
-import { type Ended, refusesRecord } from './tombstone.js';
+import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
 
 /** One Redis that holds records. */
 export interface WatchedStore {
@@ -220,11 +220,12 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   }
 
   /** Where somebody else has ended it already, everybody is told once more: they may not have come to it. */
-  async function noteEnd(sid: string, { subject, tenant, authTimeMs }: LastSeen, reason: EndReason, endedAt: number): Promise<void> {
+  async function noteEnd(sid: string, last: LastSeen, reason: EndReason, endedAt: number): Promise<void> {
     const { ended } = await ledger.marks(sid);
+    const { subject, authTimeMs } = last;
     const identity = { subject, roles: [], scope: [], ...(authTimeMs === undefined ? {} : { authTimeMs }) };
     if (!ended || !refusesRecord(ended, identity, clock.now(), resurrectionSeconds)) {
-      await logout.note(sid, reason, { subject, tenant, authTimeMs, endedAt });
+      await logout.note(sid, reason, endedLogin(last, endedAt));
     } else if ((heard.endedLogin(sid, subject)?.endedAt ?? 0) < ended.endedAt) {
       await logout.repeat(sid, ended);
     }
