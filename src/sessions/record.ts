@@ -111,7 +111,8 @@ export function toStored(text: Reply, ttl: Reply): StoredRecord | SessionRejecti
   const failure = text[0] ?? ttl[0];
   if (failure?.message.startsWith('WRONGTYPE')) return 'unreadable-record';
   if (failure) throw unavailable('redis', failure);
-  if (text[1] === null) return 'unknown-session';
+  // -2: its time was over between the two.
+  if (text[1] === null || Number(ttl[1]) === -2) return 'unknown-session';
   return { text: String(text[1]), ttlMs: Number(ttl[1]) };
 }
 

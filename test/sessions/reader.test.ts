@@ -4,7 +4,7 @@ import { Secret } from '../../src/config/secret.js';
 import { parseCookies } from '../../src/sessions/cookies.js';
 import { createKoaSessionFormat } from '../../src/sessions/koa-session.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
-import { sidOf } from '../../src/sessions/record.js';
+import { sidOf, toStored } from '../../src/sessions/record.js';
 
 const NOW = 1_800_000_000_000;
 
@@ -40,6 +40,12 @@ describe('koa-session records', () => {
   it('heed _expire only if it is a number, as koa-session does', () => {
     expect(parse({ _expire: String(NOW - 1), user: 1 }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
     expect(parse({ _expire: NOW - 1 }, 500)).toEqual({ rejected: 'expired' });
+  });
+
+  it('whose time is over between the two replies of Redis are gone, and do not count as ones that never end', () => {
+    expect(toStored([null, '{}'], [null, -2])).toBe('unknown-session');
+    expect(toStored([null, '{}'], [null, -1])).toEqual({ text: '{}', ttlMs: -1 });
+    expect(toStored([null, '{}'], [null, 0])).toEqual({ text: '{}', ttlMs: 0 });
   });
 
   it('of many cookies of one name the signed ones count, and at most four records are read', () => {
