@@ -5,6 +5,7 @@ import { type Config, ConfigError, type ConfigInput } from './config/config.js';
 import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
 import { deriveKey } from './config/secret.js';
+import { createControl } from './control.js';
 import type { Readiness } from './http/admin.js';
 import { createAnswers } from './http/answer.js';
 import { createAuthenticate } from './http/authenticate.js';
@@ -13,11 +14,13 @@ import { createClientRequests } from './http/client-request.js';
 import { createBridgeCookies } from './http/cookies.js';
 import { createExchange, TOKEN_EXCHANGE } from './http/exchange.js';
 import { createExternalKey, type ExternalKey } from './http/external-key.js';
+import { createGuarded } from './http/guarded.js';
 import { createIntrospectEndpoint } from './http/introspect-endpoint.js';
 import { createIssueEndpoint } from './http/issue-endpoint.js';
 import { createIssueFor, type IssueFor } from './http/issue-for.js';
 import { createLimits } from './http/limits.js';
 import { createLogoutEndpoint } from './http/logout-endpoint.js';
+import { createObserve, type Expected, expectedByHeader } from './http/observe.js';
 import { createOperatorApi } from './http/operator-api.js';
 import { createOtherPrincipals } from './http/other-principals.js';
 import { createPeers } from './http/peer.js';
@@ -25,38 +28,38 @@ import { createReadRefresh } from './http/presented-refresh.js';
 import { createRefresh } from './http/refresh.js';
 import { createRequire, type RequireOptions } from './http/require.js';
 import { createRevokeEndpoint } from './http/revoke-endpoint.js';
-import { createOwnPaths, createRoutes } from './http/routes.js';
+import { createObserveRoutes, createOwnPaths, createRoutes } from './http/routes.js';
 import { createSigner } from './http/token-answer.js';
 import { createTokenEndpoint } from './http/token-endpoint.js';
 import { createVerifyEndpoint } from './http/verify-endpoint.js';
 import { createWayBack } from './http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
-import { storedJwksSchema } from './keys/jwks.js';
-import { type SigningReport, startSigning } from './keys/signing.js';
+import type { SigningReport } from './keys/signing.js';
 import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
-import { SignedValue } from './redis/signed-value.js';
+import { createMembership } from './membership.js';
+import type { News } from './redis/events.js';
 import { createClientRegistry } from './rollout/clients.js';
-import { openFileFlagSource } from './rollout/flag-file.js';
-import { flagSnapshotSchema } from './rollout/flag-store.js';
-import { createFlags, type FlagSource, noFlags } from './rollout/flags.js';
-import { openLaunchDarklySource, useLaunchDarklyClient } from './rollout/launchdarkly.js';
+import { openFlagSource } from './rollout/flag-source.js';
+import { createFlags } from './rollout/flags.js';
+import { createGuardrail } from './rollout/guardrail.js';
 import { createRollout } from './rollout/rollout.js';
+import { createShadowMint } from './rollout/shadow.js';
+import { createTraffic } from './rollout/traffic.js';
 import type { MappingFunction } from './sessions/mapping.js';
 import type { EndSubjectOptions } from './sessions/person.js';
 import { createSessionStore, createTokenSessionNames, type SessionStore } from './sessions/session-store.js';
 import { createAudit } from './telemetry/audit.js';
 import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
-import { createIssuer } from './tokens/issue.js';
-import { createProbe } from './tokens/probe.js';
 import type { EndableSession } from './tokens/revocation.js';
-import { createVerifier } from './tokens/verify.js';
 
 export interface BridgeOptions {
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction;
   /** A LaunchDarkly client that the app already has, instead of `rollout.flags`. It stays the app's to close. */
   readonly launchdarkly?: LDClient;
+  /** For `mode: observe`: whom the app itself found. Default: what the header says that `observe.expectedHeader` names. */
+  readonly observe?: { readonly expected: Expected };
   /** Default: pino on standard output, level `info`. */
   readonly log?: Log;
   /** Default: metrics of their own, at `bridge.metrics.registry`. */
@@ -120,52 +123,88 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const connections = new Connections(config, log, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
-  const stored = { client: own.client, macKey: deriveKey(config.fleetSecret, 'mac'), audit, metrics };
-  const prefix = `${config.redis.keyPrefix}v1:`;
-  const lifecycle = createLifecycle({ config, connections, principal: options.principal, random: systemRandom, clock, log, audit, metrics });
+  const control = createControl({ config, client: own.client, clock, audit, metrics });
+  const { prefix, clamps } = control;
+  const heard: Record<News, () => void> = { keys: () => undefined, clamps: () => undefined };
+  const lifecycle = createLifecycle({
+    config,
+    connections,
+    principal: options.principal,
+    onNews: (about) => heard[about](),
+    random: systemRandom,
+    clock,
+    log,
+    audit,
+    metrics,
+  });
   const { sessions, ledger, logout, persons, families, resume, restore, watch, events, revocations, epochsOf } = lifecycle;
   events.follow();
 
-  const issueAccessToken = createIssuer({
-    issuer: config.issuer,
-    accessTtlSeconds: config.tokens.accessTtlSeconds,
-    expiryJitter: config.tokens.expiryJitter,
-    clock,
-    random: systemRandom,
-  });
-  const policy = { issuer: config.issuer, audience: config.audience, clockSkewSeconds: config.tokens.clockSkewSeconds };
-  const signing = await startSigning({
-    config: config.keys,
-    longestLifeSeconds: config.tokens.accessTtlSeconds,
-    stored: new SignedValue({ ...stored, name: 'jwks', key: `${prefix}jwks`, schema: storedJwksSchema }),
-    probe: createProbe(policy, issueAccessToken, clock),
-    fleetNowMs: () => own.nowMs(),
-    log,
-    audit,
-    metrics,
-  });
-  const verifyBearer = createVerifier(policy, signing.ring, clock, {
-    get wereRead() {
-      return events.wasRead;
+  const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
+  const traffic = createTraffic({ client: own.client, prefix, subjectKey: deriveKey(config.fleetSecret, 'traffic'), clock });
+  const guardrail = createGuardrail({ config: config.rollout.guardrail, clamps, tell: () => tell('clamps'), clock, log, audit, metrics });
+  const hearClamps = () => void clamps.sync().catch(() => undefined); // Tried again at the next heartbeat.
+  const source = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
+  const { ring, signing, fleet, issueAccessToken, verifyBearer } = await createMembership({
+    config,
+    control,
+    revocations: {
+      get wereRead() {
+        return events.wasRead;
+      },
+      whatEnded: revocations.whatEnded,
     },
-    whatEnded: revocations.whatEnded,
-  });
-
-  const source = await openFlagSource(config, options.launchdarkly, {
-    stored: new SignedValue({ ...stored, name: 'flags', key: `${prefix}flags`, schema: flagSnapshotSchema }),
+    describe: () => ({
+      flags: source.state,
+      cohorts: [...traffic.lastMinute],
+      windows: [...guardrail.windows],
+      ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
+    }),
+    fleetNowMs: () => own.nowMs(),
+    tellKeys: () => tell('keys'),
+    onBeat() {
+      hearClamps();
+      void traffic.flush();
+    },
+    random: systemRandom,
+    clock,
     log,
     audit,
     metrics,
   });
+  heard.keys = () => void signing.reload();
+  heard.clamps = hearClamps;
+
   const flags = createFlags({ config: config.rollout, source, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);
-  const rollout = createRollout({ config: config.rollout, flags, clients, canSign: () => signing.report().canSign, nowMs: () => clock.now() });
+  const rollout = createRollout({
+    config: config.rollout,
+    flags,
+    clients,
+    clamps,
+    traffic,
+    canSign: () => signing.canSign,
+    fleetSize: () => fleet.size,
+    nowMs: () => clock.now(),
+  });
 
   const peers = createPeers(config.http.trustProxy);
   const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
   const root = config.issuer.replace(/\/$/, '');
   const base = `${root}${config.http.basePath}`;
   const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
+  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
+  const guarded = createGuarded({ guardrail, clients, sign });
+  const shadowMint = createShadowMint({
+    sampleRate: config.rollout.shadowSampleRate,
+    audience: config.audience[0] ?? '',
+    signingKey: () => signing.signingKey(),
+    issueAccessToken,
+    verifyBearer,
+    fraction: systemRandom.fraction,
+    clock,
+    metrics,
+  });
   const authenticate = createAuthenticator({
     sessions,
     verifyBearer,
@@ -173,6 +212,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     rollout,
     clients,
     peers,
+    guarded,
+    shadowMint,
     exchangeUri: uris.exchangeUri,
     audit,
     metrics,
@@ -182,10 +223,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const requests = createClientRequests(clients, peers, audit);
   const cookies = createBridgeCookies(config);
   const limits = createLimits({ client: own.client, prefix, config: config.limits, peers, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, clock });
+  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, guarded, clock });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
-  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
-  const canSign = () => signing.signingKey() !== undefined;
   const granting = {
     lives: config.tokens,
     ledger,
@@ -195,8 +234,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     requests,
     rollout,
     limits,
-    sign,
-    canSign,
+    sign: guarded.sign,
+    guarded,
+    canSign: () => signing.canSign,
     cookies,
     clock,
     audit,
@@ -218,13 +258,25 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
   };
   const names = createTokenSessionNames(systemRandom.token(16));
+  await clamps.sync().catch(() => undefined);
+  await fleet.start();
   await events.read((await own.ready(0)) ? REDIS_START_MS : 0);
 
+  const observe = createObserve({
+    authenticate,
+    expected:
+      options.observe?.expected ?? (config.observe.expectedHeader === undefined ? undefined : expectedByHeader(config.observe.expectedHeader)),
+    log,
+    metrics,
+  });
+  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath: createOwnPaths(config.http.basePath) });
+
   return {
-    authenticate: () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath: createOwnPaths(config.http.basePath) }),
+    authenticate: () => (config.mode === 'observe' ? observe : enforce()),
     require: (required) => createRequire(answers, required),
-    routes: () =>
-      createRoutes({
+    routes() {
+      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, observe);
+      return createRoutes({
         basePath: config.http.basePath,
         origins: clients.origins,
         answers,
@@ -232,9 +284,10 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
         metrics,
         posts,
         verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
-        jwks: createJwksEndpoint(() => signing.ring.jwks, config.keys.jwksMaxAgeSeconds),
+        jwks: createJwksEndpoint(() => ring.jwks, config.keys.jwksMaxAgeSeconds),
         metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
-      }),
+      });
+    },
     sessionStore(name) {
       const entry = name === undefined ? lifecycle.entries[0] : lifecycle.entries.find((known) => known.name === name);
       if (!entry) throw new TypeError(name === undefined ? 'no sessions are configured' : `sessions: there is no entry named ${name}`);
@@ -249,7 +302,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     async readiness() {
       const [ownUp, ...recordsUp] = await Promise.all([own, ...connections.ofRecords].map((connection) => connection.answersReads()));
       const ready = recordsUp.every(Boolean);
-      const { state, canSign } = signing.report();
+      const { state, canSign, problems } = signing.report();
       return {
         ready,
         canIssue: ready && ownUp === true && canSign,
@@ -260,28 +313,17 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
           flags: source.state,
           events: events.wasRead ? 'read' : 'unread',
         },
+        problems,
       };
     },
     signing: () => signing.report(),
     reloadKeys: () => signing.reload(),
     async close() {
+      await fleet.close();
       await signing.close();
       await source.close();
       lifecycle.close();
       connections.close();
     },
   };
-}
-
-async function openFlagSource(
-  config: Config,
-  existing: LDClient | undefined,
-  options: Omit<Parameters<typeof openLaunchDarklySource>[0], 'config'>,
-): Promise<FlagSource> {
-  const { flags } = config.rollout;
-  if (existing) return useLaunchDarklyClient(existing, options);
-  if (flags?.launchdarkly) return await openLaunchDarklySource({ ...options, config: flags.launchdarkly });
-  if (flags?.file !== undefined) return await openFileFlagSource({ ...options, path: flags.file });
-  options.metrics.flagsUp.set(1);
-  return noFlags;
 }

@@ -3,7 +3,7 @@ import type { Clock } from './clock.js';
 import type { Config, RedisTarget, SessionConfig } from './config/config.js';
 import { deriveKey } from './config/secret.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
-import { createEventStream, type EventStream } from './redis/events.js';
+import { createEventStream, type EventStream, type News } from './redis/events.js';
 import { startTracking } from './redis/tracking.js';
 import { createKoaSessionFormat } from './sessions/koa-session.js';
 import { createSessionLedger, type SessionLedger } from './sessions/ledger.js';
@@ -30,6 +30,8 @@ export interface LifecycleOptions {
   readonly connections: Connections;
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction | undefined;
+  /** Called where a signed value is to be read again. */
+  readonly onNews?: (about: News) => void;
   readonly random: RandomSource;
   readonly clock: Clock;
   readonly log: Log;
@@ -137,6 +139,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     keepMs,
     blockMs: BLOCK_MS,
     apply,
+    onNews: options.onNews ?? (() => undefined),
     known: () => revocations.known(),
     lasting: {
       load: async () => (await persons.load()).forEach(apply),

@@ -70,6 +70,7 @@ export const BEARER_REJECTIONS = {
   expired: 'past its `exp`',
   'not-yet-valid': '`iat` or `nbf` lie ahead by more than the skew',
   'unknown-kid': 'no key of this `kid`, and the key ring is sure of itself',
+  'revoked-kid': 'its key was taken out of use by an operator',
   'bad-signature': 'the signature does not verify',
   revoked: 'its session, its family or its person was ended',
   foreign: "somebody else's token; `bearer.foreign` says whether it passes",

@@ -2,11 +2,15 @@
 import { readFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { check } from './check.js';
+import { clamp, parseDuration, parseStage, release } from './clamp.js';
 import { end } from './end.js';
+import { explain } from './explain.js';
 import { init, initClient } from './init.js';
+import { generate, list, retire, revoke, rotate } from './keys.js';
 import { print } from './print.js';
 import { sampleFromConfig, sampleFromFlags } from './sample.js';
 import { serve } from './serve.js';
+import { status } from './status.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
 
@@ -57,6 +61,96 @@ program
   });
 
 program
+  .command('status')
+  .description('the whole fleet on one page: stages with their reasons, ceilings, keys, instances, the guardrail')
+  .option('-w, --watch', 'again every 2 seconds, until interrupted')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await status(options));
+
+program
+  .command('explain')
+  .description('why somebody is at their stage, and what they would be answered; or for a token or Cookie header on standard input')
+  .option('--subject <id>', 'the person; without it, a credential is read from standard input')
+  .option('--client <id>', 'the client that they come with')
+  .option('--client-version <version>', 'its version')
+  .option('--tenant <id>', 'the tenant that they are in')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await explain(options));
+
+program
+  .command('clamp')
+  .description('hold a client, a cohort or everybody at a stage, at once and on every instance, whatever the flags say')
+  .argument('<stage>', 'the highest that they may be at', parseStage)
+  .option('--client <id>', 'a client with all its cohorts')
+  .option('--cohort <name>', 'one cohort; named like its client: whoever of it is in no other')
+  .option('--all', 'everybody')
+  .option('--for <time>', 'how long, such as 90s, 30m, 2h or 1d; without it until it is released', parseDuration)
+  .requiredOption('--why <text>', 'for the audit and the others on call; no names')
+  .option('-y, --yes', 'do not ask, though there is a terminal')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs; does not ask')
+  .action(async (stage, options) => {
+    if (!(await clamp(stage, options))) process.exitCode = 1;
+  });
+
+program
+  .command('release')
+  .description('take a ceiling away, whether an operator or the guardrail has set it')
+  .option('--client <id>', 'as it was set')
+  .option('--cohort <name>', 'as it was set')
+  .option('--all', 'as it was set')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await release(options));
+
+const keys = program.command('keys').description('signing keys: make, show, rotate, take out of use');
+
+keys
+  .command('generate')
+  .description('make a key that signs as soon as its turn comes, in the key directory or on standard output')
+  .option('--stdout', 'print it instead, for a secret store')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .action(async (options) => await generate(options));
+
+keys
+  .command('list')
+  .description('every key of the fleet, its phase, and what it waits for')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await list(options));
+
+keys
+  .command('rotate')
+  .description('write the next key and say how far the fleet is')
+  .option('--at <time>', 'from when it signs, ISO 8601', parseTime)
+  .option('--force', 'instead: let the key that waits sign, although an instance does not verify it')
+  .option('--why <text>', 'with --force: for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await rotate(options));
+
+keys
+  .command('retire')
+  .description('take a key out of use for good once nothing that it signed lives')
+  .argument('<kid>', 'the kid, or its beginning')
+  .option('--why <text>', 'for the audit')
+  .option('--force', 'also while tokens that it signed may live')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (kid, options) => await retire(kid, options));
+
+keys
+  .command('revoke')
+  .description('take a key that has leaked out of use: its tokens stop at once, and their holders refresh')
+  .argument('<kid>', 'the kid, or its beginning')
+  .requiredOption('--why <text>', 'for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (kid, options) => await revoke(kid, options));
+
+program
   .command('end')
   .description('end all sessions and tokens of a person: a changed password, a ban')
   .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`')
@@ -65,6 +159,12 @@ program
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await end(options));
+
+function parseTime(text: string): Date {
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime())) throw new InvalidArgumentError('a time such as 2026-12-01T00:00:00Z');
+  return time;
+}
 
 function positiveInteger(text: string): number {
   const value = Number(text);

@@ -5,7 +5,6 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (path: string, message: string) => problems.push({ path, message });
 
-  if (config.mode === 'observe') add('mode', 'observe is not in this version of Crossfade; only enforce is');
   config.sessions.forEach((session, index) => {
     const at = `sessions[${index}]`;
     if (session.format !== 'koa-session') add(`${at}.format`, `${session.format} is not in this version of Crossfade; only koa-session is`);
@@ -22,6 +21,9 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
   const clientIds = new Set(config.clients.map(({ id }) => id));
   config.rollout.cohorts.forEach((cohort, index) => {
     if (!clientIds.has(cohort.client)) add(`rollout.cohorts[${index}].client`, `no client has the id ${cohort.client}`);
+    // Whoever is of a client and in no cohort is in the one that is named like the client.
+    if (clientIds.has(cohort.name) || cohort.name === 'unknown')
+      add(`rollout.cohorts[${index}].name`, `${cohort.name} is the id of a client: choose another name`);
   });
   duplicates(config.sessions.map(({ name }) => name)).forEach((name) => add('sessions', `two entries are named ${name}`));
   duplicates(config.sessions.map(({ cookie, keyPrefix, redis }) => JSON.stringify([cookie, keyPrefix, redis]))).forEach(() =>

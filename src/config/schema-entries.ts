@@ -2,8 +2,6 @@ import { z } from 'zod';
 
 // The entries of the configuration: where Redis is, one kind of session, one client, LaunchDarkly.
 
-export const LATER = 'Does nothing in this version.';
-
 export const file = z.string().min(1);
 export const seconds = (min: number, max: number) => z.int().min(min).max(max);
 export const CLIENT_ID = /^[A-Za-z0-9._-]{1,64}$/;

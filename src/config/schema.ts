@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { bridgeRedisSchema, CLIENT_ID, clientSchema, file, LATER, launchdarklySchema, seconds, sessionSchema } from './schema-entries.js';
+import { bridgeRedisSchema, CLIENT_ID, clientSchema, file, launchdarklySchema, seconds, sessionSchema } from './schema-entries.js';
 
 /** The stages, lowest first. What each of them does is the table of `rollout/stage.ts`. */
 export const STAGES = ['recall', 'session-only', 'shadow', 'dual', 'jwt-preferred', 'jwt-only'] as const;
@@ -14,7 +14,10 @@ export const configSchema = z.strictObject({
     .refine(isIssuer, 'must be an https URL without path, query or fragment (http only for a loopback host)')
     .describe("The exact `iss` of the tokens: the app's own host, where its cookies go."),
   audience: z.array(z.string().min(1)).min(1).describe('First: the default `aud` of a token. All: what the bridge itself accepts.'),
-  mode: z.enum(['enforce', 'observe']).default('enforce').describe('`observe` is not in this version.'),
+  mode: z
+    .enum(['enforce', 'observe'])
+    .default('enforce')
+    .describe('`observe`: decide and answer nothing, write no session, and only compare with whom the app itself finds.'),
   listen: z
     .strictObject({ host: z.string().default('127.0.0.1'), port: z.int().min(0).max(65535).default(8787) })
     .prefault({})
@@ -114,21 +117,31 @@ export const configSchema = z.strictObject({
         .default('auth-migration-kill-switch')
         .describe('Key of the boolean flag that holds everybody at `session-only`.'),
       defaultStage: z.enum(STAGES).default('session-only').describe('The stage where no flag gives one.'),
-      nudgesPerSecond: z.number().min(0).max(100_000).default(200).describe('How many responses a second may tell a client to exchange.'),
-      shadowSampleRate: z.number().min(0).max(1).default(0.01).describe(`Share of requests that get a shadow mint. ${LATER}`),
+      nudgesPerSecond: z
+        .number()
+        .min(0)
+        .max(100_000)
+        .default(200)
+        .describe('How many responses a second may tell a client to exchange, of all instances together.'),
+      shadowSampleRate: z
+        .number()
+        .min(0)
+        .max(1)
+        .default(0.01)
+        .describe('Share of the requests by session at the stage `shadow` that get a shadow mint.'),
       subjectKey: z
         .enum(['hmac', 'plain'])
         .default('hmac')
         .describe("What the flag source sees as the user's key: a pseudonym, or the subject itself."),
       guardrail: z
         .strictObject({
-          windowSeconds: seconds(1, 3600).default(30),
-          failureRate: z.number().min(0).max(1).default(0.05),
-          minRequests: z.int().min(1).default(20),
-          minSubjects: z.int().min(1).default(10),
+          windowSeconds: seconds(1, 3600).default(30).describe('How far back it looks.'),
+          failureRate: z.number().min(0).max(1).default(0.05).describe("The budget: share of requests that may fail by the bridge's own fault."),
+          minRequests: z.int().min(1).default(20).describe('With fewer requests in the window nothing is judged.'),
+          minSubjects: z.int().min(1).default(10).describe('With fewer persons in the window nothing is judged.'),
         })
         .prefault({})
-        .describe(`When a cohort is held back by itself. ${LATER}`),
+        .describe('When a cohort is held at `session-only` by itself, until an operator releases it.'),
       cohorts: z
         .array(z.strictObject({ name: z.string().regex(CLIENT_ID), client: z.string(), tenants: z.array(z.string().min(1)).min(1).optional() }))
         .default([])
@@ -153,9 +166,15 @@ export const configSchema = z.strictObject({
     })
     .prefault({}),
   observe: z
-    .strictObject({ expectedHeader: z.string().min(1).optional() })
+    .strictObject({
+      expectedHeader: z
+        .string()
+        .min(1)
+        .optional()
+        .describe("Header of the app's response that names the subject that the app itself found; empty: nobody."),
+    })
     .prefault({})
-    .describe(`Settings of \`mode: observe\`. ${LATER}`),
+    .describe('Settings of `mode: observe`.'),
   shutdownSeconds: seconds(0, 600).default(20).describe('How long requests under way may take after SIGTERM.'),
 });
 

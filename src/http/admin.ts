@@ -9,6 +9,8 @@ export interface Readiness {
   readonly canIssue: boolean;
   /** One word for each part, for whoever reads the answer. */
   readonly parts: Readonly<Record<string, string>>;
+  /** Why keys are not healthy, a sentence each. */
+  readonly problems: readonly string[];
 }
 
 export interface AdminOptions {
@@ -36,10 +38,10 @@ export function createAdminApp({ readiness, registry, accepting, api }: AdminOpt
         ctx.body = { status: 'ok' };
         return;
       case '/readyz': {
-        const { ready, canIssue, parts } = await readiness();
+        const { ready, canIssue, parts, problems } = await readiness();
         const good = accepting() && ready && (ctx.query['for'] !== 'issue' || canIssue);
         ctx.status = good ? 200 : 503;
-        ctx.body = { ready: good, accepting: accepting(), ...parts };
+        ctx.body = { ready: good, accepting: accepting(), ...parts, ...(problems.length > 0 ? { problems } : {}) };
         return;
       }
       case '/metrics':

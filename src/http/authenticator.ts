@@ -3,6 +3,7 @@ import { unavailable } from '../errors.js';
 import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
+import type { ShadowMint } from '../rollout/shadow.js';
 import type { CookiePairs } from '../sessions/cookies.js';
 import type { SessionReader } from '../sessions/reader.js';
 import { type LiveSession, samePerson } from '../sessions/record.js';
@@ -12,6 +13,7 @@ import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
 import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
+import type { Guarded } from './guarded.js';
 import type { Peers } from './peer.js';
 import type { Rejection } from './state.js';
 
@@ -27,6 +29,9 @@ export interface AuthenticatorOptions {
   readonly rollout: Rollout;
   readonly clients: ClientRegistry;
   readonly peers: Peers;
+  readonly guarded: Pick<Guarded, 'accepted' | 'refused'>;
+  /** Called for sessions whose stage asks for it. */
+  readonly shadowMint: ShadowMint;
   readonly exchangeUri: string;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -39,7 +44,7 @@ export type Authenticate = (request: IncomingMessage) => Promise<Authentication>
 const MAX_CONFLICT_LOOKS = 64;
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticate {
-  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, exchangeUri, audit, metrics } = options;
+  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, audit, metrics } = options;
   let conflictLooks = 0;
 
   function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
@@ -53,10 +58,12 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         const { principal } = outcome;
         const client = clientOf(request, principal.client);
         lookForConflict(principal, cookies);
+        guarded.accepted(principal);
         return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal) };
       }
       case 'rejected':
         metrics.rejections.inc({ credential: 'bearer', reason: outcome.reason });
+        guarded.refused(bearer, outcome.reason);
         return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
       case 'foreign':
         metrics.rejections.inc({ credential: 'bearer', reason: 'foreign' });
@@ -102,6 +109,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
           const refusal = sessionNotAccepted(decision, exchangeUri);
           return { kind: 'refused', client, refusal };
         }
+        if (decision.rules.shadowMint) shadowMint(principal);
         return { kind: 'authenticated', client, principal, decision };
       }
     }

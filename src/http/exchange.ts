@@ -55,8 +55,13 @@ export function createExchange(options: ExchangeOptions): GrantType {
     return readCredentials(ctx.req).cookies;
   }
 
-  async function readSession(cookies: CookiePairs): Promise<LiveSession> {
-    const outcome = await sessions.read(cookies);
+  async function readSession(cookies: CookiePairs, client: ResolvedClient): Promise<LiveSession> {
+    const outcome = await sessions.read(cookies).catch((error: unknown) => {
+      // Its signature is good and its record is there: nobody else can have caused this.
+      const [named] = sessions.named(cookies);
+      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.guarded.failed(client.id, named.sid, 'mapping');
+      throw error;
+    });
     switch (outcome.kind) {
       case 'authenticated':
         return outcome.session;
@@ -127,7 +132,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
   async function exchange(ctx: Context, form: Form, client: ResolvedClient): Promise<void> {
     refuseUnknownParameters(form);
     const audience = readTarget(form, targets) ?? defaultAudience;
-    const session = await readSession(subjectCookies(ctx, form, client));
+    const session = await readSession(subjectCookies(ctx, form, client), client);
     await options.others.refuse(ctx, client, { sid: session.sid, ...session.identity }, { where: 'exchange', cookies: form.has('subject_token') });
     await refuseByStage(client, toPrincipal(session, client.id));
     const asked = readScope(form, session.identity.scope);

@@ -8,6 +8,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/families.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
+import type { Guarded } from './guarded.js';
 import type { Limits } from './limits.js';
 import type { OtherPrincipals } from './other-principals.js';
 import type { SignAccessToken } from './token-answer.js';
@@ -32,4 +33,5 @@ export interface SessionGranting extends Granting {
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
+  readonly guarded: Pick<Guarded, 'failed'>;
 }

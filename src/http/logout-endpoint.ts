@@ -79,7 +79,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
   async function byRefreshToken(text: string | undefined): Promise<Target[]> {
     const token = text === undefined ? undefined : parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
-    if (!token || !found || found.kind === 'unknown') return [];
+    if (!token || !found || found.kind === 'unknown' || found.kind === 'unreadable') return [];
     if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
     // One that has ended names its session all the same: that may live, or may have to be told of once more.
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];

@@ -8,6 +8,7 @@ import type { Revocations } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
+import type { Guarded } from './guarded.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 
@@ -21,13 +22,14 @@ export interface PresentedRefreshOptions {
   readonly requests: ClientRequests;
   readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly cookies: BridgeCookies;
+  readonly guarded: Pick<Guarded, 'failed'>;
   readonly clock: Clock;
 }
 
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, what: { readonly maySetCookie: boolean }) => Promise<PresentedRefresh>;
 
-export function createReadRefresh({ families, requests, revocations, cookies, clock }: PresentedRefreshOptions): ReadRefresh {
+export function createReadRefresh({ families, requests, revocations, cookies, guarded, clock }: PresentedRefreshOptions): ReadRefresh {
   function readText(ctx: Context, form: Form, client: ResolvedClient, maySetCookie: boolean): string {
     const inCookie = client.config?.refreshTransport === 'cookie';
     requests.checkOrigin(ctx, client, { readsCookie: inCookie, maySetCookie: maySetCookie || inCookie });
@@ -44,6 +46,10 @@ export function createReadRefresh({ families, requests, revocations, cookies, cl
     if (!token) throw invalidGrant(client, cookies, 'malformed');
     const found = await families.find(token);
     if (found.kind === 'unknown') throw invalidGrant(client, cookies, 'unknown');
+    if (found.kind === 'unreadable') {
+      guarded.failed(client.id, token.family, 'lost-family');
+      throw invalidGrant(client, cookies, 'unreadable');
+    }
     if (found.kind === 'ended') throw invalidGrant(client, cookies, found.reason);
     // Another client's token is none of this one's business: the family stays as it is.
     if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) throw invalidGrant(client, cookies, 'other-client');

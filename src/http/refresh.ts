@@ -20,6 +20,9 @@ export interface RefreshOptions extends SessionGranting {
   readonly returnUri: string;
 }
 
+/** Why a family that was found good a moment ago cannot be used, though nobody has ended it. */
+const LOST: ReadonlySet<string> = new Set(['gone', 'junk', 'unreadable']);
+
 /**
  * The refresh grant (RFC 6749, section 6) with rotation (RFC 9700, section 4.14.2), in named steps. Nothing is consumed before
  * everything that can be refused has passed.
@@ -75,7 +78,10 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const access = await sign(principal, family, renewed);
     const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
     const rotation = await families.rotate(token, renewed, sealed);
-    if (rotation.kind === 'refused') throw invalidGrant(client, cookies, rotation.reason);
+    if (rotation.kind === 'refused') {
+      if (LOST.has(rotation.reason)) options.guarded.failed(client.id, identity.subject, 'lost-family', identity.tenant);
+      throw invalidGrant(client, cookies, rotation.reason);
+    }
     if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
     if (session) void options.watch.watch(session, epoch);
     answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);

@@ -24,7 +24,7 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
     const token = parseRefreshToken(text);
     if (!token) return;
     const found = await families.find(token);
-    if (found.kind === 'unknown') return;
+    if (found.kind === 'unknown' || found.kind === 'unreadable') return;
     refuseOthers('grant' in found ? found.grant.client : found.client, client);
     await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
   }

@@ -6,6 +6,7 @@ import { CrossfadeError } from '../errors.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Answers } from './answer.js';
 import type { Limits } from './limits.js';
+import { allowAnybody } from './verify-endpoint.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
 type Endpoint = (ctx: Context) => void | Promise<void>;
@@ -84,5 +85,13 @@ export function createRoutes(options: RoutesOptions): Middleware {
     if (!isOwnPath(ctx.path)) return await next();
     if (isVerifyPath(ctx.path, basePath)) return await verify(ctx);
     await answerCors(ctx, async () => await answer(ctx));
+  };
+}
+
+/** For `mode: observe`: nothing is answered but forward-auth, to which everybody is anonymous. */
+export function createObserveRoutes(basePath: string, observe: Middleware): Middleware {
+  return async function crossfadeObserveRoutes(ctx: Context, next: Next): Promise<void> {
+    if (!isVerifyPath(ctx.path, basePath)) return await next();
+    await observe(ctx, async () => allowAnybody(ctx));
   };
 }

@@ -54,6 +54,13 @@ export function createVerifyEndpoint(options: VerifyEndpointOptions): (ctx: Cont
   }
 }
 
+/** For `mode: observe`: 200 for everybody, and nobody named. */
+export function allowAnybody(ctx: Context): void {
+  setIdentity(ctx, undefined, '');
+  ctx.set('Cache-Control', 'no-store');
+  allow(ctx);
+}
+
 function allow(ctx: Context): void {
   ctx.status = 200;
   ctx.body = '';

@@ -12,6 +12,8 @@ export interface VerificationKey {
 /** Where verification looks a `kid` up. */
 export interface KeySource {
   find(kid: string): VerificationKey | undefined;
+  /** Whether it was taken out of use: nothing that it signed is good any more, whoever still has it. */
+  isDenied(kid: string): boolean;
   /** True while a `kid` that is not found may be good all the same (law 1). */
   inDoubt(): boolean;
 }
@@ -31,7 +33,7 @@ export function serveJwks(keys: readonly PublicJwk[]): JwksDocument {
 export function readJwks(body: string): KeySource {
   const { keys } = z.object({ keys: z.array(publicJwkSchema) }).parse(JSON.parse(body));
   const found = new Map(keys.map((jwk) => [jwk.kid, toVerificationKey(jwk)]));
-  return { find: (kid) => found.get(kid), inDoubt: () => false };
+  return { find: (kid) => found.get(kid), isDenied: () => false, inDoubt: () => false };
 }
 
 export function toVerificationKey(jwk: PublicJwk): VerificationKey {
@@ -48,6 +50,10 @@ export const storedJwksSchema = z.strictObject({
       lastSeenAt: z.number(),
       /** When it first signed; absent for a key that never has. */
       signedAt: z.number().optional(),
+      /** When some instance last signed with it, to within a few seconds. */
+      lastSignedAt: z.number().optional(),
+      /** When an operator said that it shall not wait for instances that do not verify it. */
+      forcedAt: z.number().optional(),
     }),
   ),
 });

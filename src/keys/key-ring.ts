@@ -6,11 +6,12 @@ export type KeyPhase = 'next' | 'active' | 'retiring';
 
 /**
  * The keys that this instance holds: those with a private half from files, and public halves that the fleet has left in
- * Redis. A key that is in never leaves because its file is gone or has become unreadable.
+ * Redis. A key that is in never leaves because its file is gone or has become unreadable, only because an operator said so.
  */
 export class KeyRing implements KeySource {
   readonly #own = new Map<string, LoadedKey>();
   #stored: readonly StoredKey[] = [];
+  #denied: ReadonlySet<string> = new Set();
   #verification = new Map<string, VerificationKey>();
   #jwks: JwksDocument | undefined;
   #active: string | undefined;
@@ -18,6 +19,10 @@ export class KeyRing implements KeySource {
 
   find(kid: string): VerificationKey | undefined {
     return this.#verification.get(kid);
+  }
+
+  isDenied(kid: string): boolean {
+    return this.#denied.has(kid);
   }
 
   /** A `kid` that is not here may be good while nothing is here, or while the fleet's keys were never read. */
@@ -57,6 +62,7 @@ export class KeyRing implements KeySource {
     return [...this.#verification.keys()];
   }
 
+  /** Adds a key that is not denied. */
   add(key: LoadedKey): void {
     this.#own.set(key.kid, key);
     this.#publish();
@@ -73,6 +79,14 @@ export class KeyRing implements KeySource {
     this.#active = kid;
   }
 
+  /** Takes keys out for good, and keeps them from coming in again. */
+  deny(kids: ReadonlySet<string>): void {
+    this.#denied = kids;
+    for (const kid of kids) this.#own.delete(kid);
+    if (this.#active !== undefined && kids.has(this.#active)) this.#active = undefined;
+    this.#publish();
+  }
+
   /** The JWKS as it would be served with `key` in the ring. */
   jwksWith(key: LoadedKey): string {
     return serveJwks([...this.#publicJwks(), key.publicJwk].filter((jwk, at, all) => all.findIndex(({ kid }) => kid === jwk.kid) === at)).body;
@@ -80,7 +94,7 @@ export class KeyRing implements KeySource {
 
   #publicJwks() {
     const own = this.own.map(({ publicJwk }) => publicJwk);
-    return [...own, ...this.#stored.map(({ jwk }) => jwk).filter(({ kid }) => !this.#own.has(kid))];
+    return [...own, ...this.#stored.map(({ jwk }) => jwk).filter(({ kid }) => !this.#own.has(kid) && !this.#denied.has(kid))];
   }
 
   #publish(): void {

@@ -6,30 +6,73 @@ export interface Candidate {
   readonly signsFrom?: number;
 }
 
+/** What an instance says of itself, as far as keys go. */
+export interface FleetMember {
+  readonly instance: string;
+  /** Name of its machine. */
+  readonly host: string;
+  /** By Redis' clock, in ms. */
+  readonly startedAt: number;
+  readonly issuer: string;
+  readonly audience: readonly string[];
+  /** Kids that it verifies. */
+  readonly verifies: readonly string[];
+}
+
 export interface RotationInput {
-  readonly candidates: readonly Candidate[];
   /** What the fleet knows of its keys. */
   readonly stored: readonly StoredKey[];
+  /** Every instance that is alive, but this one. */
+  readonly others: readonly Pick<FleetMember, 'host' | 'verifies'>[];
   readonly nowMs: number;
   readonly publishMs: number;
 }
 
-/**
- * Which key signs: the newest whose time has come and which verifiers have had time to fetch. The first key of a fleet
- * in which none has signed does so at once; one that has signed never waits again. Undefined: none may.
- */
-export function chooseActive({ candidates, stored, nowMs, publishMs }: RotationInput): string | undefined {
-  const known = new Map(stored.map((key) => [key.jwk.kid, key]));
-  const emptyFleet = stored.every(({ signedAt }) => signedAt === undefined);
-  const firstSeen = (kid: string) => known.get(kid)?.firstSeenAt ?? nowMs;
-  const startOf = (key: Candidate) => key.signsFrom ?? firstSeen(key.kid);
+/** What keeps a key from signing. `until` in ms since the epoch, by Redis' clock; `hosts` do not verify it. */
+export type Hold = { readonly why: 'time' | 'publishing'; readonly until: number } | { readonly why: 'fleet'; readonly hosts: readonly string[] };
 
-  const eligible = candidates.filter((key) => {
-    if (known.get(key.kid)?.signedAt !== undefined) return true;
-    return startOf(key) <= nowMs && (emptyFleet || firstSeen(key.kid) + publishMs <= nowMs);
-  });
-  eligible.sort((one, other) => startOf(other) - startOf(one) || (one.kid < other.kid ? 1 : -1));
-  return eligible[0]?.kid;
+/**
+ * What keeps a key from signing; undefined: nothing. Its time must have come, every live instance must verify it (law 9), and caches
+ * of the JWKS must have had time to fetch it. A key that has signed never waits again, and the first of a fleet waits for no cache:
+ * nobody has fetched another.
+ */
+export function whatHolds({ kid, signsFrom }: Candidate, { stored, others, nowMs, publishMs }: RotationInput): Hold | undefined {
+  const known = stored.find(({ jwk }) => jwk.kid === kid);
+  if (known?.signedAt !== undefined) return undefined;
+  if (signsFrom !== undefined && signsFrom > nowMs) return { why: 'time', until: signsFrom };
+  const hosts = others.filter(({ verifies }) => !verifies.includes(kid)).map(({ host }) => host);
+  if (hosts.length > 0 && known?.forcedAt === undefined) return { why: 'fleet', hosts };
+  const isFirst = stored.every(({ signedAt }) => signedAt === undefined);
+  const until = (known?.firstSeenAt ?? nowMs) + publishMs;
+  return isFirst || until <= nowMs ? undefined : { why: 'publishing', until };
+}
+
+/** Which key signs: the newest that nothing holds back. Undefined: none may. */
+export function chooseActive(candidates: readonly Candidate[], input: RotationInput): string | undefined {
+  const firstSeen = new Map(input.stored.map(({ jwk, firstSeenAt }) => [jwk.kid, firstSeenAt]));
+  const startOf = ({ kid, signsFrom }: Candidate) => signsFrom ?? firstSeen.get(kid) ?? input.nowMs;
+  return candidates
+    .filter((key) => whatHolds(key, input) === undefined)
+    .sort((one, other) => startOf(other) - startOf(one) || (one.kid < other.kid ? 1 : -1))[0]?.kid;
+}
+
+/**
+ * The one that most live instances agree with on issuer and audience, where this one does not; at a tie that of the one longest
+ * alive. Undefined: this one is of the majority.
+ */
+export function majorityAgainst(self: FleetMember, others: readonly FleetMember[]): FleetMember | undefined {
+  const groups = new Map<string, FleetMember[]>();
+  for (const member of [self, ...others]) {
+    const policy = policyOf(member);
+    groups.set(policy, [...(groups.get(policy) ?? []), member]);
+  }
+  const oldest = (members: readonly FleetMember[]) => Math.min(...members.map(({ startedAt }) => startedAt));
+  const [most] = [...groups.values()].sort((one, other) => other.length - one.length || oldest(one) - oldest(other));
+  return most?.[0] && policyOf(most[0]) !== policyOf(self) ? most[0] : undefined;
+}
+
+function policyOf({ issuer, audience }: Pick<FleetMember, 'issuer' | 'audience'>): string {
+  return JSON.stringify([issuer, ...audience]);
 }
 
 /**
@@ -40,15 +83,26 @@ export function uniteKeys(one: readonly StoredKey[], other: readonly StoredKey[]
   const united = new Map(one.map((key) => [key.jwk.kid, key]));
   for (const key of other) {
     const known = united.get(key.jwk.kid);
-    const signed = [known?.signedAt, key.signedAt].filter((time) => time !== undefined);
     united.set(key.jwk.kid, {
       jwk: key.jwk,
       firstSeenAt: Math.min(known?.firstSeenAt ?? key.firstSeenAt, key.firstSeenAt),
       lastSeenAt: Math.max(known?.lastSeenAt ?? key.lastSeenAt, key.lastSeenAt),
-      ...(signed.length > 0 ? { signedAt: Math.min(...signed) } : {}),
+      ...time('signedAt', Math.min, known, key),
+      ...time('lastSignedAt', Math.max, known, key),
+      ...time('forcedAt', Math.min, known, key),
     });
   }
   return [...united.values()];
+}
+
+/** A time that may be absent, of two accounts. */
+function time(
+  name: 'signedAt' | 'lastSignedAt' | 'forcedAt',
+  pick: (...times: number[]) => number,
+  ...accounts: readonly (StoredKey | undefined)[]
+): Partial<StoredKey> {
+  const times = accounts.flatMap((key) => key?.[name] ?? []);
+  return times.length > 0 ? { [name]: pick(...times) } : {};
 }
 
 export interface MergeInput {

@@ -1,25 +1,24 @@
 import type { Config } from '../config/config.js';
-import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type DirectoryWatch, watchDirectory } from '../watch.js';
+import { type Agree, type Agreed, type AgreementOptions, createAgreement } from './agreement.js';
+import type { DenyList } from './deny-list.js';
 import { createSigningHealth, SIGNING_STATES, type SigningState } from './health.js';
-import type { StoredJwks } from './jwks.js';
-import { KeyRing } from './key-ring.js';
 import { type LoadedKey, loadKeyDirectory, type RejectedFile } from './load.js';
-import { chooseActive, mergeKeys, uniteKeys } from './rotation.js';
+import type { FleetMember, Hold } from './rotation.js';
 import { type Probe, selfTest } from './self-test.js';
 
-export interface SigningOptions {
+export interface SigningOptions extends AgreementOptions {
   readonly config: Config['keys'];
-  /** How long a token may live at most, in seconds. */
-  readonly longestLifeSeconds: number;
-  /** The fleet's public keys in Redis. */
-  readonly stored: SignedValue<StoredJwks>;
+  readonly denyList: DenyList;
   readonly probe: Probe;
-  /** The time by which keys are first seen, published and kept: that of Redis, in ms. Rejects while Redis is away. */
-  readonly fleetNowMs: () => Promise<number>;
+  /** How far the clock here is ahead of that of Redis, in ms; undefined while that is not known. */
+  readonly clockOffMs: () => number | undefined;
+  readonly clockSkewSeconds: number;
+  /** Called after a pass, with what it has come to. */
+  readonly onPass: () => void;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -32,13 +31,17 @@ export interface SigningReport {
   readonly rejected: readonly RejectedFile[];
   /** Why it is not healthy, a sentence each. */
   readonly problems: readonly string[];
+  /** Keys that do not sign yet, and what holds them. */
+  readonly held: readonly { readonly kid: string; readonly hold: Hold }[];
 }
 
 /** The keys and their health: loads, tests, watches, and tells Redis what verifies. */
 export interface Signing {
-  readonly ring: KeyRing;
   /** The key to sign with; undefined while signing is broken or not this instance's business. */
   signingKey(): LoadedKey | undefined;
+  readonly canSign: boolean;
+  /** The instance that most agree with, where the issuer or audience here is another. */
+  readonly against: FleetMember | undefined;
   report(): SigningReport;
   /** Reads the directory and tests every key anew. Never rejects. */
   reload(): Promise<void>;
@@ -51,14 +54,15 @@ const SOON_MS = 300;
 
 /** Loads the keys and tests them before it resolves. Broken keys do not stop the start: sessions are served all the same. */
 export async function startSigning(options: SigningOptions): Promise<Signing> {
-  const { config, stored, probe, log, audit, metrics } = options;
-  const ring = new KeyRing();
+  const { config, ring, denyList, probe, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
+  const agree: Agree = createAgreement(options);
   const health = createSigningHealth((from, to) => {
     for (const state of SIGNING_STATES) metrics.signingHealth.set({ state }, state === to ? 1 : 0);
     audit('signing.changed', { from: from ?? 'starting', to });
   });
   let rejected: readonly RejectedFile[] = [];
   let problems: readonly string[] = [];
+  let agreed: Agreed = { active: undefined, held: [], against: undefined };
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
@@ -70,6 +74,11 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     const refused = [...found.rejected];
     for (const key of found.keys) {
       if (ring.own.some(({ kid }) => kid === key.kid)) continue;
+      const denied = denyList.kids.get(key.kid);
+      if (denied) {
+        refused.push({ file: key.file, reason: `holds a key that was ${denied.how}: remove the file` });
+        continue;
+      }
       const reason = await selfTest(key, ring.jwksWith(key), probe);
       if (reason !== undefined) refused.push({ file: key.file, reason });
       else {
@@ -98,67 +107,72 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     return sound;
   }
 
-  /** Tells the fleet what this instance has, hears what the fleet has, and claims the key that signs. */
-  async function agree(sound: readonly LoadedKey[]): Promise<string | undefined> {
-    const keepMs = 2 * options.longestLifeSeconds * 1000;
-    const own = ring.own.map(({ publicJwk }) => publicJwk);
-    let active: string | undefined;
+  /** While Redis is away, what was agreed before stands, as far as the keys are still sound. */
+  async function tryToAgree(sound: readonly LoadedKey[]): Promise<Agreed> {
     try {
-      // The fleet's own clock: an instance whose clock is off must not make a key older or younger than it is.
-      const nowMs = await options.fleetNowMs();
-      const agreed = await stored.update((current) => {
-        const known = current?.keys ?? [];
-        const merged = mergeKeys({ stored: uniteKeys(ring.stored, known), own, nowMs, keepMs });
-        active =
-          config.use === 'verify' ? undefined : chooseActive({ candidates: sound, stored: merged, nowMs, publishMs: config.publishSeconds * 1000 });
-        const keys = merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs } : key));
-        return isNews(known, keys, keepMs) ? { keys } : undefined;
-      });
-      ring.setStored(agreed?.keys ?? []);
+      const next = await agree(sound);
       redisAway = false;
-      return active;
+      return next;
     } catch (error) {
       if (!redisAway) log.warn({ err: error }, "the fleet's keys cannot be read from Redis; going on with those in memory");
       redisAway = true;
       const current = ring.active?.kid;
-      return sound.some(({ kid }) => kid === current) ? current : undefined;
+      return { ...agreed, active: sound.some(({ kid }) => kid === current) ? current : undefined };
     }
   }
 
+  /** What was taken out of use comes out of the ring before anything is done with it. */
+  async function hearDenials(): Promise<void> {
+    await denyList.sync().catch(() => undefined); // Told below, where the fleet's keys cannot be read either.
+    ring.deny(new Set(denyList.kids.keys()));
+  }
+
   async function pass(): Promise<void> {
+    await hearDenials();
     const filed = await readFiles();
     const sound = await testRing();
     const before = ring.active?.kid;
-    const active = await agree(sound);
+    agreed = await tryToAgree(sound);
+    const { active } = agreed;
     ring.activate(active);
     if (active !== undefined && active !== before) audit('key.activated', { kid: active });
 
-    problems = describeProblems(active, filed, sound);
+    problems = describeProblems(filed, sound);
+    metrics.fleetDiffers.set(agreed.against ? 1 : 0);
     health.observe(config.use === 'verify' ? stateOfVerifier() : active === undefined ? 'broken' : problems.length > 0 ? 'degraded' : 'healthy');
     for (const phase of ['next', 'active', 'retiring'] as const) {
       metrics.ringKeys.set({ phase }, ring.kids.filter((kid) => ring.phaseOf(kid) === phase).length);
     }
+    onPass();
   }
 
   function stateOfVerifier(): SigningState {
     return ring.kids.length > 0 ? 'healthy' : 'broken';
   }
 
-  function describeProblems(active: string | undefined, filed: readonly string[], sound: readonly LoadedKey[]): string[] {
+  function describeProblems(filed: readonly string[], sound: readonly LoadedKey[]): string[] {
+    const { active } = agreed;
     const found = rejected.map(({ file, reason }) => `${file} ${reason}`);
     for (const key of ring.own) {
       if (key.kid === active && !filed.includes(key.kid))
         found.push(`${key.file}, which signs, is no longer in the directory: a restart would do without it`);
       if (!sound.includes(key)) found.push(`${key.file} fails its self-test`);
     }
+    const offSeconds = Math.round((clockOffMs() ?? 0) / 1000);
+    if (Math.abs(offSeconds) > clockSkewSeconds)
+      found.push(
+        `the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} that of Redis: set it, tokens are judged by it`,
+      );
     if (config.use === 'sign' && active === undefined) found.push(whyNoneSigns(sound));
     return found;
   }
 
   function whyNoneSigns(sound: readonly LoadedKey[]): string {
-    if (sound.length === 0) return 'no usable signing key: crossfade init makes one';
+    if (agreed.against) return describeDifference(options.fleet().self, agreed.against);
+    if (sound.length === 0) return 'no usable signing key: crossfade keys rotate makes one';
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
-    return `no key may sign yet: the time in its name has not come, or it has not been published for keys.publishSeconds (${config.publishSeconds})`;
+    const holds = agreed.held.map(({ key, hold }) => `${key.file} ${describeHold(hold, config.publishSeconds)}`);
+    return `no key may sign yet: ${holds.join('; ')}`;
   }
 
   function reload(): Promise<void> {
@@ -187,12 +201,20 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   const interval = setInterval(() => void reload(), config.selfTestSeconds * 1000);
   interval.unref();
 
+  const signingKey = () => (health.state === 'broken' ? undefined : ring.active);
+
   return {
-    ring,
-    signingKey: () => (health.state === 'broken' ? undefined : ring.active),
+    signingKey,
+    get canSign() {
+      return signingKey() !== undefined;
+    },
+    get against() {
+      return agreed.against;
+    },
     report() {
-      const canSign = health.state !== 'broken' && ring.active !== undefined;
-      return { state: health.state, canSign, rejected, problems, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
+      const held = agreed.held.map(({ key: { kid }, hold }) => ({ kid, hold }));
+      const canSign = signingKey() !== undefined;
+      return { state: health.state, canSign, rejected, problems, held, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
     },
     reload,
     async close() {
@@ -205,11 +227,19 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   };
 }
 
-/** Whether Redis has to be told: other keys, a key that signs for the first time, or a sign of life that has grown old. */
-function isNews(known: StoredJwks['keys'], keys: StoredJwks['keys'], keepMs: number): boolean {
-  if (keys.length !== known.length) return true;
-  return keys.some((key) => {
-    const before = known.find(({ jwk }) => jwk.kid === key.jwk.kid);
-    return !before || before.signedAt !== key.signedAt || key.lastSeenAt - before.lastSeenAt > keepMs / 10;
-  });
+/** What keeps a key from signing, in words. */
+export function describeHold(hold: Hold, publishSeconds: number): string {
+  switch (hold.why) {
+    case 'time':
+      return `signs from ${new Date(hold.until).toISOString()}, as its name says`;
+    case 'publishing':
+      return `is published for keys.publishSeconds (${publishSeconds}) first, until ${new Date(hold.until).toISOString()}`;
+    case 'fleet':
+      return `is not verified yet by ${hold.hosts.join(', ')}`;
+  }
+}
+
+function describeDifference(self: FleetMember, most: FleetMember): string {
+  const what = self.issuer === most.issuer ? 'audience' : 'issuer';
+  return `${what} ${String(self[what])} is not that of most live instances (${String(most[what])}): this instance does not sign`;
 }

@@ -29,17 +29,26 @@ const eventSchema = z.discriminatedUnion('type', [
     notBefore: time,
     exceptSid: z.string().optional(),
   }),
+  // A signed value has changed: everybody reads it again.
+  z.object({ type: z.literal('news'), about: z.enum(['keys', 'clamps']), at: time }),
 ]);
 
+export type News = Extract<BridgeEvent, { type: 'news' }>['about'];
+/** Something has ended: what is revoked by it must hold on every instance. */
+export type EndEvent = Exclude<BridgeEvent, { type: 'news' }>;
 export type BridgeEvent = z.output<typeof eventSchema>;
 
 export interface EventStream {
   /** Adds an event; whoever follows has it within moments. Rejects with what ioredis rejects with. */
-  publish(event: BridgeEvent): Promise<void>;
+  publish(event: EndEvent): Promise<void>;
+  /** Has every instance read a signed value again. Rejects with what ioredis rejects with. */
+  tell(about: News): Promise<void>;
   /** Reads what is there and follows from then on, for as long as the process lives; an outage of Redis ends nothing. */
   follow(): void;
   /** Whether the stream was read whole since the start: before, nothing is known about revocations. */
   readonly wasRead: boolean;
+  /** When it was last heard, by the clock here; undefined: never. */
+  readonly readAt: number | undefined;
   /** Resolves when it was read, or after `timeoutMs`. Never rejects. */
   read(timeoutMs: number): Promise<void>;
   close(): void;
@@ -55,10 +64,12 @@ export interface EventStreamOptions {
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
   readonly blockMs: number;
-  /** Called for each event that counts, in order; `atMs` is when it was published. */
-  readonly apply: (event: BridgeEvent, atMs: number) => void;
+  /** Called for each event that counts, in order. */
+  readonly apply: (event: EndEvent) => void;
+  /** Called where a signed value is to be read again; also where Redis may have lost it. */
+  readonly onNews: (about: News) => void;
   /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
-  readonly known: () => readonly BridgeEvent[];
+  readonly known: () => readonly EndEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
   readonly lasting: { load(): Promise<void>; isWhole(): Promise<boolean>; store(): Promise<void> };
   readonly clock: Clock;
@@ -82,13 +93,14 @@ const timeOf = loadScript('time');
  * event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, macKey, keepMs, blockMs, apply, known, lasting, clock, log, audit, metrics } = options;
+  const { client, follower, key, macKey, keepMs, blockMs, apply, onNews, known, lasting, clock, log, audit, metrics } = options;
   let closed = false;
   let wasRead = false;
+  let readAt: number | undefined;
   let position = '0-0';
   let newest: string | undefined;
   /** What this instance knows and Redis has lost, until it is written again. */
-  let lost: BridgeEvent[] | undefined;
+  let lost: EndEvent[] | undefined;
   /** The last of them that was. */
   let written: string | undefined;
   let restoreAt = 0;
@@ -112,7 +124,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     newest = id;
     metrics.eventLag.observe(Math.max(0, (clock.now() - atMs) / 1000));
-    apply(event, atMs);
+    if (event.type === 'news') onNews(event.about);
+    else apply(event);
   }
 
   /** The event, or why it counts as absent. */
@@ -123,7 +136,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     // Another release may know more kinds of events: what is not understood is told, and nothing else is lost.
     if (!event.success) return 'unknown-shape';
     // The id is Redis' word, and carries no MAC: it cannot make an event older than it is.
-    return Math.min(atMs, clock.now()) - event.data.endedAt > keepMs ? 'replayed' : event.data;
+    const happenedAt = event.data.type === 'news' ? event.data.at : event.data.endedAt;
+    return Math.min(atMs, clock.now()) - happenedAt > keepMs ? 'replayed' : event.data;
   }
 
   /** Everything from `position` on. */
@@ -160,6 +174,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     written = undefined;
     position = '0-0';
     newest = undefined;
+    onNews('keys');
+    onNews('clamps');
   }
 
   /** Goes on, once in a while, until all of it is written: what was written once is not written again. */
@@ -206,7 +222,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     await refuseIdsAhead();
     if (!(await isAllThere())) noteLoss();
     await restore();
-    metrics.eventsReadAt.set(clock.now() / 1000);
+    readAt = clock.now();
+    metrics.eventsReadAt.set(readAt / 1000);
     const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
     const entries = found?.[0]?.[1] ?? [];
     // Looked at before what is new takes the place of what was there; noted after it, since it may be lost with the rest.
@@ -235,9 +252,15 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     async publish(event) {
       await publish(event);
     },
+    async tell(about) {
+      await publish({ type: 'news', about, at: Number(await timeOf(client, [key], [])) });
+    },
     follow: () => void run(),
     get wasRead() {
       return wasRead;
+    },
+    get readAt() {
+      return readAt;
     },
     async read(timeoutMs) {
       if (wasRead) return;

@@ -81,6 +81,7 @@ export async function openFileFlagSource({ path, log, audit, metrics }: FileFlag
   const pushed = { flags: new Map<string, string>(), segments: new Map<string, string>() };
   let state: FlagSource['state'] = 'none';
   let problem: string | undefined;
+  let latest: FlagFile | undefined;
 
   /** Hands the engine what differs from what it has; an item that left the file is handed over as deleted. */
   async function push(kind: 'flags' | 'segments', items: FlagFile['flags']): Promise<boolean> {
@@ -109,6 +110,7 @@ export async function openFileFlagSource({ path, log, audit, metrics }: FileFlag
       const segmentsChanged = await push('segments', file.segments);
       const flagsChanged = await push('flags', file.flags);
       if (segmentsChanged || flagsChanged) audit('flags.changed', { source: 'file', flags: file.flags.size });
+      latest = file;
       state = 'live';
       problem = undefined;
     } catch (error) {
@@ -133,6 +135,8 @@ export async function openFileFlagSource({ path, log, audit, metrics }: FileFlag
 
   return {
     variation: async (flag, context, fallback): Promise<unknown> => await client.variation(flag, context, fallback),
+    detail: async (flag, context) => await client.variationDetail(flag, context, undefined),
+    flag: (key) => latest?.flags.get(key),
     onChange: (listener) => client.on('update', listener),
     get state() {
       return state;

@@ -1,4 +1,4 @@
-import type { LDMultiKindContext } from 'launchdarkly-node-server-sdk';
+import type { LDEvaluationDetail, LDMultiKindContext } from 'launchdarkly-node-server-sdk';
 import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
@@ -26,6 +26,10 @@ export interface FlagAnswer {
 export interface FlagSource {
   /** The flag's value for a context; `fallback` where it gives none. Never stalls. */
   variation(flag: string, context: LDMultiKindContext, fallback: unknown): Promise<unknown>;
+  /** The same, with how the flag came to it. */
+  detail(flag: string, context: LDMultiKindContext): Promise<LDEvaluationDetail>;
+  /** The flag as the source has it; undefined where it does not show it. */
+  flag(key: string): Readonly<Record<string, unknown>> | undefined;
   /** Calls back after flags have changed. */
   onChange(listener: () => void): void;
   readonly state: 'live' | 'last-known' | 'none';
@@ -59,7 +63,7 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
 
   async function ask(subject: RolloutSubject): Promise<FlagAnswer> {
     metrics.flagEvaluations.inc();
-    const context = toContext(subject, config.subjectKey === 'plain' ? subject.subject : pseudonym(subjectKey, subject.subject));
+    const context = toContext(subject, flagUserKey(config, subjectKey, subject.subject));
     const [stage, killSwitch] = await Promise.all([
       source.variation(config.stageFlag, context, undefined),
       source.variation(config.killSwitchFlag, context, false),
@@ -93,8 +97,13 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
   };
 }
 
+/** The person as the flag source sees them. */
+export function flagUserKey({ subjectKey }: Pick<Config['rollout'], 'subjectKey'>, key: Buffer, subject: string): string {
+  return subjectKey === 'plain' ? subject : pseudonym(key, subject);
+}
+
 /** An empty key in any part would give the default for all of it, so a part without a key is left out. */
-function toContext({ client, clientVersion, cohort, tenant }: RolloutSubject, userKey: string): LDMultiKindContext {
+export function toContext({ client, clientVersion, cohort, tenant }: RolloutSubject, userKey: string): LDMultiKindContext {
   return {
     kind: 'multi',
     client: { key: client, ...(clientVersion ? { version: clientVersion } : {}), ...(cohort ? { cohort } : {}) },
@@ -106,6 +115,8 @@ function toContext({ client, clientVersion, cohort, tenant }: RolloutSubject, us
 /** No flags at all: everybody is at the configured default. */
 export const noFlags: FlagSource = {
   variation: async (_flag, _context, fallback) => fallback,
+  detail: async () => ({ value: undefined, variationIndex: null, reason: { kind: 'OFF' } }),
+  flag: () => undefined,
   onChange: () => undefined,
   state: 'live',
   close: async () => undefined,

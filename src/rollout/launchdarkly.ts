@@ -147,6 +147,9 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
 
   return {
     variation: async (flag, context, fallback): Promise<unknown> => (client ? await client.variation(flag, context, fallback) : fallback),
+    detail: async (flag, context) =>
+      client ? await client.variationDetail(flag, context, undefined) : { value: undefined, variationIndex: null, reason: { kind: 'ERROR' } },
+    flag: (key) => store.snapshot()?.features[key],
     onChange: (listener) => listeners.push(listener),
     get state() {
       return state;
@@ -197,6 +200,8 @@ export function useLaunchDarklyClient(client: LDClient, { log, metrics }: Pick<L
   show();
   return {
     variation: async (flag, context, fallback): Promise<unknown> => await client.variation(flag, context, fallback),
+    detail: async (flag, context) => await client.variationDetail(flag, context, undefined),
+    flag: () => undefined,
     onChange(listener) {
       onUpdate.push(listener);
       client.on('update', listener);

@@ -11,6 +11,8 @@ export interface StageRules {
   readonly refresh: 'granted' | 'return';
   /** Whether a client may go back to its session. */
   readonly wayBack: boolean;
+  /** Whether some sessions are minted as tokens off the request's path, to see what would come of it. */
+  readonly shadowMint?: boolean;
   /** What a client is told to do of its own accord. */
   readonly nudge?: 'forward' | 'back';
 }
@@ -19,7 +21,7 @@ export interface StageRules {
 export const STAGE_TABLE: Readonly<Record<Stage, StageRules>> = {
   recall: { session: 'accepted', exchange: false, refresh: 'return', wayBack: true, nudge: 'back' },
   'session-only': { session: 'accepted', exchange: false, refresh: 'granted', wayBack: true },
-  shadow: { session: 'accepted', exchange: false, refresh: 'granted', wayBack: true },
+  shadow: { session: 'accepted', exchange: false, refresh: 'granted', wayBack: true, shadowMint: true },
   dual: { session: 'accepted', exchange: true, refresh: 'granted', wayBack: true },
   'jwt-preferred': { session: 'accepted', exchange: true, refresh: 'granted', wayBack: false, nudge: 'forward' },
   'jwt-only': { session: 'navigation', exchange: true, refresh: 'granted', wayBack: false, nudge: 'forward' },
@@ -64,6 +66,16 @@ export function effectiveStage(inputs: StageInputs): EffectiveStage {
     const stage = limits[reason];
     return stage ? [{ stage, reason }] : [];
   }).reduce((lowest, limit) => (rank(limit.stage) < rank(lowest.stage) ? limit : lowest));
+}
+
+/** The lowest of some stages; undefined of none. */
+export function lowestStage(stages: readonly Stage[]): Stage | undefined {
+  return STAGES.find((stage) => stages.includes(stage));
+}
+
+/** The stages that a ceiling of this stage would bring down. */
+export function stagesAbove(ceiling: Stage): readonly Stage[] {
+  return STAGES.filter((stage) => rank(stage) > rank(ceiling));
 }
 
 export function isStage(value: unknown): value is Stage {

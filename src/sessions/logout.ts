@@ -1,7 +1,7 @@
 import { pseudonym } from '../config/secret.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
-import type { BridgeEvent, EventStream } from '../redis/events.js';
+import type { EndEvent, EventStream } from '../redis/events.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
@@ -39,7 +39,7 @@ export interface LogoutOptions {
   readonly ledger: SessionLedger;
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
-  readonly apply: (event: BridgeEvent) => void;
+  readonly apply: (event: EndEvent) => void;
   readonly entries: readonly Pick<SessionEntry, 'name' | 'client'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Called before a record is deleted here, so that its own news is no surprise. */
@@ -78,7 +78,7 @@ export function createLogout(options: LogoutOptions): Logout {
   const { ledger, events, apply, entries, readKnown, forget, personKey, audit, metrics } = options;
 
   /** Nothing is taken for told before Redis has it: whoever tries again after a failure must be heard. */
-  async function publish(event: BridgeEvent): Promise<void> {
+  async function publish(event: EndEvent): Promise<void> {
     await events.publish(event).catch((cause: unknown) => {
       throw unavailable('redis', cause);
     });

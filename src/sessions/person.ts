@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
-import type { BridgeEvent, EventStream } from '../redis/events.js';
+import type { EndEvent, EventStream } from '../redis/events.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
@@ -9,7 +9,7 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type Logout, personOf } from './logout.js';
 
-export type PersonEnded = Extract<BridgeEvent, { type: 'subject.ended' }>;
+export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 
 export interface EndSubjectOptions {
   /** For the audit: what happened, in a few words. Never a name or an address. */
@@ -40,7 +40,7 @@ export interface PersonsOptions {
   readonly prefix: string;
   readonly logout: Pick<Logout, 'end'>;
   readonly events: Pick<EventStream, 'publish'>;
-  readonly apply: (event: BridgeEvent) => void;
+  readonly apply: (event: EndEvent) => void;
   readonly macKey: Buffer;
   readonly subjectKey: Buffer;
   /** How long a login may be carried over at most. */

@@ -145,6 +145,42 @@ export function createMetrics({ processMetrics = false } = {}) {
       labelNames: ['client'] as const,
       registers,
     }),
+    clamps: new Gauge({
+      name: 'crossfade_clamps',
+      help: 'Ceilings that are in force, by who set them (operator, guardrail).',
+      labelNames: ['by'] as const,
+      registers,
+    }),
+    ownFaults: new Counter({
+      name: 'crossfade_own_faults_total',
+      help: 'What failed after authentication by the fault of the bridge, by what and why: what the guardrail counts.',
+      labelNames: ['of', 'fault'] as const,
+      registers,
+    }),
+    guardrailTrips: new Counter({
+      name: 'crossfade_guardrail_trips_total',
+      help: 'Times that the guardrail has held a cohort back. Alert on it.',
+      labelNames: ['of'] as const,
+      registers,
+    }),
+    shadowMints: new Counter({
+      name: 'crossfade_shadow_mints_total',
+      help: "Sessions that were minted as tokens off the request's path, by outcome.",
+      labelNames: ['client', 'outcome'] as const,
+      registers,
+    }),
+    observed: new Counter({
+      name: 'crossfade_observed_total',
+      help: 'Requests that were only observed, by what the bridge would have found (mode: observe).',
+      labelNames: ['client', 'outcome'] as const,
+      registers,
+    }),
+    mismatches: new Counter({
+      name: 'crossfade_mismatches_total',
+      help: 'Fields in which two principals of one request differ, by where they were compared (shadow, observe) and the code.',
+      labelNames: ['where', 'code'] as const,
+      registers,
+    }),
     signingHealth: new Gauge({
       name: 'crossfade_signing_health',
       help: '1 for the state that signing is in, 0 for the others.',
@@ -160,6 +196,21 @@ export function createMetrics({ processMetrics = false } = {}) {
     rejectedKeyFiles: new Gauge({
       name: 'crossfade_key_files_rejected',
       help: 'Files in the key directory that are refused at the moment.',
+      registers,
+    }),
+    fleetInstances: new Gauge({
+      name: 'crossfade_fleet_instances',
+      help: 'Instances that are alive, this one included, as it last read.',
+      registers,
+    }),
+    fleetDiffers: new Gauge({
+      name: 'crossfade_fleet_differs',
+      help: '1 while the issuer or audience here is not that of most live instances: then this one does not sign.',
+      registers,
+    }),
+    clockOffset: new Gauge({
+      name: 'crossfade_clock_offset_seconds',
+      help: 'How far the clock here is ahead of that of Redis.',
       registers,
     }),
     redisUp: new Gauge({

@@ -23,6 +23,8 @@ export type FoundFamily =
   /** It took the way back: a retry is answered with the same session. */
   | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
+  /** The right family secret, and what stands there cannot be opened: nobody ended it, and it is lost. */
+  | { readonly kind: 'unreadable' }
   /** No such family, or a wrong secret: whoever it is, the family is not touched. */
   | { readonly kind: 'unknown' };
 
@@ -163,7 +165,7 @@ export function createFamilies(options: FamiliesOptions): Families {
           : { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
       const grant = open(sid, secretHash, sealed);
-      if (!grant) return { kind: 'unknown' };
+      if (!grant) return { kind: 'unreadable' };
       const good = isCurrent || isStillGood(older, presented, await ledger.now(sid));
       return good ? { kind: 'live', grant, isCurrent } : { kind: 'reused', grant };
     },

@@ -12,7 +12,7 @@ export function createProbe(policy: VerificationPolicy, issueAccessToken: IssueA
   const [audience = ''] = policy.audience;
   return async function probe(key, keys) {
     const { token } = await issueAccessToken(key, { principal: PROBE, family: 'self-test', audience, endsAt: epochSeconds(clock) + 60 });
-    const outcome = await createVerifier(policy, keys, clock)(token);
+    const outcome = await createVerifier({ policy, keys, clock })(token);
     if (outcome.kind !== 'authenticated') throw new Error(outcome.kind === 'rejected' ? outcome.reason : outcome.kind);
   };
 }

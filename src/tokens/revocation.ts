@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Identity } from '../principal.js';
-import type { BridgeEvent } from '../redis/events.js';
+import type { EndEvent } from '../redis/events.js';
 import { madeAt } from '../sessions/logout.js';
 import type { Ended } from '../sessions/tombstone.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
@@ -18,7 +18,7 @@ export interface RevocableToken {
 
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
 export interface RevocationIndex {
-  apply(event: BridgeEvent): void;
+  apply(event: EndEvent): void;
   /** What of a token was ended; undefined: nothing. */
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
   endedLogin(sid: string, subject: string): Ended | undefined;
@@ -26,7 +26,7 @@ export interface RevocationIndex {
   /** Whether this login of a person is older than the moment in which the person was ended. */
   endedPerson(sid: string, login: Pick<Identity, 'subject' | 'authTimeMs'>): boolean;
   /** What Redis should have: to be written again where it came back without. */
-  known(): readonly BridgeEvent[];
+  known(): readonly EndEvent[];
   /** The ends of persons; kept for as long as a login may be carried over. */
   knownPersons(): readonly PersonEnded[];
   /** Calls `ended` when the session, or what was made from it, has ended; with a subject also when the person was. Gives what stops it. */
@@ -39,7 +39,7 @@ export interface EndableSession {
   readonly subject: string;
 }
 
-export type PersonEnded = Extract<BridgeEvent, { type: 'subject.ended' }>;
+export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 
 export interface RevocationOptions {
   /** How long an ended session or family matters: longer than any access token lives. */
@@ -52,8 +52,8 @@ export interface RevocationOptions {
 }
 
 export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics }: RevocationOptions): RevocationIndex {
-  const logins = createExpiring<Extract<BridgeEvent, { type: 'session.ended' }>>(clock);
-  const families = createExpiring<Extract<BridgeEvent, { type: 'family.ended' }>>(clock);
+  const logins = createExpiring<Extract<EndEvent, { type: 'session.ended' }>>(clock);
+  const families = createExpiring<Extract<EndEvent, { type: 'family.ended' }>>(clock);
   const persons = createExpiring<PersonEnds>(clock);
   const listeners = new Map<string, Set<Listener>>();
   const loginKey = (sid: string, subject: string) => `${sid} ${subject}`;

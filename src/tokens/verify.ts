@@ -49,11 +49,26 @@ const ALGORITHMS: ReadonlySet<unknown> = new Set(['ES256', 'EdDSA', 'RS256', 'PS
 const HEADER_MEMBERS: ReadonlySet<string> = new Set(['alg', 'typ', 'kid']);
 const KID = /^[A-Za-z0-9_-]{43}$/;
 
+export interface VerifierOptions {
+  readonly policy: VerificationPolicy;
+  /** What the fleet issues under where this instance's own config differs from it: that must not cost anybody the token. */
+  readonly fleetPolicy?: () => Pick<VerificationPolicy, 'issuer' | 'audience'> | undefined;
+  readonly keys: KeySource;
+  readonly clock: Clock;
+  /** Left out for probes. */
+  readonly revocations?: Revocations;
+}
+
 /**
- * Verifies access tokens (RFC 9068, section 4) offline; `revocations` are left out for probes. What costs little is checked first, the signature last.
- * Never throws: an infrastructure failure is `in-doubt`.
+ * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last. Never throws: an
+ * infrastructure failure is `in-doubt`.
  */
-export function createVerifier(policy: VerificationPolicy, keys: KeySource, clock: Clock, revocations?: Revocations): VerifyBearer {
+export function createVerifier({ policy, fleetPolicy, keys, clock, revocations }: VerifierOptions): VerifyBearer {
+  function audienceUnder(issuer: string): readonly string[] | undefined {
+    const policies = [policy, fleetPolicy?.()].filter((one) => one?.issuer === issuer);
+    return policies.length === 0 ? undefined : policies.flatMap((one) => one?.audience ?? []);
+  }
+
   return async function verifyBearer(token) {
     if (token.split('.', 4).length !== 3) return { kind: 'foreign' };
     if (token.length > MAX_TOKEN_BYTES) return rejected('too-large');
@@ -61,13 +76,15 @@ export function createVerifier(policy: VerificationPolicy, keys: KeySource, cloc
     if (!decoded || typeof decoded.payload['iss'] !== 'string') return rejected('malformed');
 
     const { header, payload } = decoded;
-    const { kid } = header;
-    const key = typeof kid === 'string' ? keys.find(kid) : undefined;
-    if (payload['iss'] !== policy.issuer) return key ? rejected('bad-issuer') : { kind: 'foreign' };
-    const bad = headerProblem(header) ?? claimsProblem(payload, policy, epochSeconds(clock));
+    const kid = typeof header['kid'] === 'string' ? header['kid'] : '';
+    const key = keys.find(kid);
+    const audience = audienceUnder(decoded.payload['iss']);
+    if (!audience) return key ? rejected('bad-issuer') : { kind: 'foreign' };
+    const bad = headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock));
     if (bad) return rejected(bad);
     const principal = claimedPrincipal(payload);
     if (!principal) return rejected('bad-claims');
+    if (keys.isDenied(kid)) return rejected('revoked-kid');
     if (!key) return keys.inDoubt() ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');
     if (header['alg'] !== key.algorithm) return rejected('bad-algorithm');
     try {

@@ -124,11 +124,12 @@ describe('the configuration', () => {
   });
 
   it('reports what the schema refuses and what only the whole can show in one round', () => {
-    const problems = problemsOf({ ...minimal, mode: 'observe', colour: 'blue', tokens: { accessTtlSeconds: 5 }, fleetSecretFile: 'nowhere' });
+    const ports = { listen: { port: 9000 }, admin: { port: 9000 } };
+    const problems = problemsOf({ ...minimal, ...ports, colour: 'blue', tokens: { accessTtlSeconds: 5 }, fleetSecretFile: 'nowhere' });
     expect(problems).toEqual([
       expect.stringMatching(/^tokens\.accessTtlSeconds: /),
       'colour: there is no such setting',
-      'mode: observe is not in this version of Crossfade; only enforce is',
+      'admin.port: is the same as listen.port; operators need a port of their own',
       'fleetSecretFile: the file that it names cannot be read (ENOENT)',
     ]);
   });
@@ -137,18 +138,18 @@ describe('the configuration', () => {
     const [session] = minimal.sessions;
     const problems = problemsOf({
       ...minimal,
-      mode: 'observe',
       sessions: [session, session, { name: 'php', format: 'php', principal: { subject: 'id' }, cookie: 'PHPSESSID' }],
       services: [{ id: 'a', audience: 'a', upstream: 'jwt' }],
       clients: [{ id: 'web' }, { id: 'web' }],
+      rollout: { cohorts: [{ name: 'web', client: 'web' }] },
       listen: { port: 9000 },
       admin: { port: 9000 },
     });
     expect(problems).toEqual([
-      'mode: observe is not in this version of Crossfade; only enforce is',
       'sessions[2].format: php is not in this version of Crossfade; only koa-session is',
       "sessions[2].secretsFile: a signed cookie needs the app's cookie secrets; or say signed: false",
       'services[0].upstream: jwt is not in this version of Crossfade; only headers is',
+      'rollout.cohorts[0].name: web is the id of a client: choose another name',
       'sessions: two entries are named web',
       'sessions: two entries read the same cookie from the same place',
       'clients: two clients have the id web',

@@ -4,7 +4,7 @@ import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
 import { rawRequest } from '../support/raw-request.js';
-import { ADMIN_TOKEN, type Service, startService } from '../support/serve.js';
+import { ADMIN_TOKEN, ofFleetOf, type Service, startService } from '../support/serve.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postExchange, postRefresh, postReturn, readTokens, type Tokens } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
@@ -20,7 +20,7 @@ beforeAll(async () => {
   remember(ADMIN_TOKEN);
   world = await createWorld();
   other = await world.another();
-  service = await startService(world);
+  service = await startService(world, ofFleetOf(world));
 });
 afterAll(async () => {
   await service.stop();

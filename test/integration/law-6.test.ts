@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { startService } from '../support/serve.js';
+import { ofFleetOf, startService } from '../support/serve.js';
 import { exchangeNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 
@@ -9,7 +9,7 @@ const RUNS = 200;
 
 it('Law 6: from DEL of the record by the legacy app to 401 on another instance, 200 times', async () => {
   const world = await open();
-  const service = await startService(world, (config) => ({ ...config, issuer: world.config.issuer }));
+  const service = await startService(world, ofFleetOf(world));
   const status = async (token: string) => (await fetch(`${service.url}/auth/verify`, { headers: { authorization: `Bearer ${token}` } })).status;
   const took: number[] = [];
   try {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { StoredKey } from '../../src/keys/jwks.js';
-import { chooseActive, mergeKeys, uniteKeys } from '../../src/keys/rotation.js';
+import { chooseActive, type FleetMember, majorityAgainst, mergeKeys, uniteKeys, whatHolds } from '../../src/keys/rotation.js';
 
 const NOW = 1_800_000_000_000;
 const PUBLISH = 900_000;
@@ -10,8 +10,9 @@ function stored(kid: string, firstSeenAt: number, signedAt?: number, lastSeenAt 
   return { jwk, firstSeenAt, lastSeenAt, ...(signedAt === undefined ? {} : { signedAt }) };
 }
 
-const choose = (candidates: { kid: string; signsFrom?: number }[], known: StoredKey[]) =>
-  chooseActive({ candidates, stored: known, nowMs: NOW, publishMs: PUBLISH });
+const at = (known: StoredKey[], others: Pick<FleetMember, 'host' | 'verifies'>[] = []) => ({ stored: known, others, nowMs: NOW, publishMs: PUBLISH });
+const choose = (candidates: { kid: string; signsFrom?: number }[], known: StoredKey[], others: Pick<FleetMember, 'host' | 'verifies'>[] = []) =>
+  chooseActive(candidates, at(known, others));
 
 describe('which key signs', () => {
   it('the first key of a fleet in which none has signed does so at once', () => {
@@ -42,6 +43,60 @@ describe('which key signs', () => {
 
   it('a tie goes by kid, so that all instances choose alike', () => {
     expect(choose([{ kid: 'a' }, { kid: 'b' }], [])).toBe(choose([{ kid: 'b' }, { kid: 'a' }], []));
+  });
+});
+
+describe('Law 9: what a key waits for', () => {
+  const old = stored('old', NOW - 10_000_000, NOW - 10_000_000);
+  const fresh = stored('new', NOW - PUBLISH);
+
+  it('every live instance that does not verify it, however long it has been published', () => {
+    const others = [
+      { host: 'a', verifies: ['old', 'new'] },
+      { host: 'b', verifies: ['old'] },
+    ];
+    expect(whatHolds({ kid: 'new' }, at([old, fresh], others))).toEqual({ why: 'fleet', hosts: ['b'] });
+    expect(choose([{ kid: 'old' }, { kid: 'new' }], [old, fresh], others)).toBe('old');
+    expect(whatHolds({ kid: 'new' }, at([old, { ...fresh, forcedAt: NOW }], others)), 'unless an operator says otherwise').toBeUndefined();
+  });
+
+  it('its publication, which nobody can force', () => {
+    const young = { ...stored('new', NOW - 1), forcedAt: NOW };
+    expect(whatHolds({ kid: 'new' }, at([old, young]))).toEqual({ why: 'publishing', until: NOW - 1 + PUBLISH });
+  });
+
+  it('the others, also where it is the first of its fleet; but then no cache', () => {
+    expect(choose([{ kid: 'new' }], [stored('new', NOW)], [{ host: 'b', verifies: [] }])).toBeUndefined();
+    expect(choose([{ kid: 'new' }], [stored('new', NOW)], [{ host: 'b', verifies: ['new'] }])).toBe('new');
+  });
+
+  it('once no key is left that has signed, as after a revocation, the next one waits for no cache', () => {
+    expect(choose([{ kid: 'new' }], [stored('new', NOW - 1)], [{ host: 'b', verifies: ['new'] }])).toBe('new');
+  });
+});
+
+describe('an instance whose issuer or audience is another', () => {
+  const member = (instance: string, startedAt: number, issuer = 'https://a', audience = ['x']): FleetMember => ({
+    instance,
+    host: instance,
+    startedAt,
+    issuer,
+    audience,
+    verifies: [],
+  });
+
+  it('is against most of those that live', () => {
+    const [one, two, odd] = [member('one', 1), member('two', 2), member('odd', 0, 'https://b')];
+    expect(majorityAgainst(odd, [one, two])).toBe(one);
+    expect(majorityAgainst(one, [two, odd])).toBeUndefined();
+    expect(majorityAgainst(member('odd', 0, 'https://a', ['y']), [one, two])).toBe(one);
+  });
+
+  it('at a tie, against the one that lives longest', () => {
+    const [old, young] = [member('old', 1), member('young', 2, 'https://b')];
+    expect(majorityAgainst(young, [old])).toBe(old);
+    expect(majorityAgainst(old, [young])).toBeUndefined();
+    expect(majorityAgainst(old, [])).toBeUndefined();
   });
 });
 

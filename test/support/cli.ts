@@ -12,9 +12,10 @@ export interface CliResult {
   readonly stderr: string;
 }
 
-/** The command line as a process of its own. */
-export async function runCli(args: readonly string[], cwd = ROOT): Promise<CliResult> {
+/** The command line as a process of its own; `input` is what stands on its standard input. */
+export async function runCli(args: readonly string[], cwd = ROOT, input = ''): Promise<CliResult> {
   const child = start(args, cwd);
+  child.stdin?.end(input);
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
   const [status]: (number | null)[] = await once(child, 'close');
   record(stdout() + stderr());
@@ -23,41 +24,58 @@ export async function runCli(args: readonly string[], cwd = ROOT): Promise<CliRe
 
 export interface RunningCli {
   readonly process: ChildProcess;
-  /** Resolves with the first log line that has this message. */
-  logged(message: string): Promise<Record<string, unknown>>;
+  /** Resolves with the first log line that has this message, from line `from` on. */
+  logged(message: string, from?: number): Promise<Record<string, unknown>>;
+  /** All log lines so far. */
+  readonly lines: readonly Record<string, unknown>[];
   /** Resolves with the exit status. */
   ended(): Promise<number | null>;
 }
 
 export function startCli(args: readonly string[], cwd = ROOT): RunningCli {
   const child = start(args, cwd);
-  const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
+  child.stdin?.end();
+  const stderr = collect(child.stderr);
+  const lines: Record<string, unknown>[] = [];
+  const waiting = new Set<() => void>();
+  let unfinished = '';
+  child.stdout?.on('data', (chunk: Buffer) => {
+    const [last = '', ...whole] = (unfinished + chunk.toString()).split('\n').reverse();
+    unfinished = last;
+    for (const line of whole.reverse()) if (line.startsWith('{')) lines.push(JSON.parse(line));
+    for (const look of waiting) look();
+  });
   const ended = once(child, 'close').then(([status]: (number | null)[]) => {
-    record(stdout() + stderr());
+    record(lines.map((line) => JSON.stringify(line)).join('\n') + unfinished + stderr());
+    for (const look of waiting) look();
     return status ?? null;
   });
-  const find = (message: string): Record<string, unknown> | undefined =>
-    stdout()
-      .split('\n')
-      .flatMap((line): Record<string, unknown>[] => (line.startsWith('{') && line.endsWith('}') ? [JSON.parse(line)] : []))
-      .find((line) => line['msg'] === message);
   return {
     process: child,
-    async logged(message) {
-      for (;;) {
-        const found = find(message);
-        if (found) return found;
-        if (child.exitCode !== null) throw new Error(`ended without saying: ${message}`);
-        await Promise.race([child.stdout && once(child.stdout, 'data'), ended]);
-      }
-    },
+    lines,
+    logged: async (message, from = 0) =>
+      await new Promise((resolve, reject) => {
+        let at = from;
+        const look = () => {
+          for (; at < lines.length; at++) {
+            const line = lines[at];
+            if (line?.['msg'] !== message) continue;
+            waiting.delete(look);
+            resolve(line);
+            return;
+          }
+          if (child.exitCode !== null || child.signalCode !== null) reject(new Error(`ended without saying: ${message}\n${stderr()}`));
+        };
+        waiting.add(look);
+        look();
+      }),
     ended: async () => await ended,
   };
 }
 
 function start(args: readonly string[], cwd: string): ChildProcess {
   const tsx = import.meta.resolve('tsx');
-  return spawn(process.execPath, ['--import', tsx, MAIN, ...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  return spawn(process.execPath, ['--import', tsx, MAIN, ...args], { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
 }
 
 function collect(stream: NodeJS.ReadableStream | null): () => string {

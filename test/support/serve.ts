@@ -13,11 +13,15 @@ export interface Service {
   stop(): Promise<void>;
 }
 
-/** `crossfade serve` as a process of its own, on the files and the Redis of a world; its issuer is its own URL. */
+/**
+ * `crossfade serve` as a process of its own, on the files and the Redis of a world. Its issuer is its own URL: so it is no
+ * instance of the world's fleet, unless `configure` says so.
+ */
 export async function startService(world: World, configure: (config: ConfigInput) => ConfigInput = (config) => config): Promise<Service> {
   const [port, adminPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
-  const config = configure({ ...world.config, issuer: url, listen: { port }, admin: { port: adminPort, tokenFile: 'admin-token' } });
+  const redis = { ...world.config.redis, keyPrefix: `${world.config.redis.keyPrefix}alone:` };
+  const config = configure({ ...world.config, redis, issuer: url, listen: { port }, admin: { port: adminPort, tokenFile: 'admin-token' } });
   const configFile = join(world.directory, `crossfade-${port}.json`);
   writeFileSync(join(world.directory, 'admin-token'), `${ADMIN_TOKEN}\n`);
   writeFileSync(configFile, JSON.stringify(config));
@@ -33,6 +37,11 @@ export async function startService(world: World, configure: (config: ConfigInput
       await cli.ended();
     },
   };
+}
+
+/** Makes a service an instance of the world's own fleet. */
+export function ofFleetOf(world: World): (config: ConfigInput) => ConfigInput {
+  return (config) => ({ ...config, issuer: world.config.issuer, redis: world.config.redis });
 }
 
 export const ADMIN_TOKEN = 'the-admin-token-of-these-tests-60b1d7c2';

@@ -1,0 +1,123 @@
+import { createInterface } from 'node:readline/promises';
+import { InvalidArgumentError } from 'commander';
+import type { Config } from '../config/config.js';
+import { type ClampSelector, nameOf } from '../rollout/clamps.js';
+import { isStage, type Stage, stagesAbove } from '../rollout/stage.js';
+import { COUNTED_MINUTES, readTraffic, type TrafficCount } from '../rollout/traffic.js';
+import { print } from './print.js';
+import { type Room, withRoom } from './room.js';
+
+export interface SelectorOptions {
+  readonly config: string;
+  readonly client?: string;
+  readonly cohort?: string;
+  readonly all?: boolean;
+  readonly json?: boolean;
+}
+
+export interface ClampOptions extends SelectorOptions {
+  readonly why: string;
+  /** In ms. */
+  readonly for?: number;
+  readonly yes?: boolean;
+}
+
+/** `crossfade clamp`: says how many it affects, and sets a ceiling. False: the person at the terminal said no. */
+export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
+  return await withRoom(options.config, async (room) => {
+    const { config, control, lifecycle, nowMs } = room;
+    const selector = selectorOf(options, config);
+    const affected = await countAffected(room, selector, stage);
+    const instances = (await control.fleet.read(await nowMs())).length;
+    if (!options.json)
+      print.line(`${nameOf(selector)} → at most ${stage}: ${describeAffected(affected)} above it now, on ${count(instances, 'live instance')}.`);
+    if (!options.json && !options.yes && process.stdin.isTTY && !(await confirmed())) return false;
+
+    const at = await nowMs();
+    const until = options.for === undefined ? undefined : at + options.for;
+    const isThere = () => control.clamps.all.some((one) => one.at === at && one.stage === stage);
+    await control.clamps.set({ selector, stage, by: 'operator', why: options.why, at, ...(until === undefined ? {} : { until }) });
+    await lifecycle.events.tell('clamps');
+    // Where Redis has just come back empty, an instance may write what it knew in the same moment.
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    await control.clamps.sync();
+    if (!isThere()) throw new Error('somebody else has changed the clamps at the same time: run the same again');
+
+    if (options.json)
+      print.json({ selector, stage, ...affected, instances, ...(until === undefined ? {} : { until: new Date(until).toISOString() }) });
+    else print.line(`In force${until === undefined ? ' until crossfade release' : ` until ${new Date(until).toISOString()}`}.`);
+    return true;
+  });
+}
+
+/** `crossfade release`: takes ceilings away, whoever has set them. */
+export async function release(options: SelectorOptions): Promise<void> {
+  await withRoom(options.config, async ({ config, control, lifecycle }) => {
+    const selector = selectorOf(options, config);
+    await control.clamps.sync();
+    const released = await control.clamps.release(selector);
+    await lifecycle.events.tell('clamps');
+    if (options.json) print.json({ selector, released });
+    else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
+    else for (const { stage, by, why } of released) print.line(`Released: ${nameOf(selector)} was held at ${stage} by the ${by}: ${why}`);
+  });
+}
+
+const SETTLE_MS = 300;
+
+function selectorOf({ client, cohort, all }: SelectorOptions, config: Pick<Config, 'clients' | 'rollout'>): ClampSelector {
+  const given = [client, cohort, all].filter((one) => one !== undefined);
+  if (given.length !== 1) throw new Error('say whom: exactly one of --client ID, --cohort NAME, --all');
+  const clients = [...config.clients.map(({ id }) => id), 'unknown'];
+  const cohorts = [...config.rollout.cohorts.map(({ name }) => name), ...clients];
+  if (client !== undefined) return { on: 'client', name: known(client, clients, 'client') };
+  if (cohort !== undefined) return { on: 'cohort', name: known(cohort, cohorts, 'cohort') };
+  return { on: 'all' };
+}
+
+function known(name: string, names: readonly string[], what: string): string {
+  if (!names.includes(name)) throw new Error(`there is no ${what} ${name}: there are ${names.join(', ')}`);
+  return name;
+}
+
+async function countAffected({ config, control, connections, nowMs }: Room, selector: ClampSelector, stage: Stage): Promise<TrafficCount> {
+  const above: readonly string[] = stagesAbove(stage);
+  const ofClient = new Set([
+    ...(selector.on === 'client' ? [selector.name] : []),
+    ...config.rollout.cohorts.filter(({ client }) => selector.on === 'client' && client === selector.name).map(({ name }) => name),
+  ]);
+  const isMeant = (cohort: string) => selector.on === 'all' || (selector.on === 'client' ? ofClient.has(cohort) : cohort === selector.name);
+  return await readTraffic(connections.own.client, control.prefix, await nowMs(), (cohort, at) => isMeant(cohort) && above.includes(at));
+}
+
+function describeAffected({ subjects, requestsPerMinute }: TrafficCount): string {
+  return `${count(subjects, 'person', 'people')} (seen in ${COUNTED_MINUTES} minutes) and ${count(requestsPerMinute, 'request')} a minute are`;
+}
+
+function count(number: number, one: string, many = `${one}s`): string {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
+async function confirmed(): Promise<boolean> {
+  const ask = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return /^y(es)?$/i.test((await ask.question('Go on? [y/N] ')).trim());
+  } finally {
+    ask.close();
+  }
+}
+
+export function parseStage(text: string): Stage {
+  if (!isStage(text)) throw new InvalidArgumentError('one of recall, session-only, shadow, dual, jwt-preferred, jwt-only');
+  return text;
+}
+
+const UNITS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `90s`, `30m`, `2h`, `1d`, in ms. */
+export function parseDuration(text: string): number {
+  const [, number, unit = ''] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
+  const ms = Number(number) * (UNITS[unit] ?? 0);
+  if (!(ms > 0)) throw new InvalidArgumentError('a time such as 90s, 30m, 2h or 1d');
+  return ms;
+}

@@ -1,0 +1,222 @@
+import { text as readAll } from 'node:stream/consumers';
+import { systemClock } from '../clock.js';
+import { deriveKey } from '../config/secret.js';
+import { KeyRing } from '../keys/key-ring.js';
+import type { Principal } from '../principal.js';
+import { createClientRegistry, type ResolvedClient } from '../rollout/clients.js';
+import { explainFlag, type FlagExplanation } from '../rollout/explain.js';
+import { openFlagSource } from '../rollout/flag-source.js';
+import { flagUserKey, toContext } from '../rollout/flags.js';
+import { type EffectiveStage, effectiveStage, isStage, STAGE_TABLE, type StageRules } from '../rollout/stage.js';
+import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import { createLog } from '../telemetry/log.js';
+import { createVerifier } from '../tokens/verify.js';
+import { print } from './print.js';
+import { type Room, withRoom } from './room.js';
+
+export interface ExplainOptions {
+  readonly config: string;
+  readonly client?: string;
+  readonly clientVersion?: string;
+  readonly tenant?: string;
+  readonly subject?: string;
+  readonly json?: boolean;
+}
+
+/** Why somebody is at the stage where they are, and what they would be answered. */
+interface Explanation {
+  readonly credential: string;
+  readonly principal?: Pick<Principal, 'subject' | 'tenant' | 'client' | 'via'>;
+  readonly cohort?: string;
+  /** What the flag source sees as the user's key. */
+  readonly userKey?: string;
+  readonly flags?: readonly FlagExplanation[];
+  readonly ceilings?: readonly string[];
+  readonly stage?: EffectiveStage;
+  readonly answers: readonly string[];
+}
+
+/** `crossfade explain`: for a client, tenant and subject, or for a credential on standard input. Its status is 0 also for "refused". */
+export async function explain(options: ExplainOptions): Promise<void> {
+  const credential = options.subject === undefined ? (await readAll(process.stdin)).trim() : undefined;
+  if (credential === '') throw new Error('give --subject, or a token or a Cookie header on standard input');
+  await withRoom(options.config, async (room) => {
+    const explanation = await explainAs(room, credential, options);
+    if (options.json) print.json(explanation);
+    else for (const line of pageOf(explanation)) print.line(line);
+  });
+}
+
+async function explainAs(room: Room, credential: string | undefined, options: ExplainOptions): Promise<Explanation> {
+  const clients = createClientRegistry(room.config.clients, room.config.rollout.cohorts);
+  if (options.client !== undefined && !clients.byId(options.client))
+    throw new Error(`there is no client ${options.client}: there are ${room.config.clients.map(({ id }) => id).join(', ')}`);
+  const resolve = (id = options.client): ResolvedClient =>
+    clients.resolve({ provenId: id, claimedVersion: options.clientVersion, header: () => undefined });
+
+  if (credential === undefined) {
+    const { subject = '', tenant } = options;
+    return await explainPerson(room, resolve(), { subject, tenant }, { credential: 'none: as if this person came', via: 'session' });
+  }
+  const found = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(credential)
+    ? await judgeBearer(room, credential)
+    : await judgeCookies(room, parseCookies(credential.replace(/^cookie:\s*/i, '')));
+  if (typeof found === 'string')
+    return { credential: found, answers: [found.startsWith('bearer') ? 'every request: 401 invalid_token' : 'every request: anonymous'] };
+  const { principal, says } = found;
+  const client = resolve(principal.via === 'jwt' ? principal.client : undefined);
+  return await explainPerson(room, client, principal, { credential: says, via: principal.via });
+}
+
+type Judged = string | { readonly principal: Principal; readonly says: string };
+
+async function judgeCookies({ lifecycle }: Room, cookies: CookiePairs): Promise<Judged> {
+  const outcome = await lifecycle.sessions.read(cookies);
+  switch (outcome.kind) {
+    case 'absent':
+      return 'no cookie of a configured name';
+    case 'rejected':
+      return `session cookie, not accepted: ${outcome.reason}`;
+    case 'conflict':
+      return 'two session cookies of different persons: 400 invalid_request';
+    case 'authenticated': {
+      const { sid, identity } = outcome.session;
+      return { principal: { ...identity, sid, client: 'unknown', via: 'session' }, says: `session ${sid}` };
+    }
+  }
+}
+
+async function judgeBearer({ config, control, lifecycle }: Room, token: string): Promise<Judged> {
+  const ring = new KeyRing();
+  ring.setStored((await control.jwks.read())?.keys ?? []);
+  await control.denyList.sync();
+  ring.deny(new Set(control.denyList.kids.keys()));
+  lifecycle.events.follow();
+  await lifecycle.events.read(READ_MS);
+  const { issuer, audience } = config;
+  const verify = createVerifier({
+    policy: { issuer, audience, clockSkewSeconds: config.tokens.clockSkewSeconds },
+    keys: ring,
+    clock: systemClock,
+    revocations: { wereRead: lifecycle.events.wasRead, whatEnded: lifecycle.revocations.whatEnded },
+  });
+  const outcome = await verify(token);
+  switch (outcome.kind) {
+    case 'authenticated':
+      return { principal: outcome.principal, says: `bearer of the session ${outcome.principal.sid}` };
+    case 'rejected':
+      return `bearer, refused: ${outcome.reason}${outcome.ended ? ` (its ${outcome.ended} has ended)` : ''}`;
+    case 'foreign':
+      return `bearer of somebody else's: bearer.foreign is ${config.bearer.foreign}`;
+    case 'in-doubt':
+      return `bearer, in doubt: the ${outcome.about} are not known`;
+  }
+}
+
+const READ_MS = 2000;
+
+async function explainPerson(
+  { config, control, metrics, nowMs }: Room,
+  client: ResolvedClient,
+  person: { readonly subject: string; readonly tenant?: string | undefined },
+  { credential, via }: { readonly credential: string; readonly via: Principal['via'] },
+): Promise<Explanation> {
+  const { rollout } = config;
+  const named = createClientRegistry(config.clients, rollout.cohorts).cohortOf(client.id, person.tenant);
+  const cohort = named ?? client.id;
+  const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), person.subject);
+  const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, ...person }, userKey);
+  const log = createLog({ level: 'silent' });
+  const source = await openFlagSource(config, undefined, { stored: control.flags, log, audit: () => undefined, metrics });
+  try {
+    const [stageFlag, killSwitch] = await Promise.all(
+      [rollout.stageFlag, rollout.killSwitchFlag].map(async (key) => explainFlag(key, await source.detail(key, context), context, source.flag(key))),
+    );
+    await control.clamps.sync();
+    const instances = await control.fleet.read(await nowMs());
+    const unsigned = instances.filter(({ signs }) => signs === undefined).map(({ host }) => host);
+    const clamped = control.clamps.ceilingsOf(client.id, cohort);
+    const canSign = instances.length === 0 || unsigned.length < instances.length;
+    const flag = stageFlag?.value;
+    const stage = effectiveStage({
+      flag: isStage(flag) ? flag : undefined,
+      defaultStage: rollout.defaultStage,
+      killSwitch: killSwitch?.value === true,
+      signing: canSign,
+      clientExchanges: client.exchanges,
+      ...clamped,
+    });
+    return {
+      credential,
+      principal: { subject: person.subject, client: client.id, via, ...(person.tenant === undefined ? {} : { tenant: person.tenant }) },
+      cohort,
+      userKey,
+      flags: [stageFlag, killSwitch].flatMap((one) => one ?? []),
+      ceilings: [
+        ...(source.state === 'live' ? [] : [`flag source: ${source.state}`]),
+        ...(instances.length === 0 ? ['signing: no instance is alive to say'] : []),
+        ...(unsigned.length > 0 ? [`signing: ${unsigned.join(', ')} cannot sign: session-only there`] : []),
+        ...(killSwitch?.value === true ? ['kill switch: session-only'] : []),
+        ...control.clamps.all
+          .filter(({ selector }) => selector.on === 'all' || (selector.on === 'client' ? selector.name === client.id : selector.name === cohort))
+          .map(({ stage: most, by, why }) => `${by}: at most ${most} (${why})`),
+        ...(client.exchanges ? [] : [`client: at most jwt-preferred (${whyNoExchange(client)})`]),
+      ],
+      stage,
+      answers: describeAnswers(stage, STAGE_TABLE[stage.stage], client, via),
+    };
+  } finally {
+    await source.close();
+  }
+}
+
+function whyNoExchange({ id, config, version }: ResolvedClient): string {
+  if (!config) return `${id} is no registered client`;
+  return config.exchanges ? `version ${version ?? 'unknown'} is below ${config.minVersion}` : `${id} is registered without exchanges: true`;
+}
+
+function describeAnswers({ reason }: EffectiveStage, rules: StageRules, client: ResolvedClient, via: Principal['via']): string[] {
+  const exchange = !client.config?.exchanges
+    ? '400 unauthorized_client: this client is not registered for it'
+    : reason === 'signing'
+      ? '503 temporarily_unavailable'
+      : rules.exchange
+        ? 'granted'
+        : '400 unauthorized_client';
+  const session = rules.session === 'accepted' ? 'accepted' : 'for page navigations; elsewhere 401 session_not_accepted';
+  const refresh =
+    reason === 'signing' ? '503 temporarily_unavailable' : rules.refresh === 'return' && client.config?.wayBack ? 'sent to the way back' : 'granted';
+  const forward = rules.nudge === 'forward' && via === 'session' && client.exchanges;
+  const back = rules.nudge === 'back' && via === 'jwt' && client.config?.wayBack === true;
+  return [
+    `session: ${session}`,
+    'bearer: accepted',
+    `exchange: ${exchange}`,
+    `refresh: ${refresh}`,
+    `way back: ${client.config?.wayBack && rules.wayBack ? 'open' : 'closed'}`,
+    `nudge: ${forward ? 'to exchange' : back ? 'to go back' : 'none'}`,
+  ];
+}
+
+function pageOf({ credential, principal, cohort, userKey, flags = [], ceilings, stage, answers }: Explanation): string[] {
+  return [
+    `credential   ${credential}`,
+    ...(principal
+      ? [`principal    ${principal.subject}${principal.tenant === undefined ? '' : ` of tenant ${principal.tenant}`}, client ${principal.client}`]
+      : []),
+    ...(cohort === undefined ? [] : [`cohort       ${cohort}`]),
+    ...(userKey === undefined ? [] : [`user key     ${userKey}, as the flag source sees it`]),
+    ...flags.flatMap(({ flag, value, by, bucket }) => [
+      `flag         ${flag} → ${JSON.stringify(value)}, by ${by}`,
+      ...(bucket
+        ? [
+            `               bucket ${bucket.bucket === undefined ? `0: there is no ${bucket.by}` : `${bucket.bucket.toFixed(5)} by ${bucket.by}`}`,
+            `               of ${bucket.shares.map((share) => `${share.percent} % ${String(share.value)}`).join(', ')}`,
+          ]
+        : []),
+    ]),
+    ...(ceilings ? [`ceilings     ${ceilings.join('; ') || 'none'}`] : []),
+    ...(stage ? [`stage        ${stage.stage}, by ${stage.reason}`] : []),
+    ...answers.map((answer, at) => `${at === 0 ? 'answers      ' : '             '}${answer}`),
+  ];
+}

@@ -1,0 +1,48 @@
+import { systemClock } from '../clock.js';
+import type { Config } from '../config/config.js';
+import { loadConfig } from '../config/load.js';
+import { type Control, createControl } from '../control.js';
+import { CrossfadeError } from '../errors.js';
+import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
+import { type Audit, createAudit } from '../telemetry/audit.js';
+import { createLog } from '../telemetry/log.js';
+import { createMetrics, type Metrics } from '../telemetry/metrics.js';
+
+/** What commands have that go to Redis themselves, so that they work whether or not an instance answers. */
+export interface Room {
+  readonly config: Config;
+  readonly control: Control;
+  readonly lifecycle: Lifecycle;
+  readonly connections: Connections;
+  /** To standard error: what a person did from here. */
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+  /** By Redis' clock, in ms. */
+  nowMs(): Promise<number>;
+}
+
+/** How long Redis may take to answer at first. */
+const REDIS_START_MS = 3000;
+
+/** @throws {Error} in words for an operator where Redis does not answer; then what `work` does may be half done. */
+export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>): Promise<T> {
+  const config = await loadConfig(path);
+  const quiet = createLog({ level: 'silent' });
+  const audit = createAudit(createLog({ destination: process.stderr }));
+  const metrics = createMetrics();
+  const connections = new Connections(config, quiet, metrics);
+  await connections.ready(REDIS_START_MS);
+  const { own } = connections;
+  const lifecycle = createLifecycle({ config, connections, random: systemRandom, clock: systemClock, log: quiet, audit, metrics });
+  const control = createControl({ config, client: own.client, clock: systemClock, audit, metrics });
+  try {
+    return await work({ config, control, lifecycle, connections, audit, metrics, nowMs: async () => await own.nowMs() });
+  } catch (error) {
+    const away = own.client.status !== 'ready' || (error instanceof CrossfadeError && error.code === 'temporarily_unavailable');
+    if (away) throw new Error('Redis does not answer: it may be half done. Run the same again.');
+    throw error;
+  } finally {
+    lifecycle.close();
+    connections.close();
+  }
+}

@@ -1,0 +1,97 @@
+import type { FleetStatus } from '../console/status.js';
+import { nameOf } from '../rollout/clamps.js';
+import { keyLines, readStatus } from './keys.js';
+import { print } from './print.js';
+import { type Room, withRoom } from './room.js';
+import { short, span, table } from './words.js';
+
+export interface StatusOptions {
+  readonly config: string;
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+const WATCH_MS = 2000;
+
+/** `crossfade status`: the whole of it on one page; with `--watch` until it is interrupted. */
+export async function status({ config: path, json = false, watch = false }: StatusOptions): Promise<void> {
+  await withRoom(path, async (room) => {
+    for (;;) {
+      const found = await readStatus(room);
+      if (json) print.json(found);
+      else {
+        if (watch && process.stdout.isTTY) process.stdout.write('\u001b[2J\u001b[H');
+        for (const line of pageOf(found, room)) print.line(line);
+      }
+      if (!watch) return;
+      await new Promise((resolve) => setTimeout(resolve, WATCH_MS));
+    }
+  });
+}
+
+function pageOf(found: FleetStatus, room: Pick<Room, 'config'>): string[] {
+  return [
+    ...headline(found),
+    '',
+    'COHORTS (requests of the last minute)',
+    ...table(
+      found.cohorts.map(({ cohort, client, requests, stages }) => [
+        `  ${cohort}`,
+        cohort === client ? '' : `of ${client}`,
+        String(requests),
+        describeStages(stages, requests),
+      ]),
+    ),
+    '',
+    'CEILINGS',
+    ...(found.clamps.length === 0 ? ['  none'] : found.clamps.flatMap((clamp) => describeClamp(clamp, found.at))),
+    '',
+    'KEYS',
+    ...keyLines(found, room).map((line) => `  ${line}`),
+    '',
+    'FLEET',
+    ...table([
+      ['  HOST', 'UP', 'SIGNS', 'HEALTH', 'FLAGS', 'LAG', 'CLOCK', 'CONFIG'],
+      ...found.instances.map((one) => [
+        `  ${one.host}/${one.instance.slice(0, 4)}`,
+        span(one.upSeconds * 1000),
+        one.signs === undefined ? 'nothing' : short(one.signs),
+        one.signing,
+        one.flags,
+        one.lagSeconds === undefined ? 'never' : `${one.lagSeconds} s`,
+        `${one.clockOffSeconds > 0 ? '+' : ''}${one.clockOffSeconds} s`,
+        one.fingerprint.slice(0, 6),
+      ]),
+    ]),
+    '',
+    `GUARDRAIL (last ${room.config.rollout.guardrail.windowSeconds} s)`,
+    ...(found.windows.length === 0
+      ? ['  nothing to judge']
+      : table(
+          found.windows.map(({ cohort, of, requests, failures, subjects }) => [
+            `  ${cohort}`,
+            of,
+            `${failures} of ${requests} failed`,
+            `${subjects} people`,
+          ]),
+        )),
+  ];
+}
+
+function headline({ problems, instances }: FleetStatus): string[] {
+  if (problems.length === 0) return [`${instances.length} live, nothing needs you.`];
+  return [
+    `${instances.length} live, ${problems.length === 1 ? '1 thing needs' : `${problems.length} things need`} you:`,
+    ...problems.map((problem) => `  ${problem}`),
+  ];
+}
+
+function describeStages(stages: FleetStatus['cohorts'][number]['stages'], requests: number): string {
+  return stages.map((one) => `${one.stage} (${one.reason}) ${Math.round((100 * one.requests) / requests)} %`).join(', ');
+}
+
+function describeClamp({ selector, stage, by, why, at, until }: FleetStatus['clamps'][number], nowMs: number): string[] {
+  const whom = selector.on === 'all' ? 'everybody' : `${selector.on} ${nameOf(selector)}`;
+  const till = until === undefined ? '' : `, for another ${span(until - nowMs)}`;
+  return [`  ${whom} at most ${stage}, by the ${by} ${span(nowMs - at)} ago${till}`, `    ${why}`];
+}

@@ -1,0 +1,62 @@
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+import type { Config } from '../config/config.js';
+import { STAGES } from '../config/schema.js';
+import { SIGNING_STATES } from '../keys/health.js';
+import { publicJwkSchema } from '../keys/load.js';
+
+/** How far one cohort is on one instance, by what its requests of the last minute got. */
+const cohortSchema = z.object({
+  cohort: z.string(),
+  client: z.string(),
+  /** Requests of the last minute by effective stage and reason. */
+  stages: z.array(z.object({ stage: z.enum(STAGES), reason: z.string(), requests: z.int() })),
+});
+
+/** What the guardrail has seen of one cohort in its window: of what it does, how much failed by the bridge's own fault. */
+const windowSchema = z.object({
+  cohort: z.string(),
+  of: z.string(),
+  requests: z.int(),
+  failures: z.int(),
+  subjects: z.int(),
+});
+
+/** What an instance says of itself, every few seconds. Times are Redis' own, in ms. */
+export const announcementSchema = z.object({
+  /** Random, anew at each start. */
+  instance: z.string(),
+  host: z.string(),
+  version: z.string(),
+  startedAt: z.number(),
+  at: z.number(),
+  /** How far its clock is ahead of that of Redis, in ms. */
+  clockOffMs: z.number(),
+  issuer: z.string(),
+  audience: z.array(z.string()),
+  /** Equal where the configurations are, but for ports, files and secrets. */
+  fingerprint: z.string(),
+  /** The keys that it has files of: their public halves, and the times in front of the files' names. */
+  keys: z.array(z.object({ jwk: publicJwkSchema, file: z.string(), signsFrom: z.number().optional() })),
+  /** Kids that it verifies. */
+  verifies: z.array(z.string()),
+  /** The kid that it signs with. */
+  signs: z.string().optional(),
+  signing: z.enum(SIGNING_STATES),
+  /** Why it is not healthy, a sentence each. */
+  problems: z.array(z.string()),
+  flags: z.enum(['live', 'last-known', 'none']),
+  /** When it last heard the event stream; absent: never. */
+  eventsReadAt: z.number().optional(),
+  cohorts: z.array(cohortSchema),
+  windows: z.array(windowSchema),
+});
+
+export type Announcement = z.output<typeof announcementSchema>;
+export type GuardrailWindow = z.output<typeof windowSchema>;
+
+/** One name for the configuration of an instance, without what may differ from one machine to the next, and without secrets. */
+export function fingerprintOf({ listen: _, admin: __, keys: { directory: ___, ...keys }, ...config }: Config): string {
+  const text = JSON.stringify({ ...config, keys }, (name, value: unknown) => (name.endsWith('File') || name === 'file' ? undefined : value));
+  return createHash('sha256').update(text).digest('base64url').slice(0, 12);
+}

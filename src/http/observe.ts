@@ -1,0 +1,78 @@
+import type { Context, Middleware, Next } from 'koa';
+import type { Principal } from '../principal.js';
+import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
+import { describeFailure, type Log } from '../telemetry/log.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Authenticate, Authentication } from './authenticator.js';
+
+/** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. */
+export type Expected = (ctx: Context) => string | ExpectedPrincipal | null | undefined;
+
+export interface ObserveOptions {
+  readonly authenticate: Authenticate;
+  /** Asked after the app has answered. Undefined: only what the bridge would have found is counted. */
+  readonly expected: Expected | undefined;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+/** Requests that are looked into at once; more than these pass unseen. */
+const AT_ONCE = 64;
+
+/** Middleware that finds out who a request is beside the request, and compares; it never delays, changes or fails one. */
+export function createObserve({ authenticate, expected, log, metrics }: ObserveOptions): Middleware {
+  let underWay = 0;
+
+  function principalOf(found: Authentication): Principal | undefined {
+    return found.kind === 'authenticated' ? found.principal : undefined;
+  }
+
+  function outcomeOf(found: Authentication): string {
+    if (found.kind === 'refused') return found.refusal.code;
+    return found.kind === 'anonymous' ? (found.rejection?.reason ?? 'anonymous') : found.principal.via;
+  }
+
+  function differences(ctx: Context, found: Authentication): readonly Mismatch[] {
+    const answer = expected?.(ctx);
+    if (answer === undefined) return [];
+    const theirs = typeof answer === 'string' ? (answer === '' ? null : { subject: answer }) : answer;
+    const ours = principalOf(found);
+    if (!ours) return theirs === null ? [] : ['only-app'];
+    return theirs === null ? ['only-bridge'] : compare(ours, theirs);
+  }
+
+  async function look(ctx: Context, finding: Promise<Authentication>): Promise<void> {
+    try {
+      const found = await finding;
+      const mismatches = differences(ctx, found);
+      metrics.observed.inc({ client: found.client.id, outcome: outcomeOf(found) });
+      for (const code of mismatches) metrics.mismatches.inc({ where: 'observe', code });
+    } catch (error) {
+      metrics.observed.inc({ client: 'unknown', outcome: 'unavailable' });
+      log.debug({ failure: describeFailure(error) }, 'a request could not be observed');
+    } finally {
+      underWay -= 1;
+    }
+  }
+
+  return async function crossfadeObserve(ctx: Context, next: Next): Promise<void> {
+    if (underWay >= AT_ONCE) {
+      metrics.observed.inc({ client: 'unknown', outcome: 'left-out' });
+      return await next();
+    }
+    underWay += 1;
+    // Read now, as it came: the app may change what the request says of itself.
+    const finding = authenticate(ctx.req);
+    finding.catch(() => undefined);
+    try {
+      await next();
+    } finally {
+      void look(ctx, finding);
+    }
+  };
+}
+
+/** The subject that the app names in a header of its response; an empty one is nobody, none is not compared. */
+export function expectedByHeader(name: string): Expected {
+  return (ctx) => (ctx.response.headers[name.toLowerCase()] === undefined ? undefined : ctx.response.get(name));
+}

@@ -1,0 +1,58 @@
+import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import { link, open, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { calculateJwkThumbprint } from 'jose';
+import { errnoOf } from '../errors.js';
+import type { Algorithm } from './load.js';
+
+/** A new private key, PKCS#8 PEM, and its RFC 7638 thumbprint. */
+export interface GeneratedKey {
+  readonly kid: string;
+  readonly pem: string;
+}
+
+const RSA_BITS = 3072;
+
+export async function generateKey(algorithm: Algorithm): Promise<GeneratedKey> {
+  const privateKey = generatePrivateKey(algorithm);
+  return {
+    kid: await calculateJwkThumbprint(createPublicKey(privateKey).export({ format: 'jwk' })),
+    pem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+  };
+}
+
+function generatePrivateKey(algorithm: Algorithm): KeyObject {
+  switch (algorithm) {
+    case 'ES256':
+      return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
+    case 'EdDSA':
+      return generateKeyPairSync('ed25519').privateKey;
+    case 'RS256':
+    case 'PS256':
+      return generateKeyPairSync('rsa', { modulusLength: RSA_BITS }).privateKey;
+  }
+}
+
+/**
+ * Writes a key file, mode 0600, so that nobody ever sees half of it: under a name that is not looked at, then under its own.
+ * @throws {Error} in words for an operator, where it is there already or cannot be written.
+ */
+export async function writeKeyFile(directory: string, name: string, pem: string): Promise<string> {
+  const path = join(directory, name);
+  const half = join(directory, `.${name}.${process.pid}`);
+  try {
+    const file = await open(half, 'wx', 0o600);
+    try {
+      await file.writeFile(pem);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await link(half, path);
+  } catch (error) {
+    throw new Error(`${path} cannot be written (${errnoOf(error)})`);
+  } finally {
+    await rm(half, { force: true });
+  }
+  return path;
+}

@@ -1,0 +1,61 @@
+import { type Clock, epochSeconds } from '../clock.js';
+import type { LoadedKey } from '../keys/load.js';
+import type { Principal } from '../principal.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { IssueAccessToken } from '../tokens/issue.js';
+import type { VerifyBearer } from '../tokens/verify.js';
+import { compare, type Mismatch } from './comparison.js';
+
+/** Mints the token that a session would be exchanged for, now and then, beside the request; nobody ever gets it. */
+export type ShadowMint = (principal: Principal) => void;
+
+export interface ShadowMintOptions {
+  /** Share of the requests that are sampled. */
+  readonly sampleRate: number;
+  readonly audience: string;
+  readonly signingKey: () => LoadedKey | undefined;
+  readonly issueAccessToken: IssueAccessToken;
+  readonly verifyBearer: VerifyBearer;
+  /** 0 ≤ x < 1. */
+  readonly fraction: () => number;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+}
+
+/** More than these at once are left out: a shadow must not cost what it only shows. */
+const AT_ONCE = 16;
+const LIFE_SECONDS = 30;
+
+export function createShadowMint(options: ShadowMintOptions): ShadowMint {
+  const { sampleRate, audience, signingKey, issueAccessToken, verifyBearer, fraction, clock, metrics } = options;
+  let underWay = 0;
+
+  /** In what the token's principal differs from the session's. Never rejects. */
+  async function mint(principal: Principal): Promise<readonly Mismatch[]> {
+    const key = signingKey();
+    if (!key) return ['not-signed'];
+    const request = { principal, family: 'shadow', audience, endsAt: epochSeconds(clock) + LIFE_SECONDS };
+    const issued = await issueAccessToken(key, request).catch(() => undefined);
+    if (!issued) return ['not-signed'];
+    const outcome = await verifyBearer(issued.token);
+    if (outcome.kind !== 'authenticated') return ['not-verified'];
+    const { subject, tenant, roles, scope, authTime, client, sid } = principal;
+    return compare(outcome.principal, { subject, tenant, roles, scope, authTime, client, sid });
+  }
+
+  return function shadowMint(principal) {
+    if (fraction() >= sampleRate) return;
+    if (underWay >= AT_ONCE) {
+      metrics.shadowMints.inc({ client: principal.client, outcome: 'left-out' });
+      return;
+    }
+    underWay += 1;
+    // After the answer to this request, and to those that came with it.
+    setImmediate(async () => {
+      const found = await mint(principal);
+      underWay -= 1;
+      metrics.shadowMints.inc({ client: principal.client, outcome: found.length === 0 ? 'same' : 'mismatch' });
+      for (const code of found) metrics.mismatches.inc({ where: 'shadow', code });
+    });
+  };
+}

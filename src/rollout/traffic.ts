@@ -1,0 +1,136 @@
+import type { Clock } from '../clock.js';
+import { pseudonym } from '../config/secret.js';
+import type { RedisClient } from '../redis/connection.js';
+import type { EffectiveStage, Stage, StageReason } from './stage.js';
+
+/** Requests of one cohort, by what stage they got and why. */
+export interface CohortTraffic {
+  readonly cohort: string;
+  readonly client: string;
+  readonly stages: { readonly stage: Stage; readonly reason: StageReason; readonly requests: number }[];
+}
+
+/** Who comes, by cohort and stage: counted in memory, written to Redis in batches, never on a request's path. */
+export interface Traffic {
+  count(client: string, cohort: string, decided: EffectiveStage, subject: string): void;
+  /** This instance's last minute. */
+  readonly lastMinute: readonly CohortTraffic[];
+  /** Adds what was counted since to what the fleet has. Never rejects: what cannot be written is not counted. */
+  flush(): Promise<void>;
+}
+
+export interface TrafficOptions {
+  readonly client: RedisClient;
+  readonly prefix: string;
+  /** Makes the pseudonyms of which Redis counts the distinct. */
+  readonly subjectKey: Buffer;
+  readonly clock: Clock;
+}
+
+const MINUTE_MS = 60_000;
+/** Parts that the last minute is made of. */
+const SLICE_MS = 5000;
+/** Distinct persons between two batches, at most, per cohort and stage. */
+const MAX_SUBJECTS = 10_000;
+/** Over how many minutes people are counted. */
+export const COUNTED_MINUTES = 10;
+
+interface Counted {
+  readonly client: string;
+  readonly cohort: string;
+  readonly decided: EffectiveStage;
+  /** Requests by slice of time. */
+  readonly bySlice: Map<number, number>;
+}
+
+export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOptions): Traffic {
+  const counted = new Map<string, Counted>();
+  let unwritten = new Map<string, { requests: number; readonly subjects: Set<string> }>();
+
+  return {
+    count(clientId, cohort, { stage, reason }, subject) {
+      const key = `${stage} ${reason} ${cohort}`;
+      const known = counted.get(key) ?? { client: clientId, cohort, decided: { stage, reason }, bySlice: new Map<number, number>() };
+      counted.set(key, known);
+      const slice = Math.floor(clock.now() / SLICE_MS);
+      known.bySlice.set(slice, (known.bySlice.get(slice) ?? 0) + 1);
+      const field = fieldOf(stage, cohort);
+      const batch = unwritten.get(field) ?? { requests: 0, subjects: new Set<string>() };
+      unwritten.set(field, batch);
+      batch.requests += 1;
+      if (batch.subjects.size < MAX_SUBJECTS) batch.subjects.add(subject);
+    },
+
+    get lastMinute() {
+      const oldest = Math.floor((clock.now() - MINUTE_MS) / SLICE_MS);
+      const cohorts = new Map<string, { client: string; stages: { stage: Stage; reason: StageReason; requests: number }[] }>();
+      for (const [key, { client: clientId, cohort, decided, bySlice }] of counted) {
+        for (const slice of [...bySlice.keys()]) if (slice <= oldest) bySlice.delete(slice);
+        if (bySlice.size === 0) counted.delete(key);
+        else {
+          const found = cohorts.get(cohort) ?? { client: clientId, stages: [] };
+          cohorts.set(cohort, found);
+          found.stages.push({ ...decided, requests: [...bySlice.values()].reduce((sum, one) => sum + one, 0) });
+        }
+      }
+      return [...cohorts].map(([cohort, found]) => ({ cohort, ...found }));
+    },
+
+    async flush() {
+      if (unwritten.size === 0) return;
+      const batches = unwritten;
+      unwritten = new Map();
+      const minute = Math.floor(clock.now() / MINUTE_MS);
+      const life = (COUNTED_MINUTES + 1) * MINUTE_MS;
+      const pipeline = client.pipeline();
+      for (const [field, { requests, subjects }] of batches) {
+        pipeline.hincrby(requestsKey(prefix, minute), field, requests);
+        pipeline.pfadd(subjectsKey(prefix, minute, field), ...[...subjects].map((subject) => pseudonym(subjectKey, subject)));
+        pipeline.pexpire(subjectsKey(prefix, minute, field), life);
+      }
+      pipeline.pexpire(requestsKey(prefix, minute), life);
+      await pipeline.exec().catch(() => undefined);
+    },
+  };
+}
+
+export interface TrafficCount {
+  /** Distinct persons of the last minutes. */
+  readonly subjects: number;
+  readonly requestsPerMinute: number;
+}
+
+/** What the whole fleet counted, of the cohorts and stages that `counts` picks. Rejects with what ioredis rejects with. */
+export async function readTraffic(
+  client: RedisClient,
+  prefix: string,
+  nowMs: number,
+  counts: (cohort: string, stage: string) => boolean,
+): Promise<TrafficCount> {
+  const minute = Math.floor(nowMs / MINUTE_MS);
+  const minutes = Array.from({ length: COUNTED_MINUTES }, (_, ago) => minute - ago);
+  const found = await Promise.all(minutes.map(async (one) => ({ minute: one, requests: await client.hgetall(requestsKey(prefix, one)) })));
+  const picked = found.map(({ minute: one, requests }) => ({
+    minute: one,
+    fields: Object.entries(requests).filter(([field]) => counts(field.slice(field.indexOf(' ') + 1), field.slice(0, field.indexOf(' ')))),
+  }));
+  const keys = picked.flatMap(({ minute: one, fields }) => fields.map(([field]) => subjectsKey(prefix, one, field)));
+  const busy = picked.filter(({ fields }) => fields.length > 0);
+  const requests = busy.flatMap(({ fields }) => fields.map(([, number]) => Number(number))).reduce((sum, one) => sum + one, 0);
+  // The minute that is under way counts for as much of it as is over.
+  const elapsed = busy.reduce((sum, one) => sum + (one.minute === minute ? Math.max(0.1, (nowMs % MINUTE_MS) / MINUTE_MS) : 1), 0);
+  return { subjects: keys.length === 0 ? 0 : await client.pfcount(...keys), requestsPerMinute: elapsed === 0 ? 0 : Math.round(requests / elapsed) };
+}
+
+function fieldOf(stage: Stage, cohort: string): string {
+  return `${stage} ${cohort}`;
+}
+
+/** In one slot of a Cluster: they are counted together. */
+function requestsKey(prefix: string, minute: number): string {
+  return `${prefix}progress:{traffic}:${minute}`;
+}
+
+function subjectsKey(prefix: string, minute: number, field: string): string {
+  return `${requestsKey(prefix, minute)}:${field}`;
+}
