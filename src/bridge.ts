@@ -141,8 +141,20 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   events.follow();
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
-  const traffic = createTraffic({ client: own.client, prefix, subjectKey: deriveKey(config.fleetSecret, 'traffic'), clock });
-  const guardrail = createGuardrail({ config: config.rollout.guardrail, clamps, tell: () => tell('clamps'), clock, log, audit, metrics });
+  const subjectKey = deriveKey(config.fleetSecret, 'traffic');
+  const traffic = createTraffic({ client: own.client, prefix, subjectKey, clock });
+  const guardrail = createGuardrail({
+    config: config.rollout.guardrail,
+    clamps,
+    others: () => fleet.others.flatMap(({ windows }) => windows),
+    announce: () => fleet.announce(),
+    tell: () => tell('clamps'),
+    subjectKey,
+    clock,
+    log,
+    audit,
+    metrics,
+  });
   const hearClamps = () => void clamps.sync().catch(() => undefined); // Tried again at the next heartbeat.
   const source = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
   const { ring, signing, fleet, issueAccessToken, verifyBearer } = await createMembership({
@@ -157,13 +169,14 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     describe: () => ({
       flags: source.state,
       cohorts: [...traffic.lastMinute],
-      windows: [...guardrail.windows],
+      windows: guardrail.windows.map((one) => ({ ...one, persons: [...one.persons], failing: [...one.failing] })),
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
     }),
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
       hearClamps();
+      guardrail.judge();
       void traffic.flush();
     },
     random: systemRandom,
@@ -262,20 +275,21 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   await fleet.start();
   await events.read((await own.ready(0)) ? REDIS_START_MS : 0);
 
-  const observe = createObserve({
+  const { expectedHeader } = config.observe;
+  const watching = {
     authenticate,
-    expected:
-      options.observe?.expected ?? (config.observe.expectedHeader === undefined ? undefined : expectedByHeader(config.observe.expectedHeader)),
+    expected: options.observe?.expected ?? (expectedHeader === undefined ? undefined : expectedByHeader(expectedHeader)),
     log,
     metrics,
-  });
-  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath: createOwnPaths(config.http.basePath) });
+  };
+  const isOwnPath = createOwnPaths(config.http.basePath);
+  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
 
   return {
-    authenticate: () => (config.mode === 'observe' ? observe : enforce()),
+    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwnPath }) : enforce()),
     require: (required) => createRequire(answers, required),
     routes() {
-      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, observe);
+      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, createObserve({ ...watching, skips: () => false }));
       return createRoutes({
         basePath: config.http.basePath,
         origins: clients.origins,

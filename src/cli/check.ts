@@ -4,9 +4,13 @@ import { systemClock } from '../clock.js';
 import { type Config, ConfigError, type ConfigProblem, type RedisTarget } from '../config/config.js';
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
+import { deriveKey } from '../config/secret.js';
+import { createFleetStore } from '../fleet/fleet.js';
 import { serveJwks } from '../keys/jwks.js';
 import { loadKeyDirectory } from '../keys/load.js';
+import { majorityAgainst } from '../keys/rotation.js';
 import { selfTest } from '../keys/self-test.js';
+import { describeDifference } from '../keys/signing.js';
 import { connectRedis, type RedisClient } from '../redis/connection.js';
 import { readFlagFile } from '../rollout/flag-file.js';
 import { isStage } from '../rollout/stage.js';
@@ -199,12 +203,23 @@ async function checkOneRedis({ at, target, records }: { at: string; target: Redi
     const [seconds = '0'] = await node.time();
     const skew = Math.abs(Number(seconds) - Date.now() / 1000);
     if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
+    if (at === 'redis') found.push(...(await checkFleet(config, client, await connection.nowMs())));
     return [...found, ...(records ? await checkTracking(at, client) : [])];
   } catch (error) {
     return [{ path: at, message: `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}` }];
   } finally {
     connection.close();
   }
+}
+
+/** Whether an instance with this configuration would fit those that are alive. */
+async function checkFleet({ redis, fleetSecret, issuer, audience }: Config, client: RedisClient, nowMs: number): Promise<Finding[]> {
+  const quiet = { audit: () => undefined, metrics: createMetrics() };
+  const store = createFleetStore({ client, prefix: `${redis.keyPrefix}v1:`, macKey: deriveKey(fleetSecret, 'mac'), ...quiet });
+  const live = await store.read(nowMs);
+  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [] };
+  const most = majorityAgainst(self, live);
+  return most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : [];
 }
 
 /** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */

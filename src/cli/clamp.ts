@@ -6,6 +6,7 @@ import { isStage, type Stage, stagesAbove } from '../rollout/stage.js';
 import { COUNTED_MINUTES, readTraffic, type TrafficCount } from '../rollout/traffic.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
+import { count } from './words.js';
 
 export interface SelectorOptions {
   readonly config: string;
@@ -92,10 +93,6 @@ async function countAffected({ config, control, connections, nowMs }: Room, sele
 
 function describeAffected({ subjects, requestsPerMinute }: TrafficCount): string {
   return `${count(subjects, 'person', 'people')} (seen in ${COUNTED_MINUTES} minutes) and ${count(requestsPerMinute, 'request')} a minute are`;
-}
-
-function count(number: number, one: string, many = `${one}s`): string {
-  return `${number} ${number === 1 ? one : many}`;
 }
 
 async function confirmed(): Promise<boolean> {

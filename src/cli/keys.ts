@@ -132,6 +132,7 @@ async function deny({ control, lifecycle, audit, nowMs }: Room, { kid }: KeyStat
 }
 
 function findKey({ keys }: FleetStatus, prefix: string): KeyStatus {
+  if (prefix.length < 4) throw new Error('write at least 4 characters of the kid');
   const found = keys.filter(({ kid }) => kid.startsWith(prefix));
   const [key, another] = found;
   if (!key) throw new Error(`no key of the fleet begins with ${prefix}: crossfade keys list`);

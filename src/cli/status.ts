@@ -3,7 +3,7 @@ import { nameOf } from '../rollout/clamps.js';
 import { keyLines, readStatus } from './keys.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
-import { short, span, table } from './words.js';
+import { count, short, span, table } from './words.js';
 
 export interface StatusOptions {
   readonly config: string;
@@ -34,14 +34,7 @@ function pageOf(found: FleetStatus, room: Pick<Room, 'config'>): string[] {
     ...headline(found),
     '',
     'COHORTS (requests of the last minute)',
-    ...table(
-      found.cohorts.map(({ cohort, client, requests, stages }) => [
-        `  ${cohort}`,
-        cohort === client ? '' : `of ${client}`,
-        String(requests),
-        describeStages(stages, requests),
-      ]),
-    ),
+    ...table(found.cohorts.flatMap(cohortRows)),
     '',
     'CEILINGS',
     ...(found.clamps.length === 0 ? ['  none'] : found.clamps.flatMap((clamp) => describeClamp(clamp, found.at))),
@@ -72,7 +65,7 @@ function pageOf(found: FleetStatus, room: Pick<Room, 'config'>): string[] {
             `  ${cohort}`,
             of,
             `${failures} of ${requests} failed`,
-            `${subjects} people`,
+            count(subjects, 'person', 'people'),
           ]),
         )),
   ];
@@ -86,8 +79,10 @@ function headline({ problems, instances }: FleetStatus): string[] {
   ];
 }
 
-function describeStages(stages: FleetStatus['cohorts'][number]['stages'], requests: number): string {
-  return stages.map((one) => `${one.stage} (${one.reason}) ${Math.round((100 * one.requests) / requests)} %`).join(', ');
+/** A line for each stage that its requests got. */
+function cohortRows({ cohort, client, requests, stages }: FleetStatus['cohorts'][number]): string[][] {
+  const [first = '', ...more] = stages.map((one) => `${one.stage} (${one.reason}) ${Math.round((100 * one.requests) / requests)} %`);
+  return [[`  ${cohort}`, cohort === client ? '' : `of ${client}`, String(requests), first], ...more.map((stage) => ['', '', '', stage])];
 }
 
 function describeClamp({ selector, stage, by, why, at, until }: FleetStatus['clamps'][number], nowMs: number): string[] {

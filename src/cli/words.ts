@@ -42,3 +42,7 @@ export function describeKey(key: KeyStatus, live: number, nowMs: number, publish
       return key.verifiedBy > 0 ? `STILL verified by ${key.verifiedBy} of ${live}` : (key.why ?? '');
   }
 }
+
+export function count(number: number, one: string, many = `${one}s`): string {
+  return `${number} ${number === 1 ? one : many}`;
+}

@@ -194,12 +194,14 @@ function toWindows(announcements: readonly Announcement[]): GuardrailWindow[] {
   for (const one of announcements.flatMap((announcement) => announcement.windows)) {
     const key = `${one.of} ${one.cohort}`;
     const known = windows.get(key);
+    const persons = [...new Set([...one.persons, ...(known?.persons ?? [])])];
     windows.set(key, {
       ...one,
       requests: one.requests + (known?.requests ?? 0),
       failures: one.failures + (known?.failures ?? 0),
-      // Of several instances it is at least as many as the most that one has seen.
-      subjects: Math.max(one.subjects, known?.subjects ?? 0),
+      subjects: Math.max(one.subjects, known?.subjects ?? 0, persons.length),
+      persons,
+      failing: [...new Set([...one.failing, ...(known?.failing ?? [])])],
     });
   }
   return [...windows.values()].sort((one, other) => other.failures - one.failures || other.requests - one.requests);

@@ -20,6 +20,9 @@ const windowSchema = z.object({
   requests: z.int(),
   failures: z.int(),
   subjects: z.int(),
+  /** Some of those persons, and of those for whom it failed, by pseudonym: so that several instances can count the distinct. */
+  persons: z.array(z.string()),
+  failing: z.array(z.string()),
 });
 
 /** What an instance says of itself, every few seconds. Times are Redis' own, in ms. */

@@ -103,6 +103,8 @@ export interface FleetOptions {
 /** The instances on one Redis: this one announces itself, and learns of the others. */
 export interface Fleet {
   view(): FleetView;
+  /** What the other instances have announced. */
+  readonly others: readonly Announcement[];
   /** How many are alive, this one included. */
   readonly size: number;
   /** How far the clock here is ahead of that of Redis, in ms; undefined: Redis was not asked yet. */
@@ -111,13 +113,16 @@ export interface Fleet {
   read(): Promise<void>;
   /** Announces itself from now on, once now. Never rejects. */
   start(): Promise<void>;
-  /** Announces itself before its time where its keys have changed. */
+  /** Announces itself before its time, and learns of the others: at most once a second. */
+  announce(): void;
+  /** The same, at once, where its keys have changed. */
   announceChanges(): void;
   /** Takes its announcement back. Never rejects. */
   close(): Promise<void>;
 }
 
-const SOON_MS = 50;
+const AT_ONCE_MS = 50;
+const SOON_MS = 1000;
 
 export function createFleet(options: FleetOptions): Fleet {
   const { store, self, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
@@ -172,8 +177,19 @@ export function createFleet(options: FleetOptions): Fleet {
     return beating;
   }
 
+  function beatIn(ms: number): void {
+    if (!interval) return;
+    soon ??= setTimeout(() => {
+      soon = undefined;
+      void beatNext();
+    }, ms).unref();
+  }
+
   return {
     view: () => ({ self: toMember({ ...self, startedAt, verifies: describe().verifies }), others: others.map(toMember) }),
+    get others() {
+      return others;
+    },
     get size() {
       return others.length + 1;
     },
@@ -190,12 +206,9 @@ export function createFleet(options: FleetOptions): Fleet {
       interval.unref();
       await beatNext();
     },
+    announce: () => beatIn(SOON_MS),
     announceChanges() {
-      if (!interval || essenceOf(describe()) === announced) return;
-      soon ??= setTimeout(() => {
-        soon = undefined;
-        void beatNext();
-      }, SOON_MS).unref();
+      if (essenceOf(describe()) !== announced) beatIn(AT_ONCE_MS);
     },
     async close() {
       clearInterval(interval);

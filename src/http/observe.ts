@@ -12,6 +12,8 @@ export interface ObserveOptions {
   readonly authenticate: Authenticate;
   /** Asked after the app has answered. Undefined: only what the bridge would have found is counted. */
   readonly expected: Expected | undefined;
+  /** Paths that are left alone. */
+  readonly skips: (path: string) => boolean;
   readonly log: Log;
   readonly metrics: Metrics;
 }
@@ -20,7 +22,7 @@ export interface ObserveOptions {
 const AT_ONCE = 64;
 
 /** Middleware that finds out who a request is beside the request, and compares; it never delays, changes or fails one. */
-export function createObserve({ authenticate, expected, log, metrics }: ObserveOptions): Middleware {
+export function createObserve({ authenticate, expected, skips, log, metrics }: ObserveOptions): Middleware {
   let underWay = 0;
 
   function principalOf(found: Authentication): Principal | undefined {
@@ -56,6 +58,7 @@ export function createObserve({ authenticate, expected, log, metrics }: ObserveO
   }
 
   return async function crossfadeObserve(ctx: Context, next: Next): Promise<void> {
+    if (skips(ctx.path)) return await next();
     if (underWay >= AT_ONCE) {
       metrics.observed.inc({ client: 'unknown', outcome: 'left-out' });
       return await next();

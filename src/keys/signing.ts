@@ -239,7 +239,8 @@ export function describeHold(hold: Hold, publishSeconds: number): string {
   }
 }
 
-function describeDifference(self: FleetMember, most: FleetMember): string {
+/** Why an instance does not sign whose issuer or audience is not that of the others. */
+export function describeDifference(self: FleetMember, most: FleetMember): string {
   const what = self.issuer === most.issuer ? 'audience' : 'issuer';
   return `${what} ${String(self[what])} is not that of most live instances (${String(most[what])}): this instance does not sign`;
 }

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import { pseudonym } from '../config/secret.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -11,14 +12,17 @@ export type Guarded = 'issuing' | 'verifying';
 /** Why something failed that should not have. Literal: it stands in logs and metrics. */
 export type OwnFault = 'signing' | 'mapping' | 'token-too-large' | 'lost-family' | 'own-token-refused';
 
-/** What the window of one cohort holds. */
+/** What the window of one cohort holds on one instance. */
 export interface WindowCount {
   readonly cohort: string;
-  readonly of: Guarded;
+  readonly of: string;
   readonly requests: number;
   readonly failures: number;
   /** Distinct persons in it. */
   readonly subjects: number;
+  /** Some of them, and of those for whom it failed, by pseudonym. */
+  readonly persons: readonly string[];
+  readonly failing: readonly string[];
 }
 
 /**
@@ -28,14 +32,22 @@ export interface WindowCount {
 export interface Guardrail {
   succeeded(of: Guarded, cohort: string, subject: string): void;
   failed(of: Guarded, cohort: string, subject: string, fault: OwnFault): void;
+  /** Judges every window anew: the other instances may have failed the same cohort. */
+  judge(): void;
   readonly windows: readonly WindowCount[];
 }
 
 export interface GuardrailOptions {
   readonly config: Config['rollout']['guardrail'];
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
+  /** What the other instances have announced of their windows. */
+  readonly others: () => readonly WindowCount[];
+  /** Called at failures, for the others to hear of them. */
+  readonly announce: () => void;
   /** Called after a clamp was set, for the others to hear of it. */
   readonly tell: () => void;
+  /** Makes the pseudonyms. */
+  readonly subjectKey: Buffer;
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Audit;
@@ -51,21 +63,32 @@ interface Bucket {
   readonly faults: Map<OwnFault, number>;
 }
 
+interface Window {
+  readonly cohort: string;
+  readonly of: Guarded;
+  buckets: Bucket[];
+  judgedAt: number;
+}
+
 /** Parts that a window is made of. */
 const SLICES = 10;
 /** Persons that are told apart in each part. */
 const MAX_SUBJECTS = 1000;
+const JUDGE_AGAIN_MS = 200;
+/** Persons that the other instances are told of. */
+const MAX_ANNOUNCED = 32;
 /** One person whose record is odd is no broken cohort, however often they try. */
 const MIN_FAILING_SUBJECTS = 3;
 
-export function createGuardrail({ config, clamps, tell, clock, log, audit, metrics }: GuardrailOptions): Guardrail {
+export function createGuardrail(options: GuardrailOptions): Guardrail {
+  const { config, clamps, others, announce, tell, subjectKey, clock, log, audit, metrics } = options;
   const sliceMs = (config.windowSeconds * 1000) / SLICES;
-  const windows = new Map<string, { readonly cohort: string; readonly of: Guarded; buckets: Bucket[] }>();
+  const windows = new Map<string, Window>();
 
   function bucketOf(of: Guarded, cohort: string): Bucket {
     const slice = Math.floor(clock.now() / sliceMs);
     const key = `${of} ${cohort}`;
-    const window = windows.get(key) ?? { cohort, of, buckets: [] };
+    const window = windows.get(key) ?? { cohort, of, buckets: [], judgedAt: 0 };
     windows.set(key, window);
     const last = window.buckets.at(-1);
     if (last?.slice === slice) return last;
@@ -79,37 +102,64 @@ export function createGuardrail({ config, clamps, tell, clock, log, audit, metri
     return buckets.filter(({ slice }) => slice > oldest);
   }
 
-  function count(of: Guarded, cohort: string): WindowCount & { readonly failing: number; readonly worst: OwnFault | undefined } {
-    const buckets = current(windows.get(`${of} ${cohort}`)?.buckets ?? []);
-    const sum = (pick: (bucket: Bucket) => number) => buckets.reduce((total, bucket) => total + pick(bucket), 0);
-    const distinct = (pick: (bucket: Bucket) => Set<string>) => new Set(buckets.flatMap((bucket) => [...pick(bucket)])).size;
-    const faults = new Map<OwnFault, number>();
-    for (const bucket of buckets) for (const [fault, times] of bucket.faults) faults.set(fault, (faults.get(fault) ?? 0) + times);
-    return {
-      of,
-      cohort,
-      requests: sum(({ requests }) => requests),
-      failures: sum(({ failures }) => failures),
-      subjects: distinct(({ subjects }) => subjects),
-      failing: distinct(({ failing }) => failing),
-      worst: [...faults].sort(([, one], [, other]) => other - one)[0]?.[0],
-    };
-  }
-
   function add(set: Set<string>, subject: string): void {
     if (set.size < MAX_SUBJECTS) set.add(subject);
   }
 
-  /** Judged at each failure: a window that holds no more of them than before is no worse. */
-  async function judge(of: Guarded, cohort: string): Promise<void> {
-    const { requests, failures, subjects, failing, worst } = count(of, cohort);
-    if (requests < config.minRequests || subjects < config.minSubjects || failing < MIN_FAILING_SUBJECTS) return;
-    if (failures <= requests * config.failureRate || clamps.ceilingsOf('', cohort).guardrail) return;
+  function distinct(buckets: readonly Bucket[], pick: (bucket: Bucket) => Set<string>): Set<string> {
+    return new Set(buckets.flatMap((bucket) => [...pick(bucket)]));
+  }
+
+  function some(subjects: ReadonlySet<string>): string[] {
+    return [...subjects].slice(0, MAX_ANNOUNCED).map((subject) => pseudonym(subjectKey, subject).slice(0, 12));
+  }
+
+  function count({ of, cohort, buckets }: Window): WindowCount {
+    const now = current(buckets);
+    // Those for whom it failed come first: they are what the others need to know.
+    const failing = distinct(now, (bucket) => bucket.failing);
+    const subjects = new Set([...failing, ...distinct(now, (bucket) => bucket.subjects)]);
+    return {
+      of,
+      cohort,
+      requests: now.reduce((sum, { requests }) => sum + requests, 0),
+      failures: now.reduce((sum, { failures }) => sum + failures, 0),
+      subjects: subjects.size,
+      persons: some(subjects),
+      failing: some(failing),
+    };
+  }
+
+  function worstOf(buckets: readonly Bucket[]): OwnFault | undefined {
+    const faults = new Map<OwnFault, number>();
+    for (const bucket of current(buckets)) for (const [fault, times] of bucket.faults) faults.set(fault, (faults.get(fault) ?? 0) + times);
+    return [...faults].sort(([, one], [, other]) => other - one)[0]?.[0];
+  }
+
+  /** Only where it fails here as well: so the instance that clamps can say why. */
+  async function judgeOne(window: Window): Promise<void> {
+    const { of, cohort } = window;
+    if (current(window.buckets).every(({ failures }) => failures === 0) || clamps.ceilingsOf('', cohort).guardrail) return;
+    const all = [count(window), ...others().filter((other) => other.of === of && other.cohort === cohort)];
+    const requests = all.reduce((sum, one) => sum + one.requests, 0);
+    const failures = all.reduce((sum, one) => sum + one.failures, 0);
+    const subjects = Math.max(all[0]?.subjects ?? 0, new Set(all.flatMap(({ persons }) => persons)).size);
+    if (requests < config.minRequests || subjects < config.minSubjects || failures <= requests * config.failureRate) return;
+    if (new Set(all.flatMap(({ failing }) => failing)).size < MIN_FAILING_SUBJECTS) return;
+
+    const fault = worstOf(window.buckets);
     metrics.guardrailTrips.inc({ of });
-    audit('guardrail.tripped', { cohort, of, requests, failures, subjects, fault: worst });
-    const why = `${of}: ${failures} of ${requests} requests of ${subjects} subjects failed (${worst})`;
+    audit('guardrail.tripped', { cohort, of, requests, failures, subjects, fault });
+    const why = `${of}: ${failures} of ${requests} requests of ${subjects} people failed (${fault})`;
     await clamps.set({ selector: { on: 'cohort', name: cohort }, stage: 'session-only', by: 'guardrail', why, at: clock.now() });
     tell();
+  }
+
+  function judge(window: Window): void {
+    window.judgedAt = clock.now();
+    judgeOne(window).catch((error: unknown) =>
+      log.warn({ err: error, cohort: window.cohort }, 'the guardrail holds a cohort here, and could not tell the others yet'),
+    );
   }
 
   return {
@@ -127,16 +177,18 @@ export function createGuardrail({ config, clamps, tell, clock, log, audit, metri
       add(bucket.failing, subject);
       bucket.faults.set(fault, (bucket.faults.get(fault) ?? 0) + 1);
       metrics.ownFaults.inc({ of, fault });
-      judge(of, cohort).catch((error: unknown) =>
-        log.warn({ err: error, cohort }, 'the guardrail holds a cohort here, and could not tell the others yet'),
-      );
+      const window = windows.get(`${of} ${cohort}`);
+      // Each of the first, and many at once not one by one.
+      if (window && (bucket.failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now())) judge(window);
+      announce();
+    },
+
+    judge() {
+      for (const window of windows.values()) judge(window);
     },
 
     get windows() {
-      return [...windows.values()].flatMap(({ of, cohort }) => {
-        const { requests, failures, subjects } = count(of, cohort);
-        return requests > 0 ? [{ cohort, of, requests, failures, subjects }] : [];
-      });
+      return [...windows.values()].map(count).filter(({ requests }) => requests > 0);
     },
   };
 }

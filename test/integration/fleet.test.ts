@@ -36,7 +36,11 @@ beforeAll(async () => {
   fleet = await startFleet(world, 3, (config) => ({
     ...config,
     sessions: (config.sessions ?? []).map(({ redis: _, ...session }) => session),
-    rollout: { ...config.rollout, flags: { launchdarkly: { sdkKeyFile: 'sdk-key', streamUri: url, baseUri: url, eventsUri: url } } },
+    rollout: {
+      ...config.rollout,
+      cohorts: [{ name: 'pilot', client: 'android', tenants: ['of-the-pilot'] }],
+      flags: { launchdarkly: { sdkKeyFile: 'sdk-key', streamUri: url, baseUri: url, eventsUri: url } },
+    },
   }));
   prefix = `${world.config.redis.keyPrefix}fleet:v1:`;
   const cookies = await Promise.all(Array.from({ length: PEOPLE }, async (_, n) => await world.login(`person-${n}`)));
@@ -62,7 +66,7 @@ async function under(title: string, happen: () => Promise<void>, allowed: readon
   await load.served(300);
   const counts = load.take();
   process.stdout.write(
-    `fleet: ${title}: ${counts.requests} requests, 401: ${counts.unauthorized}, wrong 5xx: ${counts.wrong.length}, 503: ${JSON.stringify(counts.unavailable)}, cut: ${counts.cut}\n`,
+    `fleet: ${title}: ${counts.requests} requests, 401: ${counts.unauthorized}, wrong answers: ${counts.wrong.length}, 503: ${JSON.stringify(counts.unavailable)}, cut: ${counts.cut}\n`,
   );
   expect({ unauthorized: counts.unauthorized, wrong: counts.wrong }).toEqual({ unauthorized: 0, wrong: [] });
   expect(Object.keys(counts.unavailable).filter((reason) => !allowed.includes(reason))).toEqual([]);
@@ -82,6 +86,16 @@ async function signsWith({ url }: Member): Promise<string | undefined> {
   const response = await fetch(`${url}/auth/token`, { method: 'POST', body: new URLSearchParams(form) });
   if (response.status !== 200) return undefined;
   return decodeProtectedHeader((await readTokens(response)).access).kid;
+}
+
+/** Somebody of the pilot whose record maps to a token that is too large to be one. */
+async function brokenSession(name: string): Promise<string> {
+  const cookie = await world.login(name);
+  const key = world.legacy.keys.at(-1) ?? '';
+  const record = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
+  record.user = { ...record.user, tenant: 'of-the-pilot', roles: Array.from({ length: 250 }, (_, n) => `role-${n}-`.padEnd(100, 'x')) };
+  await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+  return cookie;
 }
 
 async function readyToIssue({ admin }: Member): Promise<string> {
@@ -266,6 +280,32 @@ describe('Law 1: under load, three instances on one Redis', () => {
         await expect.poll(async () => await member.metrics(), { timeout: 40_000, interval: 500 }).toContain('crossfade_flags_up 1');
     });
   }, 90_000);
+
+  it('the guardrail holds a broken cohort within seconds, on every instance; the other cohorts stay as they are', async () => {
+    const broken: string[] = [];
+    for (let n = 0; n < PEOPLE; n++) broken.push(await brokenSession(`person-${100 + n}`));
+    const exchange = async (n: number) => {
+      const form = { client_id: 'android', grant_type: TOKEN_EXCHANGE, subject_token: broken[n % PEOPLE] ?? '', subject_token_type: SESSION_TYPE };
+      const { url } = all()[n % 3] ?? all()[0];
+      return await (await fetch(`${url}/auth/token`, { method: 'POST', body: new URLSearchParams(form) })).text();
+    };
+    let held = 0;
+    let tried = 0;
+    const start = performance.now();
+    await under('a cohort whose every exchange fails by our own fault', async () => {
+      // Until each of the three says so.
+      for (; held < 3; tried++) held = (await exchange(tried)).includes('"reason":"guardrail"') ? held + 1 : 0;
+    });
+    process.stdout.write(
+      `fleet: the guardrail held the cohort on all three after ${tried} exchanges, ${((performance.now() - start) / 1000).toFixed(1)} s\n`,
+    );
+    const [tripped] = all().filter((member) => member.audits('guardrail.tripped').length > 0);
+    expect(tripped?.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'issuing', fault: 'token-too-large' }]);
+    expect(await tripped?.metrics()).toContain('crossfade_guardrail_trips_total{of="issuing"} 1');
+    expect(await fleet.status()).toContain('cohort pilot at most session-only, by the guardrail');
+    for (const member of all()) expect(await signsWith(member), 'dual, as before').toBeDefined();
+    await fleet.run('release', '--cohort', 'pilot');
+  }, 60_000);
 
   it('Redis is killed and comes back: bearers go on, the rest is told to try again, and nobody loses anything', async () => {
     const [one] = all();
