@@ -6,34 +6,12 @@ import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
 import { deriveKey } from './config/secret.js';
 import { createControl } from './control.js';
+import { createEndpoints } from './endpoints.js';
 import type { Readiness } from './http/admin.js';
-import { createAnswers } from './http/answer.js';
-import { createAuthenticate } from './http/authenticate.js';
-import { createAuthenticator } from './http/authenticator.js';
-import { createClientRequests } from './http/client-request.js';
-import { createBridgeCookies } from './http/cookies.js';
-import { createExchange, TOKEN_EXCHANGE } from './http/exchange.js';
 import { createExternalKey, type ExternalKey } from './http/external-key.js';
-import { createGuarded } from './http/guarded.js';
-import { createIntrospectEndpoint } from './http/introspect-endpoint.js';
-import { createIssueEndpoint } from './http/issue-endpoint.js';
-import { createIssueFor, type IssueFor } from './http/issue-for.js';
-import { createLimits } from './http/limits.js';
-import { createLogoutEndpoint } from './http/logout-endpoint.js';
-import { createObserve, type Expected, expectedByHeader } from './http/observe.js';
-import { createOperatorApi } from './http/operator-api.js';
-import { createOtherPrincipals } from './http/other-principals.js';
-import { createPeers } from './http/peer.js';
-import { createReadRefresh } from './http/presented-refresh.js';
-import { createRefresh } from './http/refresh.js';
-import { createRequire, type RequireOptions } from './http/require.js';
-import { createRevokeEndpoint } from './http/revoke-endpoint.js';
-import { createObserveRoutes, createOwnPaths, createRoutes } from './http/routes.js';
-import { createSigner } from './http/token-answer.js';
-import { createTokenEndpoint } from './http/token-endpoint.js';
-import { createVerifyEndpoint } from './http/verify-endpoint.js';
-import { createWayBack } from './http/way-back.js';
-import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
+import type { IssueFor } from './http/issue-for.js';
+import type { Expected } from './http/observe.js';
+import type { RequireOptions } from './http/require.js';
 import type { SigningReport } from './keys/signing.js';
 import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
 import { createMembership } from './membership.js';
@@ -43,7 +21,6 @@ import { openFlagSource } from './rollout/flag-source.js';
 import { createFlags } from './rollout/flags.js';
 import { createGuardrail } from './rollout/guardrail.js';
 import { createRollout } from './rollout/rollout.js';
-import { createShadowMint } from './rollout/shadow.js';
 import { createTraffic } from './rollout/traffic.js';
 import type { MappingFunction } from './sessions/mapping.js';
 import type { EndSubjectOptions } from './sessions/person.js';
@@ -123,7 +100,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const connections = new Connections(config, log, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
-  const control = createControl({ config, client: own.client, clock, audit, metrics });
+  let clockOffMs = () => 0;
+  const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now() - clockOffMs(), audit, metrics });
   const { prefix, clamps } = control;
   const heard: Record<News, () => void> = { keys: () => undefined, clamps: () => undefined };
   const lifecycle = createLifecycle({
@@ -137,7 +115,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
-  const { sessions, ledger, logout, persons, families, resume, restore, watch, events, revocations, epochsOf } = lifecycle;
+  const { sessions, ledger, logout, persons, resume, events, revocations } = lifecycle;
   events.follow();
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
@@ -146,8 +124,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const guardrail = createGuardrail({
     config: config.rollout.guardrail,
     clamps,
-    others: () => fleet.others.flatMap(({ windows }) => windows),
-    announce: () => fleet.announce(),
+    others: () => membership.fleet.others.flatMap(({ windows }) => windows),
+    announce: () => membership.fleet.announce(),
     tell: () => tell('clamps'),
     subjectKey,
     clock,
@@ -155,9 +133,13 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
-  const hearClamps = () => void clamps.sync().catch(() => undefined); // Tried again at the next heartbeat.
+  const hearClamps = () =>
+    void clamps
+      .sync()
+      .then(() => membership.fleet.announceChanges())
+      .catch(() => undefined); // Tried again at the next heartbeat.
   const source = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
-  const { ring, signing, fleet, issueAccessToken, verifyBearer } = await createMembership({
+  const membership = await createMembership({
     config,
     control,
     revocations: {
@@ -168,6 +150,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     },
     describe: () => ({
       flags: source.state,
+      clamps: clamps.digest,
       cohorts: [...traffic.lastMinute],
       windows: guardrail.windows.map((one) => ({ ...one, persons: [...one.persons], failing: [...one.failing] })),
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
@@ -185,6 +168,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
+  const { signing, fleet } = membership;
+  clockOffMs = () => fleet.clockOffMs ?? 0;
   heard.keys = () => void signing.reload();
   heard.clamps = hearClamps;
 
@@ -201,117 +186,40 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     nowMs: () => clock.now(),
   });
 
-  const peers = createPeers(config.http.trustProxy);
-  const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
-  const root = config.issuer.replace(/\/$/, '');
-  const base = `${root}${config.http.basePath}`;
-  const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
-  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
-  const guarded = createGuarded({ guardrail, clients, sign });
-  const shadowMint = createShadowMint({
-    sampleRate: config.rollout.shadowSampleRate,
-    audience: config.audience[0] ?? '',
-    signingKey: () => signing.signingKey(),
-    issueAccessToken,
-    verifyBearer,
-    fraction: systemRandom.fraction,
-    clock,
-    metrics,
-  });
-  const authenticate = createAuthenticator({
-    sessions,
-    verifyBearer,
-    foreignBearer: config.bearer.foreign,
+  const endpoints = createEndpoints({
+    config,
+    client: own.client,
+    prefix,
+    lifecycle,
+    membership,
     rollout,
     clients,
-    peers,
-    guarded,
-    shadowMint,
-    exchangeUri: uris.exchangeUri,
+    guardrail,
+    expected: options.observe?.expected,
+    clock,
+    log,
     audit,
     metrics,
   });
-
-  const foreignBearer = config.bearer.foreign;
-  const requests = createClientRequests(clients, peers, audit);
-  const cookies = createBridgeCookies(config);
-  const limits = createLimits({ client: own.client, prefix, config: config.limits, peers, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, guarded, clock });
-  const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
-  const granting = {
-    lives: config.tokens,
-    ledger,
-    families,
-    watch,
-    others,
-    requests,
-    rollout,
-    limits,
-    sign: guarded.sign,
-    guarded,
-    canSign: () => signing.canSign,
-    cookies,
-    clock,
-    audit,
-    metrics,
-  };
-  const targets = { audience: config.audience, services: config.services };
-  const issueFor = createIssueFor({ ...granting, ...targets, clients, persons, random: systemRandom });
-  const posts = {
-    token: createTokenEndpoint(
-      new Map([
-        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, epochsOf, sessions, persons, logout })],
-        ['refresh_token', createRefresh({ ...granting, readRefresh, resume, restore, returnUri: uris.returnUri })],
-      ]),
-    ),
-    session: createWayBack({ readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics }),
-    issue: createIssueEndpoint(requests, issueFor),
-    revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
-    introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
-    logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
-  };
   const names = createTokenSessionNames(systemRandom.token(16));
   await clamps.sync().catch(() => undefined);
   await fleet.start();
   await events.read((await own.ready(0)) ? REDIS_START_MS : 0);
 
-  const { expectedHeader } = config.observe;
-  const watching = {
-    authenticate,
-    expected: options.observe?.expected ?? (expectedHeader === undefined ? undefined : expectedByHeader(expectedHeader)),
-    log,
-    metrics,
-  };
-  const isOwnPath = createOwnPaths(config.http.basePath);
-  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
-
   return {
-    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwnPath }) : enforce()),
-    require: (required) => createRequire(answers, required),
-    routes() {
-      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, createObserve({ ...watching, skips: () => false }));
-      return createRoutes({
-        basePath: config.http.basePath,
-        origins: clients.origins,
-        answers,
-        limits,
-        metrics,
-        posts,
-        verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
-        jwks: createJwksEndpoint(() => ring.jwks, config.keys.jwksMaxAgeSeconds),
-        metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
-      });
-    },
+    authenticate: endpoints.authenticate,
+    require: endpoints.require,
+    routes: endpoints.routes,
+    issueFor: endpoints.issueFor,
+    operatorApi: endpoints.operatorApi,
     sessionStore(name) {
       const entry = name === undefined ? lifecycle.entries[0] : lifecycle.entries.find((known) => known.name === name);
       if (!entry) throw new TypeError(name === undefined ? 'no sessions are configured' : `sessions: there is no entry named ${name}`);
       return createSessionStore({ entry, sessions, ledger, logout, resume, names, clock, log, metrics });
     },
     externalKey: () => createExternalKey(names),
-    issueFor,
     endSubject: async (subject, request) => await persons.end(subject, request),
     onEnded: revocations.onEnded,
-    operatorApi: () => createOperatorApi({ config: config.admin, answers, audit, endSubject: persons.end }),
     metrics,
     async readiness() {
       const [ownUp, ...recordsUp] = await Promise.all([own, ...connections.ofRecords].map((connection) => connection.answersReads()));

@@ -1,4 +1,3 @@
-import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
 import { deriveKey } from './config/secret.js';
 import { createFleetStore, type FleetStore } from './fleet/fleet.js';
@@ -14,7 +13,8 @@ import type { Metrics } from './telemetry/metrics.js';
 export interface ControlOptions {
   readonly config: Config;
   readonly client: RedisClient;
-  readonly clock: Clock;
+  /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
+  readonly fleetNowMs: () => number;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
@@ -32,7 +32,7 @@ export interface Control {
   readonly fleet: FleetStore;
 }
 
-export function createControl({ config, client, clock, audit, metrics }: ControlOptions): Control {
+export function createControl({ config, client, fleetNowMs, audit, metrics }: ControlOptions): Control {
   const prefix = `${config.redis.keyPrefix}v1:`;
   const macKey = deriveKey(config.fleetSecret, 'mac');
   const stored = { client, macKey, audit, metrics };
@@ -42,7 +42,7 @@ export function createControl({ config, client, clock, audit, metrics }: Control
     prefix,
     jwks: new SignedValue({ ...stored, name: 'jwks', key: `${prefix}jwks`, schema: storedJwksSchema }),
     denyList: createDenyList(denied),
-    clamps: createClamps(clamps, clock, audit, metrics),
+    clamps: createClamps({ stored: clamps, fleetNowMs, audit, metrics }),
     flags: new SignedValue({ ...stored, name: 'flags', key: `${prefix}flags`, schema: flagSnapshotSchema }),
     fleet: createFleetStore({ client, prefix, macKey, audit, metrics }),
   };

@@ -6,6 +6,7 @@ import type { Control } from './control.js';
 import { type Announcement, fingerprintOf } from './fleet/announcement.js';
 import { createFleet, type Fleet } from './fleet/fleet.js';
 import { KeyRing } from './keys/key-ring.js';
+import { clockAgainstMost, policyOf } from './keys/rotation.js';
 import { type Signing, startSigning } from './keys/signing.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
@@ -19,7 +20,7 @@ export interface MembershipOptions {
   readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList'>;
   readonly revocations: Revocations;
   /** What the others are told beside keys. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'clamps' | 'eventsReadAt' | 'cohorts' | 'windows'>;
   /** The time by Redis' clock, in ms. Rejects while Redis is away. */
   readonly fleetNowMs: () => Promise<number>;
   /** Has every instance read the fleet's keys again. Never rejects. */
@@ -48,27 +49,41 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
   const policy = { issuer, audience, clockSkewSeconds };
-  const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock, random });
-  const ring = new KeyRing();
+  let aheadMs = 0;
+  // An instance whose clock is off must neither refuse what the others sign nor sign what they refuse: it goes by theirs.
+  const fleetClock: Clock = { now: () => clock.now() - (Math.abs(aheadMs) > clockSkewSeconds * 1000 ? aheadMs : 0) };
+  const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
+  const ring = new KeyRing(() => clock.now());
   let signing: Signing | undefined;
 
   const fleet = createFleet({
     store: control.fleet,
     self: { instance: random.token(9), host: hostname(), version: VERSION, issuer, audience: [...audience], fingerprint: fingerprintOf(config) },
+    keys() {
+      const signs = signing?.signingKey()?.kid;
+      return {
+        verifies: [...ring.kids],
+        accepts: [{ issuer, audience }, ...(signing?.policies ?? [])].map(policyOf),
+        ...(signs === undefined ? {} : { signs }),
+      };
+    },
     describe() {
       const report = signing?.report();
+      const files = signing?.files;
       return {
         ...describe(),
-        keys: ring.own.map(({ publicJwk: jwk, file, signsFrom }) => ({ jwk, file, ...(signsFrom === undefined ? {} : { signsFrom }) })),
-        verifies: [...ring.kids],
+        keys: ring.own.map(({ publicJwk: jwk, signsFrom }) => {
+          const file = files?.get(jwk.kid);
+          return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
+        }),
         signing: report?.state ?? 'broken',
-        problems: [...(report?.problems ?? [])],
-        ...(report?.activeKid !== undefined && report.canSign ? { signs: report.activeKid } : {}),
+        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers)],
       };
     },
     fleetNowMs,
     nowMs: () => clock.now(),
     onBeat() {
+      aheadMs = clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others);
       // A key that waited may do so no longer, and what Redis has lost is written again.
       void signing?.reload();
       onBeat();
@@ -78,6 +93,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     metrics,
   });
   await fleet.read();
+  aheadMs = clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others);
 
   signing = await startSigning({
     config: config.keys,
@@ -87,9 +103,9 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     denyList: control.denyList,
     fleet: fleet.view,
     fleetNowMs,
-    clockOffMs: () => fleet.clockOffMs,
+    clockOffMs: () => (fleet.others.length > 0 ? aheadMs : (fleet.clockOffMs ?? 0)),
     clockSkewSeconds,
-    probe: createProbe(policy, issueAccessToken, clock),
+    probe: createProbe(policy, issueAccessToken, fleetClock),
     tell: tellKeys,
     onPass: fleet.announceChanges,
     log,
@@ -103,9 +119,9 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     issueAccessToken,
     verifyBearer: createVerifier({
       policy,
-      fleetPolicy: () => signing?.against,
+      fleetPolicies: () => signing?.policies ?? [],
       keys: ring,
-      clock,
+      clock: fleetClock,
       revocations: {
         get wereRead() {
           // What was revoked includes keys.
@@ -115,6 +131,12 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
       },
     }),
   };
+}
+
+/** @param strangers how many announcements carry another MAC. */
+export function describeStrangers(strangers: number): string[] {
+  if (strangers === 0) return [];
+  return [`${strangers} announcements under these keys in Redis carry another MAC: instances with another fleet secret, or somebody else's hand`];
 }
 
 const { version: VERSION }: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));

@@ -11,6 +11,7 @@ import { loadKeyDirectory } from '../keys/load.js';
 import { majorityAgainst } from '../keys/rotation.js';
 import { selfTest } from '../keys/self-test.js';
 import { describeDifference } from '../keys/signing.js';
+import { describeStrangers } from '../membership.js';
 import { connectRedis, type RedisClient } from '../redis/connection.js';
 import { readFlagFile } from '../rollout/flag-file.js';
 import { isStage } from '../rollout/stage.js';
@@ -216,10 +217,13 @@ async function checkOneRedis({ at, target, records }: { at: string; target: Redi
 async function checkFleet({ redis, fleetSecret, issuer, audience }: Config, client: RedisClient, nowMs: number): Promise<Finding[]> {
   const quiet = { audit: () => undefined, metrics: createMetrics() };
   const store = createFleetStore({ client, prefix: `${redis.keyPrefix}v1:`, macKey: deriveKey(fleetSecret, 'mac'), ...quiet });
-  const live = await store.read(nowMs);
-  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [] };
+  const { live, strangers } = await store.read(nowMs);
+  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0 };
   const most = majorityAgainst(self, live);
-  return most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : [];
+  return [
+    ...(most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : []),
+    ...describeStrangers(strangers).map((message) => ({ path: 'fleetSecretFile', message })),
+  ];
 }
 
 /** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */

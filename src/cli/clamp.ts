@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError } from 'commander';
 import type { Config } from '../config/config.js';
-import { type ClampSelector, nameOf } from '../rollout/clamps.js';
+import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
 import { isStage, type Stage, stagesAbove } from '../rollout/stage.js';
 import { COUNTED_MINUTES, readTraffic, type TrafficCount } from '../rollout/traffic.js';
 import { print } from './print.js';
@@ -27,50 +27,100 @@ export interface ClampOptions extends SelectorOptions {
 export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
   return await withRoom(options.config, async (room) => {
     const { config, control, lifecycle, nowMs } = room;
-    const selector = selectorOf(options, config);
+    const { json = false } = options;
+    const selector = selectorOf(options, namesOf(config));
     const affected = await countAffected(room, selector, stage);
-    const instances = (await control.fleet.read(await nowMs())).length;
-    if (!options.json)
+    const instances = (await control.fleet.read(await nowMs())).live.length;
+    await control.clamps.sync();
+    const replaced = control.clamps.all.find((one) => one.by === 'operator' && isSame(one.selector, selector));
+    if (!json) {
       print.line(`${nameOf(selector)} → at most ${stage}: ${describeAffected(affected)} above it now, on ${count(instances, 'live instance')}.`);
-    if (!options.json && !options.yes && process.stdin.isTTY && !(await confirmed())) return false;
+      if (replaced) print.line(`It replaces: at most ${replaced.stage} (${replaced.why}).`);
+      if (!options.yes && process.stdin.isTTY && !(await confirmed())) return false;
+    }
 
     const at = await nowMs();
     const until = options.for === undefined ? undefined : at + options.for;
-    const isThere = () => control.clamps.all.some((one) => one.at === at && one.stage === stage);
     await control.clamps.set({ selector, stage, by: 'operator', why: options.why, at, ...(until === undefined ? {} : { until }) });
     await lifecycle.events.tell('clamps');
-    // Where Redis has just come back empty, an instance may write what it knew in the same moment.
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
-    await control.clamps.sync();
-    if (!isThere()) throw new Error('somebody else has changed the clamps at the same time: run the same again');
+    const confirmation = await confirm(room);
+    if (!control.clamps.all.some((one) => one.at === at && one.stage === stage))
+      throw new Error('somebody else has changed the clamps at the same time: run the same again');
 
-    if (options.json)
-      print.json({ selector, stage, ...affected, instances, ...(until === undefined ? {} : { until: new Date(until).toISOString() }) });
-    else print.line(`In force${until === undefined ? ' until crossfade release' : ` until ${new Date(until).toISOString()}`}.`);
+    if (json) print.json({ selector, stage, ...affected, ...confirmation, ...(until === undefined ? {} : { until: new Date(until).toISOString() }) });
+    else {
+      print.line(
+        `In force${until === undefined ? ' until crossfade release' : ` until ${new Date(until).toISOString()}`}, ${describeConfirmation(confirmation)}.`,
+      );
+    }
     return true;
   });
 }
 
 /** `crossfade release`: takes ceilings away, whoever has set them. */
 export async function release(options: SelectorOptions): Promise<void> {
-  await withRoom(options.config, async ({ config, control, lifecycle }) => {
-    const selector = selectorOf(options, config);
+  await withRoom(options.config, async (room) => {
+    const { config, control, lifecycle } = room;
     await control.clamps.sync();
+    // Also of what the configuration no longer has.
+    const held = control.clamps.all.map((one) => one.selector);
+    const { clients, cohorts } = namesOf(config);
+    const selector = selectorOf(options, {
+      clients: [...clients, ...held.flatMap((one) => (one.on === 'client' ? [one.name] : []))],
+      cohorts: [...cohorts, ...held.flatMap((one) => (one.on === 'cohort' ? [one.name] : []))],
+    });
     const released = await control.clamps.release(selector);
     await lifecycle.events.tell('clamps');
-    if (options.json) print.json({ selector, released });
+    const confirmation = await confirm(room);
+    if (options.json) print.json({ selector, released, ...confirmation });
     else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
-    else for (const { stage, by, why } of released) print.line(`Released: ${nameOf(selector)} was held at ${stage} by the ${by}: ${why}`);
+    else {
+      for (const { stage, by, why } of released) print.line(`Released: ${nameOf(selector)} was held at ${stage} by the ${by}: ${why}`);
+      print.line(`The same ${describeConfirmation(confirmation)}.`);
+    }
   });
 }
 
-const SETTLE_MS = 300;
+/** Which instances have the same clamps in force as Redis has. */
+interface Confirmation {
+  readonly instances: number;
+  /** Hosts that have not said so. */
+  readonly missing: readonly string[];
+}
 
-function selectorOf({ client, cohort, all }: SelectorOptions, config: Pick<Config, 'clients' | 'rollout'>): ClampSelector {
+/** How long instances have to say that they have heard. */
+const CONFIRM_MS = 3000;
+
+async function confirm({ control, nowMs }: Room): Promise<Confirmation> {
+  for (const end = Date.now() + CONFIRM_MS; ; ) {
+    // Where Redis has just come back empty, an instance may write what it knew in the same moment.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await control.clamps.sync();
+    const { live } = await control.fleet.read(await nowMs());
+    const missing = live.filter(({ clamps }) => clamps !== control.clamps.digest).map(({ host }) => host);
+    if (missing.length === 0 || Date.now() > end) return { instances: live.length, missing };
+  }
+}
+
+function describeConfirmation({ instances, missing }: Confirmation): string {
+  if (instances === 0) return 'for whatever starts: no instance is alive';
+  if (missing.length === 0) return `on ${instances === 1 ? 'the live instance' : `all ${instances} live instances`}`;
+  return `but ${missing.join(', ')} did not confirm it: see crossfade status`;
+}
+
+interface Names {
+  readonly clients: readonly string[];
+  readonly cohorts: readonly string[];
+}
+
+function namesOf(config: Pick<Config, 'clients' | 'rollout'>): Names {
+  const clients = [...config.clients.map(({ id }) => id), 'unknown'];
+  return { clients, cohorts: [...config.rollout.cohorts.map(({ name }) => name), ...clients] };
+}
+
+function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: Names): ClampSelector {
   const given = [client, cohort, all].filter((one) => one !== undefined);
   if (given.length !== 1) throw new Error('say whom: exactly one of --client ID, --cohort NAME, --all');
-  const clients = [...config.clients.map(({ id }) => id), 'unknown'];
-  const cohorts = [...config.rollout.cohorts.map(({ name }) => name), ...clients];
   if (client !== undefined) return { on: 'client', name: known(client, clients, 'client') };
   if (cohort !== undefined) return { on: 'cohort', name: known(cohort, cohorts, 'cohort') };
   return { on: 'all' };

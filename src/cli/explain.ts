@@ -58,27 +58,31 @@ async function explainAs(room: Room, credential: string | undefined, options: Ex
     const { subject = '', tenant } = options;
     return await explainPerson(room, resolve(), { subject, tenant }, { credential: 'none: as if this person came', via: 'session' });
   }
-  const found = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(credential)
-    ? await judgeBearer(room, credential)
-    : await judgeCookies(room, parseCookies(credential.replace(/^cookie:\s*/i, '')));
-  if (typeof found === 'string')
-    return { credential: found, answers: [found.startsWith('bearer') ? 'every request: 401 invalid_token' : 'every request: anonymous'] };
-  const { principal, says } = found;
+  room.lifecycle.events.follow();
+  await room.lifecycle.events.read(READ_MS);
+  const bearer = credential.replace(/^authorization:\s*/i, '').replace(/^bearer\s+/i, '');
+  const isToken = !bearer.includes('=') || /^[\w-]+=*\.[\w-]+=*\.[\w-]*=*$/.test(bearer);
+  const isCookie = /^cookie:/i.test(credential) || !isToken;
+  const judged = isCookie ? await judgeCookies(room, parseCookies(credential.replace(/^cookie:\s*/i, ''))) : await judgeBearer(room, bearer);
+  if (!('principal' in judged)) return { credential: judged.says, answers: [judged.answer] };
+  const { principal, says } = judged;
   const client = resolve(principal.via === 'jwt' ? principal.client : undefined);
   return await explainPerson(room, client, principal, { credential: says, via: principal.via });
 }
 
-type Judged = string | { readonly principal: Principal; readonly says: string };
+type Judged = { readonly says: string } & ({ readonly answer: string } | { readonly principal: Principal });
+
+const ANONYMOUS = 'every request: anonymous';
 
 async function judgeCookies({ lifecycle }: Room, cookies: CookiePairs): Promise<Judged> {
   const outcome = await lifecycle.sessions.read(cookies);
   switch (outcome.kind) {
     case 'absent':
-      return 'no cookie of a configured name';
+      return { says: 'no cookie of a configured name', answer: ANONYMOUS };
     case 'rejected':
-      return `session cookie, not accepted: ${outcome.reason}`;
+      return { says: `session cookie, not accepted: ${outcome.reason}`, answer: ANONYMOUS };
     case 'conflict':
-      return 'two session cookies of different persons: 400 invalid_request';
+      return { says: 'two session cookies of different persons', answer: 'every request: 400 invalid_request' };
     case 'authenticated': {
       const { sid, identity } = outcome.session;
       return { principal: { ...identity, sid, client: 'unknown', via: 'session' }, says: `session ${sid}` };
@@ -87,15 +91,15 @@ async function judgeCookies({ lifecycle }: Room, cookies: CookiePairs): Promise<
 }
 
 async function judgeBearer({ config, control, lifecycle }: Room, token: string): Promise<Judged> {
-  const ring = new KeyRing();
-  ring.setStored((await control.jwks.read())?.keys ?? []);
+  const ring = new KeyRing(() => systemClock.now());
+  const stored = await control.jwks.read();
+  ring.setStored(stored?.keys ?? []);
   await control.denyList.sync();
   ring.deny(new Set(control.denyList.kids.keys()));
-  lifecycle.events.follow();
-  await lifecycle.events.read(READ_MS);
   const { issuer, audience } = config;
   const verify = createVerifier({
     policy: { issuer, audience, clockSkewSeconds: config.tokens.clockSkewSeconds },
+    fleetPolicies: () => stored?.policies ?? [],
     keys: ring,
     clock: systemClock,
     revocations: { wereRead: lifecycle.events.wasRead, whatEnded: lifecycle.revocations.whatEnded },
@@ -105,11 +109,17 @@ async function judgeBearer({ config, control, lifecycle }: Room, token: string):
     case 'authenticated':
       return { principal: outcome.principal, says: `bearer of the session ${outcome.principal.sid}` };
     case 'rejected':
-      return `bearer, refused: ${outcome.reason}${outcome.ended ? ` (its ${outcome.ended} has ended)` : ''}`;
+      return {
+        says: `bearer, refused: ${outcome.reason}${outcome.ended ? ` (its ${outcome.ended} has ended)` : ''}`,
+        answer: 'every request: 401 invalid_token',
+      };
     case 'foreign':
-      return `bearer of somebody else's: bearer.foreign is ${config.bearer.foreign}`;
+      return {
+        says: `bearer of somebody else's: bearer.foreign is ${config.bearer.foreign}`,
+        answer: config.bearer.foreign === 'pass' ? ANONYMOUS : 'every request: 401 invalid_token',
+      };
     case 'in-doubt':
-      return `bearer, in doubt: the ${outcome.about} are not known`;
+      return { says: `bearer, in doubt: the ${outcome.about} are not known`, answer: 'every request: 503 temporarily_unavailable' };
   }
 }
 
@@ -125,7 +135,8 @@ async function explainPerson(
   const named = createClientRegistry(config.clients, rollout.cohorts).cohortOf(client.id, person.tenant);
   const cohort = named ?? client.id;
   const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), person.subject);
-  const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, ...person }, userKey);
+  const { subject, tenant } = person;
+  const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject }, userKey);
   const log = createLog({ level: 'silent' });
   const source = await openFlagSource(config, undefined, { stored: control.flags, log, audit: () => undefined, metrics });
   try {
@@ -133,7 +144,7 @@ async function explainPerson(
       [rollout.stageFlag, rollout.killSwitchFlag].map(async (key) => explainFlag(key, await source.detail(key, context), context, source.flag(key))),
     );
     await control.clamps.sync();
-    const instances = await control.fleet.read(await nowMs());
+    const { live: instances } = await control.fleet.read(await nowMs());
     const unsigned = instances.filter(({ signs }) => signs === undefined).map(({ host }) => host);
     const clamped = control.clamps.ceilingsOf(client.id, cohort);
     const canSign = instances.length === 0 || unsigned.length < instances.length;
@@ -163,7 +174,7 @@ async function explainPerson(
         ...(client.exchanges ? [] : [`client: at most jwt-preferred (${whyNoExchange(client)})`]),
       ],
       stage,
-      answers: describeAnswers(stage, STAGE_TABLE[stage.stage], client, via),
+      answers: describeAnswers(canSign, STAGE_TABLE[stage.stage], client, via),
     };
   } finally {
     await source.close();
@@ -175,17 +186,20 @@ function whyNoExchange({ id, config, version }: ResolvedClient): string {
   return config.exchanges ? `version ${version ?? 'unknown'} is below ${config.minVersion}` : `${id} is registered without exchanges: true`;
 }
 
-function describeAnswers({ reason }: EffectiveStage, rules: StageRules, client: ResolvedClient, via: Principal['via']): string[] {
+function describeAnswers(canSign: boolean, rules: StageRules, client: ResolvedClient, via: Principal['via']): string[] {
   const exchange = !client.config?.exchanges
     ? '400 unauthorized_client: this client is not registered for it'
-    : reason === 'signing'
+    : !canSign
       ? '503 temporarily_unavailable'
       : rules.exchange
         ? 'granted'
         : '400 unauthorized_client';
   const session = rules.session === 'accepted' ? 'accepted' : 'for page navigations; elsewhere 401 session_not_accepted';
-  const refresh =
-    reason === 'signing' ? '503 temporarily_unavailable' : rules.refresh === 'return' && client.config?.wayBack ? 'sent to the way back' : 'granted';
+  const refresh = !canSign
+    ? '503 temporarily_unavailable'
+    : rules.refresh === 'return' && client.config?.wayBack
+      ? 'sent to the way back'
+      : 'granted';
   const forward = rules.nudge === 'forward' && via === 'session' && client.exchanges;
   const back = rules.nudge === 'back' && via === 'jwt' && client.config?.wayBack === true;
   return [

@@ -4,7 +4,7 @@ import { generateKey, writeKeyFile } from '../keys/generate.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
-import { describeKey, short, span, table } from './words.js';
+import { count, describeKey, short, span, table } from './words.js';
 
 export interface KeysOptions {
   readonly config: string;
@@ -16,7 +16,7 @@ export async function generate({ config: path, stdout = false }: KeysOptions & {
   const { keys } = await loadConfig(path);
   const { kid, pem } = await generateKey(keys.algorithm);
   if (stdout) process.stdout.write(pem);
-  else print.line(`wrote ${await writeKeyFile(keys.directory, `${short(kid)}.pem`, pem)} (kid ${kid})`);
+  else print.line(`wrote ${await writeKeyFile(keys.directory, `key-${short(kid)}.pem`, pem)} (kid ${kid})`);
 }
 
 /** `crossfade keys list`: every key of the fleet and how far it is. */
@@ -48,20 +48,25 @@ const WATCH_MS = 12_000;
 
 /** `crossfade keys rotate`: writes the next key, and says how far the fleet is; or lets the one that waits go on. */
 export async function rotate(options: RotateOptions): Promise<void> {
+  if (options.why !== undefined && !options.force) throw new Error('--why is for --force');
   await withRoom(options.config, async (room) => {
-    const waiting = (await readStatus(room)).keys.filter(({ hold }) => hold !== undefined);
-    const kid = options.force ? await force(room, waiting, options.why) : await writeNext(room, waiting, options);
-    const status = await watchKey(room, kid);
-    if (options.json) print.json(status.keys.find((key) => key.kid === kid) ?? { kid });
-    else for (const line of keyLines(status, room)) print.line(line);
+    const status = await readStatus(room);
+    const kid = options.force ? await force(room, status, options.why) : await writeNext(room, status, options);
+    const after = await watchKey(room, kid);
+    if (options.json) print.json(after.keys.find((key) => key.kid === kid) ?? { kid });
+    else for (const line of keyLines(after, room)) print.line(line);
   });
 }
 
-async function writeNext({ config }: Room, waiting: readonly KeyStatus[], { at = new Date(), json = false }: RotateOptions): Promise<string> {
-  const [next] = waiting;
-  if (next) throw new Error(`${short(next.kid)} is waiting to sign already: crossfade keys list says for what; --force --why lets it go on`);
+async function writeNext({ config }: Room, { keys, at: nowMs }: FleetStatus, { at, json = false }: RotateOptions): Promise<string> {
+  const waiting = keys.find(({ hold }) => hold !== undefined);
+  if (waiting) throw new Error(`${short(waiting.kid)} is waiting to sign already: crossfade keys list says for what`);
+  // By Redis' clock, and after every other: the newest signs.
+  const newest = Math.max(0, ...keys.map(({ startsAt = 0 }) => startsAt));
+  if (at && at.getTime() <= newest) throw new Error(`--at must be after ${new Date(newest).toISOString()}, from when another key signs`);
+  const startsAt = new Date(Math.ceil((at?.getTime() ?? Math.max(nowMs, newest + 1)) / 1000) * 1000);
   const { kid, pem } = await generateKey(config.keys.algorithm);
-  const time = at.toISOString().replaceAll(/[-:]|\.\d+/g, '');
+  const time = startsAt.toISOString().replaceAll(/[-:]|\.\d+/g, '');
   const path = await writeKeyFile(config.keys.directory, `${time}-${short(kid)}.pem`, pem);
   if (!json) {
     print.line(`wrote ${path}`);
@@ -70,17 +75,20 @@ async function writeNext({ config }: Room, waiting: readonly KeyStatus[], { at =
   return kid;
 }
 
-async function force({ control, lifecycle, audit, nowMs }: Room, waiting: readonly KeyStatus[], why: string | undefined): Promise<string> {
+async function force({ control, lifecycle, audit, nowMs }: Room, { keys }: FleetStatus, why: string | undefined): Promise<string> {
   if (why === undefined) throw new Error('--force needs --why: it is for the audit');
-  const [next] = waiting;
-  if (!next) throw new Error('no key is waiting to sign');
+  const waiting = keys.find(({ hold }) => hold?.why === 'fleet');
+  if (waiting?.hold?.why !== 'fleet') throw new Error('no key is waiting for an instance: crossfade keys list says what each waits for');
+  const { kid, hold } = waiting;
   const now = await nowMs();
-  await control.jwks.update((current) =>
-    current ? { keys: current.keys.map((key) => (key.jwk.kid === next.kid ? { ...key, forcedAt: now } : key)) } : undefined,
+  const forced = await control.jwks.update((current) =>
+    current ? { ...current, keys: current.keys.map((key) => (key.jwk.kid === kid ? { ...key, forcedAt: now } : key)) } : undefined,
   );
+  if (!forced?.keys.some((key) => key.jwk.kid === kid && key.forcedAt === now))
+    throw new Error('Redis has lost the keys of the fleet: run the same again');
   await lifecycle.events.tell('keys');
-  audit('key.forced', { kid: next.kid, why, without: next.hold?.why === 'fleet' ? next.hold.hosts.join(' ') : '' });
-  return next.kid;
+  audit('key.forced', { kid, why, without: hold.hosts.join(' ') });
+  return kid;
 }
 
 /** Until every live instance verifies it, or for as long as one would wait. */
@@ -88,7 +96,8 @@ async function watchKey(room: Room, kid: string): Promise<FleetStatus> {
   for (const end = Date.now() + WATCH_MS; ; ) {
     const status = await readStatus(room);
     const key = status.keys.find((one) => one.kid === kid);
-    const settled = status.instances.length === 0 || (key !== undefined && (key.phase === 'active' || (key.hold?.why ?? 'fleet') !== 'fleet'));
+    const waits = !key || key.hold?.why === 'fleet' || (key.hold?.why === 'time' && key.hold.until < status.at + WATCH_MS);
+    const settled = status.instances.length === 0 || !waits;
     if (settled || Date.now() > end) return status;
     await new Promise((resolve) => setTimeout(resolve, 250));
   }
@@ -105,7 +114,7 @@ export async function retire(prefix: string, options: DenyOptions): Promise<void
     const status = await readStatus(room);
     const key = findKey(status, prefix);
     const left = (key.retiringUntil ?? 0) - status.at;
-    if (key.phase === 'active') throw new Error(`${short(key.kid)} signs on ${key.signedBy} instances: rotate first`);
+    if (key.phase === 'active') throw new Error(`${short(key.kid)} signs on ${count(key.signedBy, 'instance')}: rotate first`);
     if (left > 0 && !options.force)
       throw new Error(`tokens that ${short(key.kid)} signed may live for another ${span(left)}; --force takes them out as well`);
     await deny(room, key, 'retired', options.why ?? 'retired');
@@ -148,14 +157,21 @@ async function say(room: Room, { kid, files }: KeyStatus, json: boolean): Promis
     await new Promise((resolve) => setTimeout(resolve, 250));
     status = await readStatus(room);
   }
+  const left = status.keys.find((key) => key.kid === kid)?.verifiedBy ?? 0;
+  if (left > 0) process.exitCode = 1;
   if (json) {
     print.json(status.keys.find((key) => key.kid === kid) ?? { kid });
     return;
   }
   for (const line of keyLines(status, room)) print.line(line);
-  const here = (await loadKeyDirectory(room.config.keys)).keys.find((key) => key.kid === kid)?.file;
-  const names = [...new Set([...files, ...(here === undefined ? [] : [here])])];
-  if (names.length > 0) print.line(`Remove ${names.join(', ')} from the key directories: no instance uses it again.`);
+  // A name that another key has taken over is not meant.
+  const here = (await loadKeyDirectory(room.config.keys)).keys;
+  const others = new Set([
+    ...status.keys.filter((key) => key.kid !== kid).flatMap((key) => key.files),
+    ...here.filter((key) => key.kid !== kid).map(({ file }) => file),
+  ]);
+  const names = new Set([...files, ...here.filter((key) => key.kid === kid).map(({ file }) => file)].filter((file) => !others.has(file)));
+  if (names.size > 0) print.line(`Remove ${[...names].join(', ')} from the key directories: no instance uses it again.`);
   if (!status.keys.some(({ phase }) => phase === 'active' || phase === 'next'))
     print.line('No key is left that signs: sessions go on, and nothing is issued until crossfade keys rotate.');
 }
@@ -163,7 +179,12 @@ async function say(room: Room, { kid, files }: KeyStatus, json: boolean): Promis
 /** The whole of it as Redis has it now. */
 export async function readStatus({ config, control, nowMs }: Room): Promise<FleetStatus> {
   const at = await nowMs();
-  const [announcements, stored] = await Promise.all([control.fleet.read(at), control.jwks.read(), control.denyList.sync(), control.clamps.sync()]);
+  const [{ live, strangers }, stored] = await Promise.all([
+    control.fleet.read(at),
+    control.jwks.read(),
+    control.denyList.sync(),
+    control.clamps.sync(),
+  ]);
   const denied = [...control.denyList.kids.values()];
-  return composeStatus({ config, announcements, keys: stored?.keys ?? [], denied, clamps: control.clamps.all, nowMs: at });
+  return composeStatus({ config, announcements: live, strangers, keys: stored?.keys ?? [], denied, clamps: control.clamps.all, nowMs: at });
 }

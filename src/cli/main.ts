@@ -134,7 +134,7 @@ keys
 keys
   .command('retire')
   .description('take a key out of use for good once nothing that it signed lives')
-  .argument('<kid>', 'the kid, or its beginning')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -')
   .option('--why <text>', 'for the audit')
   .option('--force', 'also while tokens that it signed may live')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
@@ -144,7 +144,7 @@ keys
 keys
   .command('revoke')
   .description('take a key that has leaked out of use: its tokens stop at once, and their holders refresh')
-  .argument('<kid>', 'the kid, or its beginning')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -')
   .requiredOption('--why <text>', 'for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')

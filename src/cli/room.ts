@@ -24,7 +24,7 @@ export interface Room {
 /** How long Redis may take to answer at first. */
 const REDIS_START_MS = 3000;
 
-/** @throws {Error} in words for an operator where Redis does not answer; then what `work` does may be half done. */
+/** @throws {Error} in words for an operator where Redis does not answer. */
 export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>): Promise<T> {
   const config = await loadConfig(path);
   const quiet = createLog({ level: 'silent' });
@@ -33,13 +33,19 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
   const connections = new Connections(config, quiet, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
+  let begun = false;
   const lifecycle = createLifecycle({ config, connections, random: systemRandom, clock: systemClock, log: quiet, audit, metrics });
-  const control = createControl({ config, client: own.client, clock: systemClock, audit, metrics });
+  // The machine of an operator may have any time.
+  let offMs = 0;
+  const control = createControl({ config, client: own.client, fleetNowMs: () => systemClock.now() - offMs, audit, metrics });
   try {
+    offMs = systemClock.now() - (await own.nowMs());
+    begun = true;
     return await work({ config, control, lifecycle, connections, audit, metrics, nowMs: async () => await own.nowMs() });
   } catch (error) {
     const away = own.client.status !== 'ready' || (error instanceof CrossfadeError && error.code === 'temporarily_unavailable');
-    if (away) throw new Error('Redis does not answer: it may be half done. Run the same again.');
+    if (away && begun) throw new Error('Redis does not answer: it may be half done. Run the same again.');
+    if (away) throw new Error(`Redis does not answer${own.problem() === undefined ? '' : ` (${own.problem()})`}: nothing was done.`);
     throw error;
   } finally {
     lifecycle.close();

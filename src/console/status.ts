@@ -8,6 +8,8 @@ import type { Clamp } from '../rollout/clamps.js';
 export interface StatusInput {
   readonly config: Pick<Config, 'clients' | 'rollout' | 'tokens' | 'keys'>;
   readonly announcements: readonly Announcement[];
+  /** How many announcements carry another MAC. */
+  readonly strangers: number;
   readonly keys: readonly StoredKey[];
   readonly denied: readonly DeniedKey[];
   readonly clamps: readonly Clamp[];
@@ -25,6 +27,8 @@ export interface KeyStatus {
   readonly signedBy: number;
   readonly verifiedBy: number;
   readonly firstSeenAt?: number;
+  /** From when it signs, if it does: the newest does. */
+  readonly startsAt?: number;
   readonly lastSignedAt?: number;
   /** What keeps it from signing. */
   readonly hold?: Hold;
@@ -100,8 +104,10 @@ function toInstance(one: Announcement, nowMs: number): InstanceStatus {
   };
 }
 
-function describeProblems({ announcements, clamps, config }: StatusInput, instances: readonly InstanceStatus[]): string[] {
-  if (announcements.length === 0) return ['no instance is alive on this Redis'];
+function describeProblems({ announcements, strangers, clamps, config }: StatusInput, instances: readonly InstanceStatus[]): string[] {
+  if (announcements.length === 0) {
+    return [strangers === 0 ? 'no instance is alive on this Redis' : `no instance with this fleet secret is alive, and ${strangers} with another`];
+  }
   const said = announcements.flatMap(({ host, problems }) => problems.map((problem) => `${host}: ${problem}`));
   const late = instances.filter(({ lagSeconds }) => lagSeconds === undefined || lagSeconds > LATE_SECONDS);
   const odd = announcements.filter((one) => majorityAgainst(one, others(announcements, one)));
@@ -164,7 +170,8 @@ function toKeys({ announcements, keys, denied, nowMs, config }: StatusInput): Ke
     return {
       kid,
       phase,
-      files: [...new Set(files.map(({ file }) => file))],
+      files: [...new Set(files.flatMap(({ file }) => file ?? []))],
+      startsAt: signsFrom ?? firstSeenAt,
       signedBy,
       verifiedBy: announcements.filter(({ verifies }) => verifies.includes(kid)).length,
       firstSeenAt,

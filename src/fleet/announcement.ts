@@ -39,8 +39,10 @@ export const announcementSchema = z.object({
   audience: z.array(z.string()),
   /** Equal where the configurations are, but for ports, files and secrets. */
   fingerprint: z.string(),
-  /** The keys that it has files of: their public halves, and the times in front of the files' names. */
-  keys: z.array(z.object({ jwk: publicJwkSchema, file: z.string(), signsFrom: z.number().optional() })),
+  /** The keys that it has private halves of, with the file that each is in at the moment, and the time in front of its name. */
+  keys: z.array(z.object({ jwk: publicJwkSchema, file: z.string().optional(), signsFrom: z.number().optional() })),
+  /** Issuers and audiences that it accepts. */
+  accepts: z.array(z.string()),
   /** Kids that it verifies. */
   verifies: z.array(z.string()),
   /** The kid that it signs with. */
@@ -49,6 +51,8 @@ export const announcementSchema = z.object({
   /** Why it is not healthy, a sentence each. */
   problems: z.array(z.string()),
   flags: z.enum(['live', 'last-known', 'none']),
+  /** A digest of the clamps that are in force there. */
+  clamps: z.string(),
   /** When it last heard the event stream; absent: never. */
   eventsReadAt: z.number().optional(),
   cohorts: z.array(cohortSchema),

@@ -1,8 +1,9 @@
+import { LRUCache } from 'lru-cache';
 import type { FleetView } from '../keys/agreement.js';
 import type { FleetMember } from '../keys/rotation.js';
 import type { RedisClient } from '../redis/connection.js';
 import { parseJson } from '../redis/replies.js';
-import { loadScript } from '../redis/script.js';
+import { absentIfForeign, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
@@ -25,10 +26,19 @@ export interface FleetStoreOptions {
 /** The announcements of all instances in Redis. All methods reject with what ioredis rejects with. */
 export interface FleetStore {
   write(announcement: Announcement): Promise<void>;
-  /** Those that count, the longest alive first. */
-  read(nowMs: number): Promise<readonly Announcement[]>;
+  read(nowMs: number): Promise<FleetReading>;
   remove(instance: string): Promise<void>;
 }
+
+export interface FleetReading {
+  /** Those that count, the longest alive first. */
+  readonly live: readonly Announcement[];
+  /** How many carry another MAC: an instance with another fleet secret, or somebody else's hand. */
+  readonly strangers: number;
+}
+
+/** More entries than these are somebody else's doing. */
+const MAX_INSTANCES = 500;
 
 const announce = loadScript('announce', ['hash']);
 const enroll = loadScript('enroll', ['zset']);
@@ -36,19 +46,27 @@ const enroll = loadScript('enroll', ['zset']);
 export function createFleetStore({ client, prefix, macKey, audit, metrics }: FleetStoreOptions): FleetStore {
   const index = `${prefix}fleet`;
   const keyOf = (instance: string) => `${index}:${instance}`;
-  const refused = new Set<string>();
+  const refused = new LRUCache<string, true>({ max: 2 * MAX_INSTANCES });
 
-  function open(instance: string, signed: string | null, nowMs: number): Announcement | undefined {
+  function refuse(instance: string, reason: string): void {
+    if (refused.has(instance)) return;
+    refused.set(instance, true);
+    metrics.refusedValues.inc({ key: 'fleet' });
+    audit('value.refused', { key: 'fleet', reason });
+  }
+
+  function open(instance: string, signed: string | null, nowMs: number): Announcement | 'stranger' | undefined {
     if (signed === null) return undefined;
     const text = openSignedText(macKey, `fleet\0${instance}`, signed);
-    const found = text === undefined ? undefined : announcementSchema.safeParse(parseJson(text)).data;
-    // What carries a MAC may still be an old one that somebody put back: a dead instance must not seem alive.
-    if (found && found.instance === instance && Math.abs(nowMs - found.at) <= GONE_MS) return found;
-    if (!refused.has(instance)) {
-      refused.add(instance);
-      metrics.refusedValues.inc({ key: 'fleet' });
-      audit('value.refused', { key: 'fleet', reason: text === undefined ? 'bad-mac' : found ? 'replayed' : 'unknown-shape' });
+    if (text === undefined) {
+      refuse(instance, 'bad-mac');
+      return 'stranger';
     }
+    const found = announcementSchema.safeParse(parseJson(text)).data;
+    if (!found || found.instance !== instance) refuse(instance, 'unknown-shape');
+    // What carries a MAC may still be an old one that somebody put back: a dead instance must not seem alive.
+    else if (Math.abs(nowMs - found.at) > GONE_MS) refuse(instance, 'replayed');
+    else return found;
     return undefined;
   }
 
@@ -56,18 +74,24 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
     async write(announcement) {
       const { instance, at } = announcement;
       await announce(client, [keyOf(instance)], [signText(macKey, `fleet\0${instance}`, JSON.stringify(announcement)), GONE_MS]);
-      await enroll(client, [index], [instance, at, at - GONE_MS, GONE_MS]);
+      await enroll(client, [index], [instance, at, at - GONE_MS, at + GONE_MS, GONE_MS]);
     },
 
     async read(nowMs) {
       // A key of another type is somebody else's, and gives way at the next announcement.
-      const instances = await client.zrangebyscore(index, nowMs - GONE_MS, '+inf').catch(absentIfOfAnotherType<string[]>([]));
+      const instances = await client
+        .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES)
+        .catch(absentIfForeign<string[]>([]));
       const found = await Promise.all(
         instances.map(async (instance) =>
-          open(instance, await client.hget(keyOf(instance), 'announcement').catch(absentIfOfAnotherType<string | null>(null)), nowMs),
+          open(instance, await client.hget(keyOf(instance), 'announcement').catch(absentIfForeign<string | null>(null)), nowMs),
         ),
       );
-      return found.flatMap((one) => one ?? []).sort((one, other) => one.startedAt - other.startedAt);
+      const live = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
+      return {
+        live: live.sort((one, other) => one.startedAt - other.startedAt),
+        strangers: found.filter((one) => one === 'stranger').length,
+      };
     },
 
     async remove(instance) {
@@ -77,19 +101,14 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
   };
 }
 
-function absentIfOfAnotherType<T>(absent: T): (error: unknown) => T {
-  return (error) => {
-    if (error instanceof Error && error.message.includes('WRONGTYPE')) return absent;
-    throw error;
-  };
-}
-
 export interface FleetOptions {
   readonly store: FleetStore;
   /** What this instance is, and stays for as long as it lives. */
   readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'fingerprint'>;
-  /** What it is at the moment. */
-  readonly describe: () => Omit<Announcement, keyof FleetOptions['self'] | 'startedAt' | 'at' | 'clockOffMs'>;
+  /** What decides about keys, as it is at the moment. */
+  readonly keys: () => Pick<Announcement, 'verifies' | 'signs' | 'accepts'>;
+  /** What else it is at the moment. */
+  readonly describe: () => Omit<Announcement, keyof FleetOptions['self'] | 'verifies' | 'signs' | 'accepts' | 'startedAt' | 'at' | 'clockOffMs'>;
   /** The time by Redis' clock, in ms. */
   readonly fleetNowMs: () => Promise<number>;
   readonly nowMs: () => number;
@@ -107,6 +126,8 @@ export interface Fleet {
   readonly others: readonly Announcement[];
   /** How many are alive, this one included. */
   readonly size: number;
+  /** How many instances on these keys have another fleet secret. */
+  readonly strangers: number;
   /** How far the clock here is ahead of that of Redis, in ms; undefined: Redis was not asked yet. */
   readonly clockOffMs: number | undefined;
   /** Reads who is there. Never rejects. */
@@ -115,7 +136,7 @@ export interface Fleet {
   start(): Promise<void>;
   /** Announces itself before its time, and learns of the others: at most once a second. */
   announce(): void;
-  /** The same, at once, where its keys have changed. */
+  /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
   /** Takes its announcement back. Never rejects. */
   close(): Promise<void>;
@@ -125,8 +146,9 @@ const AT_ONCE_MS = 50;
 const SOON_MS = 1000;
 
 export function createFleet(options: FleetOptions): Fleet {
-  const { store, self, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
+  const { store, self, keys, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
   let others: readonly Announcement[] = [];
+  let strangers = 0;
   let startedAt = nowMs();
   let clockOffMs: number | undefined;
   let away = false;
@@ -146,7 +168,9 @@ export function createFleet(options: FleetOptions): Fleet {
   }
 
   async function readOthers(now: number): Promise<void> {
-    const found = (await store.read(now)).filter(({ instance }) => instance !== self.instance);
+    const reading = await store.read(now);
+    const found = reading.live.filter(({ instance }) => instance !== self.instance);
+    strangers = reading.strangers;
     for (const one of found) {
       if (!others.some(({ instance }) => instance === one.instance)) audit('fleet.joined', { instance: one.instance, host: one.host });
     }
@@ -160,7 +184,7 @@ export function createFleet(options: FleetOptions): Fleet {
   async function beat(): Promise<void> {
     try {
       const at = await askTime();
-      const state = describe();
+      const state = { ...describe(), ...keys() };
       announced = essenceOf(state);
       await store.write({ ...self, ...state, startedAt, at, clockOffMs: clockOffMs ?? 0 });
       await readOthers(at);
@@ -186,9 +210,12 @@ export function createFleet(options: FleetOptions): Fleet {
   }
 
   return {
-    view: () => ({ self: toMember({ ...self, startedAt, verifies: describe().verifies }), others: others.map(toMember) }),
+    view: () => ({ self: toMember({ ...self, startedAt, clockOffMs: clockOffMs ?? 0, ...keys() }), others: others.map(toMember) }),
     get others() {
       return others;
+    },
+    get strangers() {
+      return strangers;
     },
     get size() {
       return others.length + 1;
@@ -208,7 +235,7 @@ export function createFleet(options: FleetOptions): Fleet {
     },
     announce: () => beatIn(SOON_MS),
     announceChanges() {
-      if (essenceOf(describe()) !== announced) beatIn(AT_ONCE_MS);
+      if (essenceOf({ ...describe(), ...keys() }) !== announced) beatIn(AT_ONCE_MS);
     },
     async close() {
       clearInterval(interval);
@@ -219,11 +246,18 @@ export function createFleet(options: FleetOptions): Fleet {
   };
 }
 
-function toMember({ instance, host, startedAt, issuer, audience, verifies }: FleetMember): FleetMember {
-  return { instance, host, startedAt, issuer, audience, verifies };
+function toMember({ instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs }: FleetMember): FleetMember {
+  return { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs };
 }
 
 /** What of this instance the others should hear of at once. */
-function essenceOf({ verifies, signs, signing, problems }: Pick<Announcement, 'verifies' | 'signs' | 'signing' | 'problems'>): string {
-  return JSON.stringify([verifies, signs, signing, problems]);
+function essenceOf({
+  verifies,
+  signs,
+  accepts,
+  signing,
+  problems,
+  clamps,
+}: Omit<Announcement, keyof FleetOptions['self'] | 'startedAt' | 'at' | 'clockOffMs'>): string {
+  return JSON.stringify([verifies, signs, accepts, signing, problems, clamps]);
 }

@@ -20,7 +20,8 @@ import type { Rejection } from './state.js';
 export type Authentication =
   | { readonly kind: 'anonymous'; readonly client: ResolvedClient; readonly rejection?: Rejection }
   | { readonly kind: 'authenticated'; readonly client: ResolvedClient; readonly principal: Principal; readonly decision: Decision }
-  | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal };
+  /** `principal`: of a session that is good, and that the stage does not accept here. */
+  | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
 
 export interface AuthenticatorOptions {
   readonly sessions: SessionReader;
@@ -107,7 +108,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         const decision = await rollout.decide(client, principal);
         if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
           const refusal = sessionNotAccepted(decision, exchangeUri);
-          return { kind: 'refused', client, refusal };
+          return { kind: 'refused', client, refusal, principal };
         }
         if (decision.rules.shadowMint) shadowMint(principal);
         return { kind: 'authenticated', client, principal, decision };

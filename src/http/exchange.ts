@@ -59,11 +59,12 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const outcome = await sessions.read(cookies).catch((error: unknown) => {
       // Its signature is good and its record is there: nobody else can have caused this.
       const [named] = sessions.named(cookies);
-      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.guarded.failed(client.id, named.sid, 'mapping');
+      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.guarded.mapped(client, named.sid, false);
       throw error;
     });
     switch (outcome.kind) {
       case 'authenticated':
+        options.guarded.mapped(client, outcome.session.sid, true);
         return outcome.session;
       case 'absent':
         throw new CrossfadeError('invalid_request', { message: 'there is no session to exchange' });

@@ -33,5 +33,5 @@ export interface SessionGranting extends Granting {
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
-  readonly guarded: Pick<Guarded, 'failed'>;
+  readonly guarded: Pick<Guarded, 'mapped' | 'lost'>;
 }

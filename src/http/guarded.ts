@@ -2,26 +2,35 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { CrossfadeError } from '../errors.js';
 import type { BearerRejection, Principal } from '../principal.js';
-import type { ClientRegistry } from '../rollout/clients.js';
+import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Guardrail, OwnFault } from '../rollout/guardrail.js';
+import type { Metrics } from '../telemetry/metrics.js';
 import type { SignAccessToken } from './token-answer.js';
+
+/** A tenant that cannot be known, as there may be none. */
+export const UNKNOWN = Symbol('unknown tenant');
 
 /** Tells the guardrail what came of the bridge's own work, and knows its own recent tokens when they come back. */
 export interface Guarded {
-  /** The same signer, watched. */
-  readonly sign: SignAccessToken;
+  /** The signer, watched. */
+  signFor(what: 'exchange' | 'refresh'): SignAccessToken;
   /** A bearer was good. */
   accepted(principal: Principal): void;
   /** A bearer was refused: a fault of the bridge's own if it is, byte for byte, one that was made here a moment ago. */
   refused(token: string, reason: BearerRejection): void;
-  /** A family that nobody has ended is lost, or a session could not be mapped; `subject` tells persons apart. */
-  failed(client: string, subject: string, fault: OwnFault, tenant?: string): void;
+  /** A session that is there could be mapped, or not. Without a principal its cohort is known only where the client has no other. */
+  mapped(client: ResolvedClient, session: string, succeeded: boolean): void;
+  /** A family that nobody has ended is lost; `subject` tells persons apart. */
+  lost(client: string, person: { readonly subject: string; readonly tenant: string | undefined | typeof UNKNOWN }): void;
 }
 
 export interface GuardedOptions {
-  readonly guardrail: Guardrail;
-  readonly clients: Pick<ClientRegistry, 'cohortOf'>;
+  readonly guardrail: Pick<Guardrail, 'succeeded' | 'failed'>;
+  readonly clients: Pick<ClientRegistry, 'cohortOf' | 'hasCohorts'>;
   readonly sign: SignAccessToken;
+  /** What the bridge itself accepts: a token for another audience is refused here rightly. */
+  readonly audience: readonly string[];
+  readonly metrics: Metrics;
 }
 
 /** Tokens that are remembered, as hashes, and for how long. */
@@ -30,31 +39,46 @@ const RECENT_MS = 60_000;
 /** A token of ours may well be refused for these. */
 const RIGHTLY: ReadonlySet<BearerRejection> = new Set(['expired', 'revoked', 'revoked-kid']);
 
-export function createGuarded({ guardrail, clients, sign }: GuardedOptions): Guarded {
+export function createGuarded({ guardrail, clients, sign, audience, metrics }: GuardedOptions): Guarded {
   const recent = new LRUCache<string, { cohort: string; subject: string }>({ max: MAX_RECENT, ttl: RECENT_MS });
   const cohortOf = (client: string, tenant: string | undefined) => clients.cohortOf(client, tenant) ?? client;
 
   return {
-    async sign(principal, family, grant) {
-      const { subject } = principal;
-      const cohort = cohortOf(principal.client, principal.tenant);
-      try {
-        const issued = await sign(principal, family, grant);
-        guardrail.succeeded('issuing', cohort, subject);
-        recent.set(hashOf(issued.token), { cohort, subject });
-        return issued;
-      } catch (error) {
-        const fault = faultOf(error);
-        if (fault) guardrail.failed('issuing', cohort, subject, fault);
-        throw error;
-      }
-    },
-    accepted: ({ client, tenant, subject }) => guardrail.succeeded('verifying', cohortOf(client, tenant), subject),
+    signFor: (what) =>
+      async function signGuarded(principal, family, grant) {
+        const { subject } = principal;
+        const cohort = cohortOf(principal.client, principal.tenant);
+        try {
+          const issued = await sign(principal, family, grant);
+          guardrail.succeeded(what, cohort, subject);
+          if (audience.includes(grant.audience)) recent.set(hashOf(issued.token), { cohort, subject });
+          return issued;
+        } catch (error) {
+          const fault = faultOf(error);
+          if (fault) guardrail.failed(what, cohort, subject, fault);
+          throw error;
+        }
+      },
+
+    accepted: ({ client, tenant, subject }) => guardrail.succeeded('verify', cohortOf(client, tenant), subject),
+
     refused(token, reason) {
       const known = RIGHTLY.has(reason) ? undefined : recent.get(hashOf(token));
-      if (known) guardrail.failed('verifying', known.cohort, known.subject, 'own-token-refused');
+      if (known) guardrail.failed('verify', known.cohort, known.subject, 'own-token-refused');
     },
-    failed: (client, subject, fault, tenant) => guardrail.failed('issuing', cohortOf(client, tenant), subject, fault),
+
+    mapped({ id, config }, session, succeeded) {
+      if (!config?.exchanges || clients.hasCohorts(id)) {
+        // Whoever it is may be of any cohort of this client, or comes with one that does not exchange: told, not judged.
+        if (!succeeded) metrics.ownFaults.inc({ of: 'mapping', fault: 'mapping' });
+      } else if (succeeded) guardrail.succeeded('mapping', id, session);
+      else guardrail.failed('mapping', id, session, 'mapping');
+    },
+
+    lost(client, { subject, tenant }) {
+      if (tenant === UNKNOWN && clients.hasCohorts(client)) metrics.ownFaults.inc({ of: 'refresh', fault: 'lost-family' });
+      else guardrail.failed('refresh', cohortOf(client, tenant === UNKNOWN ? undefined : tenant), subject, 'lost-family');
+    },
   };
 }
 

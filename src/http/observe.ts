@@ -5,8 +5,9 @@ import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Authenticate, Authentication } from './authenticator.js';
 
-/** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. */
-export type Expected = (ctx: Context) => string | ExpectedPrincipal | null | undefined;
+/** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. Undefined: not compared. */
+export type Expected = (ctx: Context) => ExpectedAnswer | Promise<ExpectedAnswer>;
+type ExpectedAnswer = string | ExpectedPrincipal | null | undefined;
 
 export interface ObserveOptions {
   readonly authenticate: Authenticate;
@@ -25,35 +26,33 @@ const AT_ONCE = 64;
 export function createObserve({ authenticate, expected, skips, log, metrics }: ObserveOptions): Middleware {
   let underWay = 0;
 
-  function principalOf(found: Authentication): Principal | undefined {
-    return found.kind === 'authenticated' ? found.principal : undefined;
-  }
-
-  function outcomeOf(found: Authentication): string {
-    if (found.kind === 'refused') return found.refusal.code;
-    return found.kind === 'anonymous' ? (found.rejection?.reason ?? 'anonymous') : found.principal.via;
-  }
-
-  function differences(ctx: Context, found: Authentication): readonly Mismatch[] {
-    const answer = expected?.(ctx);
-    if (answer === undefined) return [];
-    const theirs = typeof answer === 'string' ? (answer === '' ? null : { subject: answer }) : answer;
-    const ours = principalOf(found);
-    if (!ours) return theirs === null ? [] : ['only-app'];
-    return theirs === null ? ['only-bridge'] : compare(ours, theirs);
-  }
-
-  async function look(ctx: Context, finding: Promise<Authentication>): Promise<void> {
+  /** Never rejects. Undefined: the bridge could not have known. */
+  async function find(ctx: Context): Promise<Authentication | undefined> {
+    underWay += 1;
     try {
-      const found = await finding;
-      const mismatches = differences(ctx, found);
+      const found = await authenticate(ctx.req);
       metrics.observed.inc({ client: found.client.id, outcome: outcomeOf(found) });
-      for (const code of mismatches) metrics.mismatches.inc({ where: 'observe', code });
+      return found;
     } catch (error) {
       metrics.observed.inc({ client: 'unknown', outcome: 'unavailable' });
       log.debug({ failure: describeFailure(error) }, 'a request could not be observed');
+      return undefined;
     } finally {
       underWay -= 1;
+    }
+  }
+
+  /** Never rejects. */
+  async function compareWith(ctx: Context, finding: Promise<Authentication | undefined>): Promise<void> {
+    try {
+      const answer = await expected?.(ctx);
+      const found = await finding;
+      if (!found || answer === undefined) return;
+      const theirs = typeof answer === 'string' ? (answer === '' ? null : { subject: answer }) : answer;
+      for (const code of differences(principalOf(found), theirs)) metrics.mismatches.inc({ where: 'observe', code });
+    } catch (error) {
+      metrics.observed.inc({ client: 'unknown', outcome: 'expected-failed' });
+      log.warn({ failure: describeFailure(error) }, 'observe.expected failed: this request was not compared');
     }
   }
 
@@ -63,16 +62,29 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
       metrics.observed.inc({ client: 'unknown', outcome: 'left-out' });
       return await next();
     }
-    underWay += 1;
     // Read now, as it came: the app may change what the request says of itself.
-    const finding = authenticate(ctx.req);
-    finding.catch(() => undefined);
+    const finding = find(ctx);
     try {
       await next();
     } finally {
-      void look(ctx, finding);
+      void compareWith(ctx, finding);
     }
   };
+}
+
+/** Also of a session that a stage would send to the exchange first: what is compared comes before all stages. */
+function principalOf(found: Authentication): Principal | undefined {
+  return found.kind === 'anonymous' ? undefined : found.principal;
+}
+
+function outcomeOf(found: Authentication): string {
+  if (found.kind === 'refused') return found.refusal.code;
+  return found.kind === 'anonymous' ? (found.rejection?.reason ?? 'anonymous') : found.principal.via;
+}
+
+function differences(ours: Principal | undefined, theirs: ExpectedPrincipal | null): readonly Mismatch[] {
+  if (!ours) return theirs === null ? [] : ['only-app'];
+  return theirs === null ? ['only-bridge'] : compare(ours, theirs);
 }
 
 /** The subject that the app names in a header of its response; an empty one is nobody, none is not compared. */

@@ -8,7 +8,7 @@ import type { Revocations } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
-import type { Guarded } from './guarded.js';
+import { type Guarded, UNKNOWN } from './guarded.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 
@@ -22,7 +22,7 @@ export interface PresentedRefreshOptions {
   readonly requests: ClientRequests;
   readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly cookies: BridgeCookies;
-  readonly guarded: Pick<Guarded, 'failed'>;
+  readonly guarded: Pick<Guarded, 'lost'>;
   readonly clock: Clock;
 }
 
@@ -47,7 +47,7 @@ export function createReadRefresh({ families, requests, revocations, cookies, gu
     const found = await families.find(token);
     if (found.kind === 'unknown') throw invalidGrant(client, cookies, 'unknown');
     if (found.kind === 'unreadable') {
-      guarded.failed(client.id, token.family, 'lost-family');
+      guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
       throw invalidGrant(client, cookies, 'unreadable');
     }
     if (found.kind === 'ended') throw invalidGrant(client, cookies, found.reason);

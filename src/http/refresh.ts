@@ -79,7 +79,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
     const rotation = await families.rotate(token, renewed, sealed);
     if (rotation.kind === 'refused') {
-      if (LOST.has(rotation.reason)) options.guarded.failed(client.id, identity.subject, 'lost-family', identity.tenant);
+      if (LOST.has(rotation.reason)) options.guarded.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
       throw invalidGrant(client, cookies, rotation.reason);
     }
     if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.

@@ -1,9 +1,10 @@
 import type { Config } from '../config/config.js';
 import type { SignedValue } from '../redis/signed-value.js';
-import type { StoredJwks } from './jwks.js';
+import type { DenyList } from './deny-list.js';
+import type { StoredJwks, StoredPolicy } from './jwks.js';
 import type { KeyRing } from './key-ring.js';
 import type { LoadedKey } from './load.js';
-import { chooseActive, type FleetMember, type Hold, majorityAgainst, mergeKeys, uniteKeys, whatHolds } from './rotation.js';
+import { canSomeoneSign, chooseActive, type FleetMember, type Hold, majorityAgainst, mergeKeys, policyOf, uniteKeys, whatHolds } from './rotation.js';
 
 /** The instances that are alive, as this one last read. */
 export interface FleetView {
@@ -18,12 +19,16 @@ export interface AgreementOptions {
   readonly longestLifeSeconds: number;
   /** The fleet's public keys in Redis. */
   readonly stored: SignedValue<StoredJwks>;
+  readonly denyList: Pick<DenyList, 'kids'>;
   readonly fleet: () => FleetView;
   /** The time by which keys are first seen, published and kept: that of Redis, in ms. Rejects while Redis is away. */
   readonly fleetNowMs: () => Promise<number>;
   /** Called after Redis was told of keys that the others should hear of. */
   readonly tell: () => void;
 }
+
+/** An issuer with its audiences. */
+export type Policy = Pick<FleetMember, 'issuer' | 'audience'>;
 
 /** What the fleet and this instance have come to. */
 export interface Agreed {
@@ -33,15 +38,20 @@ export interface Agreed {
   readonly held: readonly { readonly key: LoadedKey; readonly hold: Hold }[];
   /** The instance that most agree with, where this one's issuer or audience is another: then it does not sign. */
   readonly against: FleetMember | undefined;
+  /** Instances that do not accept this one's issuer or audience yet: then it does not sign either (law 9). */
+  readonly unaccepted: readonly FleetMember[];
+  /** Under what tokens are accepted beside the config's own: that of most, and those of tokens that may still live. */
+  readonly policies: readonly Policy[];
 }
 
 /** Tells the fleet what this instance has, hears what the fleet has, and claims the key that signs. Rejects with what ioredis rejects with. */
 export type Agree = (sound: readonly LoadedKey[]) => Promise<Agreed>;
 
 export function createAgreement(options: AgreementOptions): Agree {
-  const { config, ring, stored, fleet, fleetNowMs, tell } = options;
+  const { config, ring, stored, denyList, fleet, fleetNowMs, tell } = options;
   const keepMs = 2 * options.longestLifeSeconds * 1000;
   const publishMs = config.publishSeconds * 1000;
+  let knownPolicies: readonly StoredPolicy[] = [];
 
   return async function agree(sound) {
     // The fleet's own clock: an instance whose clock is off must not make a key older or younger than it is.
@@ -49,35 +59,69 @@ export function createAgreement(options: AgreementOptions): Agree {
     const own = ring.own.map(({ publicJwk }) => publicJwk);
     const candidates = config.use === 'verify' ? [] : sound;
     const { self, others } = fleet();
+    ring.setAnnounced(new Set(others.flatMap(({ verifies }) => verifies)));
     const against = majorityAgainst(self, others);
+    const isUrgent = [...denyList.kids.values()].some(({ how, at }) => how === 'revoked' && at + publishMs > nowMs);
+    const input = { others, nowMs, publishMs, isUrgent };
 
-    let known: StoredJwks['keys'] = [];
-    let keys: StoredJwks['keys'] = [];
+    let before: StoredJwks | undefined;
+    let next: StoredJwks = { keys: [], policies: [] };
     let active: string | undefined;
+    let unaccepted: readonly FleetMember[] = [];
     await stored.update((current) => {
-      known = current?.keys ?? [];
-      const merged = mergeKeys({ stored: uniteKeys(ring.stored, known), own, nowMs, keepMs }).filter(({ jwk }) => !ring.isDenied(jwk.kid));
-      active = against ? undefined : chooseActive(candidates, { stored: merged, others, nowMs, publishMs });
-      keys = merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs, lastSignedAt: nowMs } : key));
-      return isNews(known, keys, keepMs) ? { keys } : undefined;
+      before = current;
+      const merged = mergeKeys({ stored: uniteKeys(ring.stored, current?.keys ?? []), own, nowMs, keepMs }).filter(
+        ({ jwk }) => !ring.isDenied(jwk.kid),
+      );
+      const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs - keepMs);
+      const hasSigned = policies.some((policy) => policyOf(policy) === policyOf(self));
+      unaccepted = hasSigned ? [] : others.filter(({ accepts }) => !accepts.includes(policyOf(self)));
+      active = against || unaccepted.length > 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
+      next = {
+        keys: merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs, lastSignedAt: nowMs } : key)),
+        policies: active === undefined ? policies : unitePolicies([...policies, { ...toPolicy(self), lastSignedAt: nowMs }], nowMs - keepMs),
+      };
+      return isNews(current, next, keepMs) ? next : undefined;
     });
-    ring.setStored(keys);
-    if (keys.some(({ jwk }) => !known.some((before) => before.jwk.kid === jwk.kid))) tell();
+    ring.setStored(next.keys);
+    knownPolicies = next.policies;
+    if (next.keys.some(({ jwk }) => !before?.keys.some((key) => key.jwk.kid === jwk.kid))) tell();
+    const someoneSigns = canSomeoneSign(candidates, { stored: next.keys, others });
     const held = candidates.flatMap((key) => {
-      const hold = whatHolds(key, { stored: keys, others, nowMs, publishMs });
+      const hold = whatHolds(key, { ...input, stored: next.keys }, someoneSigns);
       return hold ? [{ key, hold }] : [];
     });
-    return { active, held, against };
+    const policies = [...(against ? [toPolicy(against)] : []), ...next.policies.map(toPolicy)].filter((one) => policyOf(one) !== policyOf(self));
+    return { active, held, against, unaccepted, policies };
   };
 }
 
-/** Whether Redis has to be told: other keys, a key that signs for the first time, or a sign of life that has grown old. */
-function isNews(known: StoredJwks['keys'], keys: StoredJwks['keys'], keepMs: number): boolean {
-  if (keys.length !== known.length) return true;
+function toPolicy({ issuer, audience }: Policy): { issuer: string; audience: string[] } {
+  return { issuer, audience: [...audience] };
+}
+
+/** The latest time of each; those are left out of which no token lives any more. */
+function unitePolicies(policies: readonly StoredPolicy[], oldest: number): StoredPolicy[] {
+  const united = new Map<string, StoredPolicy>();
+  for (const policy of policies) {
+    const known = united.get(policyOf(policy));
+    if (policy.lastSignedAt > oldest)
+      united.set(policyOf(policy), { ...policy, lastSignedAt: Math.max(policy.lastSignedAt, known?.lastSignedAt ?? 0) });
+  }
+  return [...united.values()];
+}
+
+/** Whether Redis has to be told: other keys, a key or policy that signs for the first time, or a sign of life that has grown old. */
+function isNews(current: StoredJwks | undefined, next: StoredJwks, keepMs: number): boolean {
+  const { keys: known, policies } = current ?? { keys: [], policies: [] };
+  if (next.keys.length !== known.length || next.policies.length !== policies.length) return true;
   const isOld = (before: number | undefined, now: number | undefined) => (now ?? 0) - (before ?? 0) > keepMs / 10;
-  return keys.some((key) => {
+  const staleKey = next.keys.some((key) => {
     const before = known.find(({ jwk }) => jwk.kid === key.jwk.kid);
     if (!before || before.signedAt !== key.signedAt || before.forcedAt !== key.forcedAt) return true;
     return isOld(before.lastSeenAt, key.lastSeenAt) || isOld(before.lastSignedAt, key.lastSignedAt);
   });
+  return (
+    staleKey || next.policies.some((policy) => isOld(policies.find((one) => policyOf(one) === policyOf(policy))?.lastSignedAt, policy.lastSignedAt))
+  );
 }

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import type { SignedValue } from '../redis/signed-value.js';
 
-export const denyListSchema = z.strictObject({
+export const denyListSchema = z.object({
   kids: z.array(
-    z.strictObject({
+    z.object({
       kid: z.string(),
       at: z.number(),
       /** `revoked` because it has leaked, `retired` because nothing that it signed lives any more. */

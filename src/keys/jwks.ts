@@ -14,8 +14,8 @@ export interface KeySource {
   find(kid: string): VerificationKey | undefined;
   /** Whether it was taken out of use: nothing that it signed is good any more, whoever still has it. */
   isDenied(kid: string): boolean;
-  /** True while a `kid` that is not found may be good all the same (law 1). */
-  inDoubt(): boolean;
+  /** True where a `kid` that is not found may be good all the same (law 1). */
+  inDoubt(kid: string): boolean;
 }
 
 /** The JWKS as it is served (RFC 7517): text, and the strong ETag of it. */
@@ -41,9 +41,9 @@ export function toVerificationKey(jwk: PublicJwk): VerificationKey {
 }
 
 /** The public keys as Redis keeps them: what verifies after a restart with broken keys (law 7). Times in ms. */
-export const storedJwksSchema = z.strictObject({
+export const storedJwksSchema = z.object({
   keys: z.array(
-    z.strictObject({
+    z.object({
       jwk: publicJwkSchema,
       firstSeenAt: z.number(),
       /** When some instance last had it in its ring from a file of its own. */
@@ -56,7 +56,10 @@ export const storedJwksSchema = z.strictObject({
       forcedAt: z.number().optional(),
     }),
   ),
+  /** Under which issuer and audiences tokens were signed, and until when: what was issued is accepted for as long as it lives. */
+  policies: z.array(z.object({ issuer: z.string(), audience: z.array(z.string()), lastSignedAt: z.number() })).default([]),
 });
 
 export type StoredJwks = z.output<typeof storedJwksSchema>;
 export type StoredKey = StoredJwks['keys'][number];
+export type StoredPolicy = StoredJwks['policies'][number];

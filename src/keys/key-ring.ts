@@ -4,6 +4,9 @@ import type { LoadedKey } from './load.js';
 /** `next` is published and does not sign yet, `active` signs, `retiring` verifies only. */
 export type KeyPhase = 'next' | 'active' | 'retiring';
 
+/** An instance that was not heard of for 15 s counts no longer, and the last that was heard of this one may be 5 s old. */
+const STALE_MS = 10_000;
+
 /**
  * The keys that this instance holds: those with a private half from files, and public halves that the fleet has left in
  * Redis. A key that is in never leaves because its file is gone or has become unreadable, only because an operator said so.
@@ -15,7 +18,14 @@ export class KeyRing implements KeySource {
   #verification = new Map<string, VerificationKey>();
   #jwks: JwksDocument | undefined;
   #active: string | undefined;
-  #fleetKeysRead = false;
+  #announced: ReadonlySet<string> = new Set();
+  /** When the fleet's keys were last read, by the clock here; undefined: never since the start. */
+  #readAt: number | undefined;
+  readonly #nowMs: () => number;
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
 
   find(kid: string): VerificationKey | undefined {
     return this.#verification.get(kid);
@@ -25,14 +35,18 @@ export class KeyRing implements KeySource {
     return this.#denied.has(kid);
   }
 
-  /** A `kid` that is not here may be good while nothing is here, or while the fleet's keys were never read. */
-  inDoubt(): boolean {
-    return this.#verification.size === 0 || !this.#fleetKeysRead;
+  /**
+   * A `kid` that is not here may be good while nothing is here; while the fleet's keys were not read for so long that the
+   * others may have gone on without this instance; and where another instance has announced it.
+   */
+  inDoubt(kid: string): boolean {
+    const isStale = this.#readAt === undefined || this.#nowMs() - this.#readAt > STALE_MS;
+    return this.#verification.size === 0 || isStale || this.#announced.has(kid);
   }
 
   /** Whether the fleet's keys were read from Redis since the start. */
   get fleetKeysRead(): boolean {
-    return this.#fleetKeysRead;
+    return this.#readAt !== undefined;
   }
 
   get own(): readonly LoadedKey[] {
@@ -71,8 +85,13 @@ export class KeyRing implements KeySource {
   /** Takes what the fleet knows of its keys. */
   setStored(stored: readonly StoredKey[]): void {
     this.#stored = stored;
-    this.#fleetKeysRead = true;
+    this.#readAt = this.#nowMs();
     this.#publish();
+  }
+
+  /** Takes the kids that the other instances verify. */
+  setAnnounced(kids: ReadonlySet<string>): void {
+    this.#announced = kids;
   }
 
   activate(kid: string | undefined): void {

@@ -17,15 +17,23 @@ export interface FleetMember {
   readonly audience: readonly string[];
   /** Kids that it verifies. */
   readonly verifies: readonly string[];
+  /** The kid that it signs with. */
+  readonly signs?: string | undefined;
+  /** Issuers and audiences that it accepts, each as `policyOf` names it. */
+  readonly accepts: readonly string[];
+  /** How far its clock is ahead of that of Redis, in ms. */
+  readonly clockOffMs: number;
 }
 
 export interface RotationInput {
   /** What the fleet knows of its keys. */
   readonly stored: readonly StoredKey[];
   /** Every instance that is alive, but this one. */
-  readonly others: readonly Pick<FleetMember, 'host' | 'verifies'>[];
+  readonly others: readonly Pick<FleetMember, 'host' | 'verifies' | 'signs'>[];
   readonly nowMs: number;
   readonly publishMs: number;
+  /** A key was revoked a moment ago: where none is left that may sign, the next waits for no cache. */
+  readonly isUrgent?: boolean;
 }
 
 /** What keeps a key from signing. `until` in ms since the epoch, by Redis' clock; `hosts` do not verify it. */
@@ -36,7 +44,11 @@ export type Hold = { readonly why: 'time' | 'publishing'; readonly until: number
  * of the JWKS must have had time to fetch it. A key that has signed never waits again, and the first of a fleet waits for no cache:
  * nobody has fetched another.
  */
-export function whatHolds({ kid, signsFrom }: Candidate, { stored, others, nowMs, publishMs }: RotationInput): Hold | undefined {
+export function whatHolds(
+  { kid, signsFrom }: Candidate,
+  { stored, others, nowMs, publishMs, isUrgent = false }: RotationInput,
+  someoneSigns = true,
+): Hold | undefined {
   const known = stored.find(({ jwk }) => jwk.kid === kid);
   if (known?.signedAt !== undefined) return undefined;
   if (signsFrom !== undefined && signsFrom > nowMs) return { why: 'time', until: signsFrom };
@@ -44,16 +56,33 @@ export function whatHolds({ kid, signsFrom }: Candidate, { stored, others, nowMs
   if (hosts.length > 0 && known?.forcedAt === undefined) return { why: 'fleet', hosts };
   const isFirst = stored.every(({ signedAt }) => signedAt === undefined);
   const until = (known?.firstSeenAt ?? nowMs) + publishMs;
-  return isFirst || until <= nowMs ? undefined : { why: 'publishing', until };
+  return isFirst || (isUrgent && !someoneSigns) || until <= nowMs ? undefined : { why: 'publishing', until };
 }
 
 /** Which key signs: the newest that nothing holds back. Undefined: none may. */
 export function chooseActive(candidates: readonly Candidate[], input: RotationInput): string | undefined {
   const firstSeen = new Map(input.stored.map(({ jwk, firstSeenAt }) => [jwk.kid, firstSeenAt]));
   const startOf = ({ kid, signsFrom }: Candidate) => signsFrom ?? firstSeen.get(kid) ?? input.nowMs;
+  const someoneSigns = canSomeoneSign(candidates, input);
   return candidates
-    .filter((key) => whatHolds(key, input) === undefined)
+    .filter((key) => whatHolds(key, input, someoneSigns) === undefined)
     .sort((one, other) => startOf(other) - startOf(one) || (one.kid < other.kid ? 1 : -1))[0]?.kid;
+}
+
+/** Whether another instance signs, or this one has a key that has signed. */
+export function canSomeoneSign(candidates: readonly Candidate[], { stored, others }: Pick<RotationInput, 'stored' | 'others'>): boolean {
+  const signed = new Set(stored.flatMap(({ jwk, signedAt }) => (signedAt === undefined ? [] : [jwk.kid])));
+  return candidates.some(({ kid }) => signed.has(kid)) || others.some(({ signs }) => signs !== undefined);
+}
+
+/**
+ * How far the clock of an instance is ahead of those of most, Redis' among them, in ms; 0 where it is alone: there is nobody to
+ * refuse what it signs.
+ */
+export function clockAgainstMost(ownOffMs: number, others: readonly Pick<FleetMember, 'clockOffMs'>[]): number {
+  if (others.length === 0) return 0;
+  const offsets = [0, ownOffMs, ...others.map(({ clockOffMs }) => clockOffMs)].sort((one, other) => one - other);
+  return ownOffMs - (offsets[Math.floor((offsets.length - 1) / 2)] ?? 0);
 }
 
 /**
@@ -71,7 +100,8 @@ export function majorityAgainst(self: FleetMember, others: readonly FleetMember[
   return most?.[0] && policyOf(most[0]) !== policyOf(self) ? most[0] : undefined;
 }
 
-function policyOf({ issuer, audience }: Pick<FleetMember, 'issuer' | 'audience'>): string {
+/** One name for an issuer with its audiences. */
+export function policyOf({ issuer, audience }: Pick<FleetMember, 'issuer' | 'audience'>): string {
   return JSON.stringify([issuer, ...audience]);
 }
 
@@ -118,6 +148,8 @@ export interface MergeInput {
 export function mergeKeys({ stored, own, nowMs, keepMs }: MergeInput): StoredKey[] {
   const ownKids = new Set(own.map(({ kid }) => kid));
   const known = new Map(stored.map((key) => [key.jwk.kid, key]));
-  const others = own.length === 0 ? stored : stored.filter(({ jwk, lastSeenAt }) => !ownKids.has(jwk.kid) && lastSeenAt + keepMs > nowMs);
+  const living = stored.filter(({ jwk, lastSeenAt }) => !ownKids.has(jwk.kid) && lastSeenAt + keepMs > nowMs);
+  // An instance without keys of its own does not throw away the last that there are.
+  const others = own.length === 0 && living.length === 0 ? stored : living;
   return [...others, ...own.map((jwk) => ({ ...known.get(jwk.kid), jwk, firstSeenAt: known.get(jwk.kid)?.firstSeenAt ?? nowMs, lastSeenAt: nowMs }))];
 }

@@ -3,7 +3,7 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type DirectoryWatch, watchDirectory } from '../watch.js';
-import { type Agree, type Agreed, type AgreementOptions, createAgreement } from './agreement.js';
+import { type Agree, type Agreed, type AgreementOptions, createAgreement, type Policy } from './agreement.js';
 import type { DenyList } from './deny-list.js';
 import { createSigningHealth, SIGNING_STATES, type SigningState } from './health.js';
 import { type LoadedKey, loadKeyDirectory, type RejectedFile } from './load.js';
@@ -14,8 +14,8 @@ export interface SigningOptions extends AgreementOptions {
   readonly config: Config['keys'];
   readonly denyList: DenyList;
   readonly probe: Probe;
-  /** How far the clock here is ahead of that of Redis, in ms; undefined while that is not known. */
-  readonly clockOffMs: () => number | undefined;
+  /** How far the clock here is ahead of those of most, in ms; or of that of Redis, where this instance is alone. */
+  readonly clockOffMs: () => number;
   readonly clockSkewSeconds: number;
   /** Called after a pass, with what it has come to. */
   readonly onPass: () => void;
@@ -40,11 +40,13 @@ export interface Signing {
   /** The key to sign with; undefined while signing is broken or not this instance's business. */
   signingKey(): LoadedKey | undefined;
   readonly canSign: boolean;
-  /** The instance that most agree with, where the issuer or audience here is another. */
-  readonly against: FleetMember | undefined;
+  /** Issuers with their audiences under which tokens are accepted beside those of the config. */
+  readonly policies: readonly Policy[];
   report(): SigningReport;
   /** Reads the directory and tests every key anew. Never rejects. */
   reload(): Promise<void>;
+  /** Names of the files that keys are in at the moment, by kid. */
+  readonly files: ReadonlyMap<string, string>;
   /** Ends the watch; resolves when a pass under way has ended. */
   close(): Promise<void>;
 }
@@ -62,14 +64,15 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   });
   let rejected: readonly RejectedFile[] = [];
   let problems: readonly string[] = [];
-  let agreed: Agreed = { active: undefined, held: [], against: undefined };
+  let files: ReadonlyMap<string, string> = new Map();
+  let agreed: Agreed = { active: undefined, held: [], against: undefined, unaccepted: [], policies: [] };
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
   let soon: NodeJS.Timeout | undefined;
   let closed = false;
 
-  async function readFiles(): Promise<readonly string[]> {
+  async function readFiles(): Promise<void> {
     const found = await loadKeyDirectory(config);
     const refused = [...found.rejected];
     for (const key of found.keys) {
@@ -93,7 +96,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     }
     rejected = refused;
     metrics.rejectedKeyFiles.set(refused.length);
-    return found.keys.map(({ kid }) => kid);
+    files = new Map(found.keys.map(({ kid, file }) => [kid, file]));
   }
 
   /** The keys of this instance that sign what the JWKS as it is served verifies. */
@@ -129,7 +132,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
 
   async function pass(): Promise<void> {
     await hearDenials();
-    const filed = await readFiles();
+    await readFiles();
     const sound = await testRing();
     const before = ring.active?.kid;
     agreed = await tryToAgree(sound);
@@ -137,7 +140,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     ring.activate(active);
     if (active !== undefined && active !== before) audit('key.activated', { kid: active });
 
-    problems = describeProblems(filed, sound);
+    problems = describeProblems(sound);
     metrics.fleetDiffers.set(agreed.against ? 1 : 0);
     health.observe(config.use === 'verify' ? stateOfVerifier() : active === undefined ? 'broken' : problems.length > 0 ? 'degraded' : 'healthy');
     for (const phase of ['next', 'active', 'retiring'] as const) {
@@ -150,25 +153,25 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     return ring.kids.length > 0 ? 'healthy' : 'broken';
   }
 
-  function describeProblems(filed: readonly string[], sound: readonly LoadedKey[]): string[] {
+  function describeProblems(sound: readonly LoadedKey[]): string[] {
     const { active } = agreed;
     const found = rejected.map(({ file, reason }) => `${file} ${reason}`);
     for (const key of ring.own) {
-      if (key.kid === active && !filed.includes(key.kid))
-        found.push(`${key.file}, which signs, is no longer in the directory: a restart would do without it`);
+      if (key.kid === active && !files.has(key.kid))
+        found.push(`the key of ${key.file}, which signs, is no longer in the directory: a restart would do without it`);
       if (!sound.includes(key)) found.push(`${key.file} fails its self-test`);
     }
-    const offSeconds = Math.round((clockOffMs() ?? 0) / 1000);
+    const offSeconds = Math.round(clockOffMs() / 1000);
     if (Math.abs(offSeconds) > clockSkewSeconds)
-      found.push(
-        `the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} that of Redis: set it, tokens are judged by it`,
-      );
+      found.push(`the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} those of Redis and the others: set it`);
     if (config.use === 'sign' && active === undefined) found.push(whyNoneSigns(sound));
     return found;
   }
 
   function whyNoneSigns(sound: readonly LoadedKey[]): string {
     if (agreed.against) return describeDifference(options.fleet().self, agreed.against);
+    if (agreed.unaccepted.length > 0)
+      return `its issuer and audience are not accepted yet by ${agreed.unaccepted.map(({ host }) => host).join(', ')}`;
     if (sound.length === 0) return 'no usable signing key: crossfade keys rotate makes one';
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
     const holds = agreed.held.map(({ key, hold }) => `${key.file} ${describeHold(hold, config.publishSeconds)}`);
@@ -208,13 +211,16 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     get canSign() {
       return signingKey() !== undefined;
     },
-    get against() {
-      return agreed.against;
+    get policies() {
+      return agreed.policies;
     },
     report() {
       const held = agreed.held.map(({ key: { kid }, hold }) => ({ kid, hold }));
       const canSign = signingKey() !== undefined;
       return { state: health.state, canSign, rejected, problems, held, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
+    },
+    get files() {
+      return files;
     },
     reload,
     async close() {

@@ -10,6 +10,14 @@ export function isWrongType(error: unknown): boolean {
   return error instanceof Error && error.message.includes('WRONGTYPE');
 }
 
+/** For the failure of a read: what somebody else has written there counts as absent. */
+export function absentIfForeign<T>(absent: T): (error: unknown) => T {
+  return (error) => {
+    if (isWrongType(error)) return absent;
+    throw error;
+  };
+}
+
 /**
  * Reads `scripts/NAME.lua`. Redis is sent the script's hash, and its text only where it does not know it yet. `types`: what the
  * keys are, in their order; a key that is of another type is somebody else's, counts as absent, and gives way.

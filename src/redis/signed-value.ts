@@ -52,7 +52,8 @@ export class SignedValue<T> {
       const current = this.#open(found);
       const next = change(current);
       if (next === undefined) return current;
-      const version = this.#highestVersion + 1;
+      // The time, so that whoever has not seen what Redis has lost does not begin anew below it.
+      const version = Math.max(this.#highestVersion + 1, Date.now());
       if (await this.#replace(found, this.#seal(next, version))) {
         this.#highestVersion = version;
         return next;

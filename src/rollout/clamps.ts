@@ -1,5 +1,5 @@
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import type { Clock } from '../clock.js';
 import { STAGES } from '../config/schema.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -13,7 +13,7 @@ const selectorSchema = z.discriminatedUnion('on', [
   z.strictObject({ on: z.literal('cohort'), name: z.string() }),
 ]);
 
-const clampSchema = z.strictObject({
+const clampSchema = z.object({
   selector: selectorSchema,
   stage: z.enum(STAGES),
   by: z.enum(['operator', 'guardrail']),
@@ -23,7 +23,7 @@ const clampSchema = z.strictObject({
   until: z.number().optional(),
 });
 
-export const clampsSchema = z.strictObject({ clamps: z.array(clampSchema) });
+export const clampsSchema = z.object({ clamps: z.array(clampSchema) });
 export type ClampList = z.output<typeof clampsSchema>;
 export type Clamp = z.output<typeof clampSchema>;
 export type ClampSelector = z.output<typeof selectorSchema>;
@@ -41,43 +41,84 @@ export interface Ceilings {
 export interface Clamps {
   /** Those that are in force. */
   readonly all: readonly Clamp[];
+  /** One name for what is in force: the same on all instances that have heard the same. */
+  readonly digest: string;
   ceilingsOf(client: string, cohort: string): Ceilings;
   /** Hears what others have set or released, and tells Redis again what it has lost. Rejects with what ioredis rejects with. */
   sync(): Promise<void>;
-  /** Takes the place of one by the same hand with the same selector. In force here at once, also where it rejects. */
+  /** Takes the place of one by the same hand with the same selector. In force here at once, and for all as soon as Redis answers. */
   set(clamp: Clamp): Promise<void>;
   /** Releases all with this selector, by whomever they were set; gives them. */
   release(selector: ClampSelector): Promise<readonly Clamp[]>;
 }
 
-export function createClamps(stored: SignedValue<ClampList>, clock: Clock, audit: Audit, metrics: Metrics): Clamps {
-  let known: readonly Clamp[] = [];
+export interface ClampsOptions {
+  readonly stored: SignedValue<ClampList>;
+  /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
+  readonly fleetNowMs: () => number;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
 
-  const isOver = ({ until }: Clamp) => until !== undefined && until <= clock.now();
+export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptions): Clamps {
+  let known: readonly Clamp[] = [];
+  /** Whether anything that counts was ever read or written: then Redis must have something. */
+  let wereKnown = false;
+  /** In force here, and not yet in Redis. */
+  let pending: readonly Clamp[] = [];
+  /** Of those whose time is over, the ones that were said to be. */
+  const told = new WeakSet<Clamp>();
+
+  const isOver = ({ until }: Clamp) => until !== undefined && until <= fleetNowMs();
   const inForce = () => known.filter((clamp) => !isOver(clamp));
 
   function take(clamps: readonly Clamp[]): void {
-    known = clamps;
+    // One that was in force here, and whose time has come since.
+    const over = known.filter((clamp) => isOver(clamp) && !told.has(clamp));
+    for (const clamp of over) {
+      told.add(clamp);
+      audit('stage.released', { ...describeSelector(clamp.selector), stage: clamp.stage, by: clamp.by, reason: 'its time' });
+    }
+    known = clamps.map((clamp) => known.find((one) => JSON.stringify(one) === JSON.stringify(clamp)) ?? clamp);
+    for (const clamp of known) if (isOver(clamp)) told.add(clamp);
     for (const by of ['operator', 'guardrail'] as const) metrics.clamps.set({ by }, inForce().filter((clamp) => clamp.by === by).length);
   }
 
-  /** What Redis has counts; where it has nothing that does, what this instance knows is written again. */
+  /** What Redis has counts, with what is pending here; where it has nothing that counts, what was known is written again. */
   async function change(next: (clamps: readonly Clamp[]) => readonly Clamp[]): Promise<void> {
     let result: readonly Clamp[] = known;
-    let over: readonly Clamp[] = [];
+    const added = pending;
     await stored.update((current) => {
       const before = current?.clamps ?? known;
-      over = before.filter(isOver);
-      result = next(before.filter((clamp) => !isOver(clamp)));
-      return JSON.stringify(result) === JSON.stringify(current?.clamps ?? []) ? undefined : { clamps: [...result] };
+      result = next(added.reduce(withClamp, before));
+      const isLost = current === undefined && wereKnown;
+      wereKnown ||= current !== undefined;
+      return !isLost && JSON.stringify(result) === JSON.stringify(current?.clamps ?? []) ? undefined : { clamps: [...result] };
     });
-    for (const { selector, stage, by } of over) audit('stage.released', { ...describeSelector(selector), stage, by, reason: 'its time' });
-    take(result);
+    wereKnown ||= result.length > 0;
+    pending = pending.filter((clamp) => !added.includes(clamp));
+    take(pending.reduce(withClamp, result));
+    for (const { selector, stage, by, why, until } of added) {
+      audit('stage.clamped', {
+        ...describeSelector(selector),
+        stage,
+        by,
+        why,
+        ...(until === undefined ? {} : { until: new Date(until).toISOString() }),
+      });
+    }
   }
+
+  /** Those whose time is over are kept until somebody changes the list: a reader does not write. */
+  const withoutOver = (clamps: readonly Clamp[]) => clamps.filter((clamp) => !isOver(clamp));
 
   return {
     get all() {
       return inForce();
+    },
+
+    get digest() {
+      return createHash('sha256').update(JSON.stringify(inForce())).digest('base64url').slice(0, 12);
     },
 
     ceilingsOf(client, cohort) {
@@ -89,29 +130,26 @@ export function createClamps(stored: SignedValue<ClampList>, clock: Clock, audit
     sync: async () => await change((clamps) => clamps),
 
     async set(clamp) {
-      const withIt = (clamps: readonly Clamp[]) => [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];
-      take(withIt(known));
-      await change(withIt);
-      const { selector, stage, by, why, until } = clamp;
-      audit('stage.clamped', {
-        ...describeSelector(selector),
-        stage,
-        by,
-        why,
-        ...(until === undefined ? {} : { until: new Date(until).toISOString() }),
-      });
+      pending = withClamp(pending, clamp);
+      take(withClamp(known, clamp));
+      await change(withoutOver);
     },
 
     async release(selector) {
       let released: readonly Clamp[] = [];
+      pending = pending.filter((clamp) => !isSame(clamp.selector, selector));
       await change((clamps) => {
         released = clamps.filter((clamp) => isSame(clamp.selector, selector));
-        return clamps.filter((clamp) => !released.includes(clamp));
+        return withoutOver(clamps.filter((clamp) => !released.includes(clamp)));
       });
       for (const { stage, by } of released) audit('stage.released', { ...describeSelector(selector), stage, by, reason: 'an operator' });
       return released;
     },
   };
+}
+
+function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
+  return [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];
 }
 
 function holds(selector: ClampSelector, client: string, cohort: string): boolean {
@@ -125,7 +163,7 @@ function holds(selector: ClampSelector, client: string, cohort: string): boolean
   }
 }
 
-function isSame(one: ClampSelector, other: ClampSelector): boolean {
+export function isSame(one: ClampSelector, other: ClampSelector): boolean {
   return one.on === other.on && nameOf(one) === nameOf(other);
 }
 

@@ -28,6 +28,8 @@ export interface ClientRegistry {
   resolve(traits: ClientTraits): ResolvedClient;
   /** Name of the cohort that a tenant of a client is in, where the config names one. */
   cohortOf(client: string, tenant: string | undefined): string | undefined;
+  /** Whether the tenants of a client are in cohorts of their own. */
+  hasCohorts(client: string): boolean;
   /** Origins of all clients. */
   readonly origins: ReadonlySet<string>;
 }
@@ -62,6 +64,7 @@ export function createClientRegistry(clients: Config['clients'], cohorts: Config
       const exchanges = config.exchanges && (config.minVersion === undefined || isAtLeast(version, config.minVersion));
       return { id: config.id, config, exchanges, ...(version === undefined ? {} : { version }) };
     },
+    hasCohorts: (client) => cohorts.some((cohort) => cohort.client === client),
     cohortOf(client, tenant) {
       return cohorts.find((cohort) => cohort.client === client && (!cohort.tenants || (tenant !== undefined && cohort.tenants.includes(tenant))))
         ?.name;

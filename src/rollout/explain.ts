@@ -3,6 +3,7 @@ import type { LDEvaluationDetail, LDMultiKindContext } from 'launchdarkly-node-s
 import { z } from 'zod';
 
 const rolloutSchema = z.looseObject({
+  kind: z.string().optional(),
   contextKind: z.string().optional(),
   bucketBy: z.string().optional(),
   seed: z.number().optional(),
@@ -72,7 +73,8 @@ function describeReason({ kind, ruleIndex = 0, ruleId, errorKind }: LDEvaluation
 
 function explainBucket(flag: z.output<typeof flagSchema>, rollout: z.output<typeof rolloutSchema>, context: LDMultiKindContext): BucketExplanation {
   const kind = rollout.contextKind ?? 'user';
-  const attribute = rollout.bucketBy ?? 'key';
+  // An experiment goes by the key alone; an attribute may be written as a reference.
+  const attribute = rollout.kind === 'experiment' ? 'key' : (rollout.bucketBy ?? 'key').replace(/^\//, '');
   const part: unknown = context[kind];
   const value: unknown = part !== null && typeof part === 'object' ? Object.entries(part).find(([name]) => name === attribute)?.[1] : undefined;
   return {

@@ -7,7 +7,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { Clamps } from './clamps.js';
 
 /** What can fail by the bridge's own fault, judged apart: many good requests of the one must not hide that the other is broken. */
-export type Guarded = 'issuing' | 'verifying';
+export type Guarded = 'exchange' | 'refresh' | 'mapping' | 'verify';
 
 /** Why something failed that should not have. Literal: it stands in logs and metrics. */
 export type OwnFault = 'signing' | 'mapping' | 'token-too-large' | 'lost-family' | 'own-token-refused';
@@ -79,6 +79,8 @@ const JUDGE_AGAIN_MS = 200;
 const MAX_ANNOUNCED = 32;
 /** One person whose record is odd is no broken cohort, however often they try. */
 const MIN_FAILING_SUBJECTS = 3;
+/** Whose record cannot be mapped is not known: sessions count as persons there, and one person can have many. */
+const LEAST_RATE: Readonly<Record<Guarded, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
 
 export function createGuardrail(options: GuardrailOptions): Guardrail {
   const { config, clamps, others, announce, tell, subjectKey, clock, log, audit, metrics } = options;
@@ -144,8 +146,11 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     const requests = all.reduce((sum, one) => sum + one.requests, 0);
     const failures = all.reduce((sum, one) => sum + one.failures, 0);
     const subjects = Math.max(all[0]?.subjects ?? 0, new Set(all.flatMap(({ persons }) => persons)).size);
-    if (requests < config.minRequests || subjects < config.minSubjects || failures <= requests * config.failureRate) return;
-    if (new Set(all.flatMap(({ failing }) => failing)).size < MIN_FAILING_SUBJECTS) return;
+    const failing = new Set(all.flatMap((one) => one.failing)).size;
+    const budget = Math.max(config.failureRate, LEAST_RATE[of]);
+    if (requests < config.minRequests || subjects < config.minSubjects || failures <= requests * budget) return;
+    // However often somebody tries, they count as one person.
+    if (failing < MIN_FAILING_SUBJECTS || (subjects <= MAX_ANNOUNCED && failing <= subjects * budget)) return;
 
     const fault = worstOf(window.buckets);
     metrics.guardrailTrips.inc({ of });

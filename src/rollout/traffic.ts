@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import { pseudonym } from '../config/secret.js';
 import type { RedisClient } from '../redis/connection.js';
+import { absentIfForeign } from '../redis/script.js';
 import type { EffectiveStage, Stage, StageReason } from './stage.js';
 
 /** Requests of one cohort, by what stage they got and why. */
@@ -47,6 +48,16 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
   const counted = new Map<string, Counted>();
   let unwritten = new Map<string, { requests: number; readonly subjects: Set<string> }>();
 
+  /** A few at a time: requests come first. */
+  async function pseudonyms(subjects: ReadonlySet<string>): Promise<string[]> {
+    const made: string[] = [];
+    for (const subject of subjects) {
+      made.push(pseudonym(subjectKey, subject));
+      if (made.length % 250 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+    return made;
+  }
+
   return {
     count(clientId, cohort, { stage, reason }, subject) {
       const key = `${stage} ${reason} ${cohort}`;
@@ -85,7 +96,7 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
       const pipeline = client.pipeline();
       for (const [field, { requests, subjects }] of batches) {
         pipeline.hincrby(requestsKey(prefix, minute), field, requests);
-        pipeline.pfadd(subjectsKey(prefix, minute, field), ...[...subjects].map((subject) => pseudonym(subjectKey, subject)));
+        pipeline.pfadd(subjectsKey(prefix, minute, field), ...(await pseudonyms(subjects)));
         pipeline.pexpire(subjectsKey(prefix, minute, field), life);
       }
       pipeline.pexpire(requestsKey(prefix, minute), life);
@@ -109,17 +120,22 @@ export async function readTraffic(
 ): Promise<TrafficCount> {
   const minute = Math.floor(nowMs / MINUTE_MS);
   const minutes = Array.from({ length: COUNTED_MINUTES }, (_, ago) => minute - ago);
-  const found = await Promise.all(minutes.map(async (one) => ({ minute: one, requests: await client.hgetall(requestsKey(prefix, one)) })));
+  const found = await Promise.all(
+    minutes.map(async (one) => ({ minute: one, requests: await client.hgetall(requestsKey(prefix, one)).catch(absentIfForeign({})) })),
+  );
   const picked = found.map(({ minute: one, requests }) => ({
     minute: one,
     fields: Object.entries(requests).filter(([field]) => counts(field.slice(field.indexOf(' ') + 1), field.slice(0, field.indexOf(' ')))),
   }));
   const keys = picked.flatMap(({ minute: one, fields }) => fields.map(([field]) => subjectsKey(prefix, one, field)));
   const busy = picked.filter(({ fields }) => fields.length > 0);
-  const requests = busy.flatMap(({ fields }) => fields.map(([, number]) => Number(number))).reduce((sum, one) => sum + one, 0);
+  const requests = busy.flatMap(({ fields }) => fields.map(([, number]) => Number(number) || 0)).reduce((sum, one) => sum + one, 0);
   // The minute that is under way counts for as much of it as is over.
   const elapsed = busy.reduce((sum, one) => sum + (one.minute === minute ? Math.max(0.1, (nowMs % MINUTE_MS) / MINUTE_MS) : 1), 0);
-  return { subjects: keys.length === 0 ? 0 : await client.pfcount(...keys), requestsPerMinute: elapsed === 0 ? 0 : Math.round(requests / elapsed) };
+  return {
+    subjects: keys.length === 0 ? 0 : await client.pfcount(...keys).catch(absentIfForeign(0)),
+    requestsPerMinute: elapsed === 0 ? 0 : Math.round(requests / elapsed),
+  };
 }
 
 function fieldOf(stage: Stage, cohort: string): string {

@@ -51,8 +51,8 @@ const KID = /^[A-Za-z0-9_-]{43}$/;
 
 export interface VerifierOptions {
   readonly policy: VerificationPolicy;
-  /** What the fleet issues under where this instance's own config differs from it: that must not cost anybody the token. */
-  readonly fleetPolicy?: () => Pick<VerificationPolicy, 'issuer' | 'audience'> | undefined;
+  /** What the fleet issues under, or did a moment ago, where the config here differs: that must not cost anybody the token. */
+  readonly fleetPolicies?: () => readonly Pick<VerificationPolicy, 'issuer' | 'audience'>[];
   readonly keys: KeySource;
   readonly clock: Clock;
   /** Left out for probes. */
@@ -63,10 +63,12 @@ export interface VerifierOptions {
  * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last. Never throws: an
  * infrastructure failure is `in-doubt`.
  */
-export function createVerifier({ policy, fleetPolicy, keys, clock, revocations }: VerifierOptions): VerifyBearer {
+export function createVerifier({ policy, fleetPolicies, keys, clock, revocations }: VerifierOptions): VerifyBearer {
   function audienceUnder(issuer: string): readonly string[] | undefined {
-    const policies = [policy, fleetPolicy?.()].filter((one) => one?.issuer === issuer);
-    return policies.length === 0 ? undefined : policies.flatMap((one) => one?.audience ?? []);
+    const others = fleetPolicies?.() ?? [];
+    if (others.length === 0) return issuer === policy.issuer ? policy.audience : undefined;
+    const policies = [policy, ...others].filter((one) => one.issuer === issuer);
+    return policies.length === 0 ? undefined : policies.flatMap((one) => one.audience);
   }
 
   return async function verifyBearer(token) {
@@ -85,7 +87,7 @@ export function createVerifier({ policy, fleetPolicy, keys, clock, revocations }
     const principal = claimedPrincipal(payload);
     if (!principal) return rejected('bad-claims');
     if (keys.isDenied(kid)) return rejected('revoked-kid');
-    if (!key) return keys.inDoubt() ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');
+    if (!key) return keys.inDoubt(kid) ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');
     if (header['alg'] !== key.algorithm) return rejected('bad-algorithm');
     try {
       await compactVerify(token, key.publicKey, { algorithms: [key.algorithm] });

@@ -53,13 +53,15 @@ describe('crossfade clamp, release', () => {
     const result = await crossfade('clamp', 'session-only', '--cohort', 'pilot', '--why', 'orders fail');
     expect(result.status).toBe(0);
     expect(result.stdout).toMatch(
-      /^pilot → at most session-only: 1 person \(seen in 10 minutes\) and \d+ requests? a minute are above it now, on 2 live instances\.\nIn force until crossfade release\.\n$/,
+      /^pilot → at most session-only: 1 person \(seen in 10 minutes\) and \d+ requests? a minute are above it now, on 2 live instances\.\nIn force until crossfade release, on all 2 live instances\.\n$/,
     );
     expect(result.stderr).toContain('stage.clamped');
     const [alice = '', other = ''] = people;
     expect(await (await postExchange(world, alice)).json()).toMatchObject({ stage: 'session-only', reason: 'operator' });
     expect((await postExchange(world, other)).status, 'another cohort').toBe(200);
-    expect((await crossfade('release', '--cohort', 'pilot')).stdout).toBe('Released: pilot was held at session-only by the operator: orders fail\n');
+    expect((await crossfade('release', '--cohort', 'pilot')).stdout).toBe(
+      'Released: pilot was held at session-only by the operator: orders fail\nThe same on all 2 live instances.\n',
+    );
     await expect.poll(async () => (await postExchange(world, alice)).status).toBe(200);
     expect((await crossfade('release', '--cohort', 'pilot')).stdout).toBe('Nothing held pilot.\n');
   }, 60_000);
@@ -219,6 +221,8 @@ describe('crossfade keys', () => {
       signing: 'healthy',
       problems: [],
       flags: 'live',
+      clamps: '',
+      accepts: [JSON.stringify([world.config.issuer, ...world.config.audience])],
       cohorts: [],
       windows: [],
     };

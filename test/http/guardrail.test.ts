@@ -1,5 +1,6 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { resign } from '../support/forge.js';
 import { exchangeNative, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
@@ -41,9 +42,9 @@ describe('the guardrail', () => {
     for (const cookie of good) await exchangeNative(world, cookie);
     for (const cookie of [...broken, ...broken]) expect((await postExchange(world, cookie)).status).toBe(400);
     await world.log.until((line) => line['audit'] === 'stage.clamped');
-    expect(world.log.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'issuing', fault: 'token-too-large' }]);
+    expect(world.log.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'exchange', fault: 'token-too-large' }]);
     expect(world.log.audits('stage.clamped')).toMatchObject([{ on: 'cohort', name: 'pilot', stage: 'session-only', by: 'guardrail' }]);
-    expect(await world.metrics()).toContain('crossfade_guardrail_trips_total{of="issuing"} 1');
+    expect(await world.metrics()).toContain('crossfade_guardrail_trips_total{of="exchange"} 1');
     for (const at of [world, other]) {
       const refused = async () => await (await postExchange(at, broken[0] ?? '')).json();
       await expect.poll(refused).toMatchObject({ error: 'unauthorized_client', stage: 'session-only', reason: 'guardrail' });
@@ -60,7 +61,7 @@ describe('the guardrail', () => {
     const world = await open(pilot);
     const broken = await people(world, persons, 'acme', true);
     for (let at = 0; at < requests; at++) await postExchange(world, broken[at % persons] ?? '');
-    expect(await world.metrics()).toContain(`crossfade_own_faults_total{of="issuing",fault="token-too-large"} ${requests}`);
+    expect(await world.metrics()).toContain(`crossfade_own_faults_total{of="exchange",fault="token-too-large"} ${requests}`);
     expect(world.log.audits('guardrail.tripped')).toEqual([]);
   });
 
@@ -97,14 +98,66 @@ describe('the guardrail', () => {
     for (const cookie of cookies) await exchangeNative(world, cookie);
   });
 
-  it('sees a refresh of families that nobody has ended and that are lost', async () => {
+  it('a token for another audience that comes back to us is refused rightly, however often', async () => {
     const world = await open(pilot);
+    for (const cookie of await people(world, 12, 'acme')) {
+      const { access } = await exchangeNative(world, cookie, { audience: 'https://orders.internal' });
+      for (let at = 0; at < 4; at++) expect((await world.call('/me', { bearer: access })).status).toBe(401);
+    }
+    expect(await world.metrics()).not.toContain('crossfade_own_faults_total{');
+  });
+
+  it('sees that every exchange fails, however many refreshes are good', async () => {
+    const world = await open(pilot);
+    for (const cookie of await people(world, 6, 'acme')) {
+      let { refresh } = await exchangeNative(world, cookie);
+      for (let at = 0; at < 15; at++) refresh = (await refreshNative(world, refresh)).refresh;
+    }
+    for (const cookie of await people(world, 12, 'acme', true)) for (let at = 0; at < 3; at++) await postExchange(world, cookie);
+    await world.log.until((line) => line['audit'] === 'stage.clamped');
+    expect(world.log.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'exchange' }]);
+  });
+
+  const failingMapping = (fails: (id: string) => boolean): WorldOptions => ({
+    bridge: {
+      principal: (record) => {
+        const { user } = z.object({ user: z.object({ id: z.string() }) }).parse(record);
+        if (fails(user.id)) throw new Error('the mapping is broken');
+        return { subject: user.id };
+      },
+    },
+  });
+  const unlimited: WorldOptions = { configure: (config) => ({ ...config, limits: { ...config.limits, exchangePerSessionPerMinute: 1_000_000 } }) };
+
+  it('sees that sessions cannot be mapped any more, but not for one person with many sessions', async () => {
+    const world = await open({ ...unlimited, ...failingMapping((id) => id === 'u-person-0') });
+    const [good, odd] = [await people(world, 12, 'acme'), [] as string[]];
+    for (let at = 0; at < 10; at++) odd.push(await world.login('person-0'));
+    for (const cookie of good.slice(1)) for (let at = 0; at < 2; at++) await exchangeNative(world, cookie);
+    for (const cookie of odd) for (let at = 0; at < 2; at++) expect((await postExchange(world, cookie)).status).toBe(503);
+    expect(world.log.audits('guardrail.tripped')).toEqual([]);
+
+    const all = await open({ ...unlimited, ...failingMapping(() => true) });
+    for (const cookie of await people(all, 12, 'acme')) for (let at = 0; at < 2; at++) await postExchange(all, cookie);
+    await all.log.until((line) => line['audit'] === 'stage.clamped');
+    expect(all.log.audits('guardrail.tripped')).toMatchObject([{ cohort: 'android', of: 'mapping' }]);
+  });
+
+  it('holds nobody where it cannot know which cohort fails', async () => {
+    const world = await open({ ...pilot, ...failingMapping(() => true) });
+    for (const cookie of await people(world, 12, 'acme')) for (let at = 0; at < 2; at++) await postExchange(world, cookie);
+    expect(await world.metrics()).toContain('crossfade_own_faults_total{of="mapping",fault="mapping"} 24');
+    expect(world.log.audits('guardrail.tripped')).toEqual([]);
+  });
+
+  it('sees a refresh of families that nobody has ended and that are lost', async () => {
+    const world = await open(unlimited);
     const tokens = await Promise.all((await people(world, 24, 'acme')).map(async (cookie) => await exchangeNative(world, cookie)));
     for (const { refresh } of tokens.slice(0, 1)) await refreshNative(world, refresh);
     // Somebody has written over what the bridge keeps of them.
     for (const { sid, family } of tokens) await world.legacy.redis.hset(`${world.prefix}{${sid}}:family:${family}`, 'grant', 'AAAA');
     for (const { refresh } of tokens) await postRefresh(world, refresh);
     await world.log.until((line) => line['audit'] === 'stage.clamped');
-    expect(world.log.audits('guardrail.tripped')).toMatchObject([{ of: 'issuing', fault: 'lost-family' }]);
+    expect(world.log.audits('guardrail.tripped')).toMatchObject([{ cohort: 'android', of: 'refresh', fault: 'lost-family' }]);
   });
 });

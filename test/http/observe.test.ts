@@ -87,6 +87,58 @@ describe('mode: observe', () => {
     expect(await world.metrics()).toContain('crossfade_mismatches_total{where="observe",code="only-app"} 1');
   });
 
+  it('waits for what expected(ctx) promises, and a promise that is broken is told and harms nobody', async () => {
+    let answer = async (): Promise<string> => 'u-bob';
+    const world = await open({ configure: (config) => ({ ...config, mode: 'observe' }), bridge: { observe: { expected: () => answer() } } });
+    const cookie = await world.login('alice');
+    await world.call('/', { cookie });
+    await expect.poll(async () => await world.metrics()).toContain('crossfade_mismatches_total{where="observe",code="subject-differs"} 1');
+    answer = async () => {
+      throw new Error('the callback is broken');
+    };
+    expect((await world.call('/', { cookie })).status).toBe(200);
+    await world.log.until((line) => line['msg'] === 'observe.expected failed: this request was not compared');
+    await expect.poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="session"}')).toBe(2);
+  });
+
+  it('comes before all stages: at jwt-only a session is compared all the same', async () => {
+    const world = await open({
+      stage: 'jwt-only',
+      configure: (config) => ({ ...config, mode: 'observe' }),
+      bridge: { observe: { expected: () => 'u-alice' } },
+    });
+    await world.call('/', { cookie: await world.login('alice'), headers: { 'x-client-id': 'android' } });
+    await expect
+      .poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="android",outcome="session_not_accepted"}'))
+      .toBe(1);
+    expect(await world.metrics()).not.toContain('crossfade_mismatches_total{where="observe"');
+  });
+
+  it('requests that stay open for long do not keep others from being observed', async () => {
+    let release: () => void = () => undefined;
+    const released = new Promise<void>((resolve) => {
+      release = resolve;
+    });
+    const world = await open({
+      ...observing,
+      handlers: async (ctx, next) => {
+        if (ctx.path === '/poll') await released;
+        await next();
+      },
+    });
+    const polls = Array.from({ length: 70 }, async () => await world.call('/poll'));
+    await expect.poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="anonymous"}')).toBe(70);
+    await world.call('/', { cookie: await world.login('alice') });
+    await expect.poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="session"}')).toBe(1);
+    release();
+    await Promise.all(polls);
+  });
+
+  it('bridge.require() has no place in it, and says so when it is made', async () => {
+    const world = await open(observing);
+    expect(() => world.bridge.require()).toThrow('mode: observe decides nothing');
+  });
+
   it('Law 1: neither a silent Redis, nor a callback that throws, nor an app that fails changes what the app answers', async () => {
     const broken = () => {
       throw new Error('the callback is broken');
@@ -101,13 +153,13 @@ describe('mode: observe', () => {
     });
     const cookie = await world.login('alice');
     expect((await world.call('/teapot', { cookie })).status).toBe(418);
+    await world.log.until((line) => String(line['msg']).startsWith('observe.expected failed'));
+    await expect.poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="session"}')).toBe(1);
     world.store.silence();
     const unavailable = async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="unavailable"}');
-    // By the callback.
-    await expect.poll(unavailable).toBe(1);
     expect((await world.call('/', { cookie })).status).toBe(200);
-    expect(await unavailable(), 'the bridge still waits for Redis, and the app has answered').toBe(1);
-    await expect.poll(unavailable).toBe(2);
+    expect(await unavailable(), 'the bridge still waits for Redis, and the app has answered').toBe(0);
+    await expect.poll(unavailable).toBe(1);
     await world.store.restore();
   });
 });

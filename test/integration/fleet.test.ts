@@ -300,8 +300,8 @@ describe('Law 1: under load, three instances on one Redis', () => {
       `fleet: the guardrail held the cohort on all three after ${tried} exchanges, ${((performance.now() - start) / 1000).toFixed(1)} s\n`,
     );
     const [tripped] = all().filter((member) => member.audits('guardrail.tripped').length > 0);
-    expect(tripped?.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'issuing', fault: 'token-too-large' }]);
-    expect(await tripped?.metrics()).toContain('crossfade_guardrail_trips_total{of="issuing"} 1');
+    expect(tripped?.audits('guardrail.tripped')).toMatchObject([{ cohort: 'pilot', of: 'exchange', fault: 'token-too-large' }]);
+    expect(await tripped?.metrics()).toContain('crossfade_guardrail_trips_total{of="exchange"} 1');
     expect(await fleet.status()).toContain('cohort pilot at most session-only, by the guardrail');
     for (const member of all()) expect(await signsWith(member), 'dual, as before').toBeDefined();
     await fleet.run('release', '--cohort', 'pilot');

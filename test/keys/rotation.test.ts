@@ -83,6 +83,8 @@ describe('an instance whose issuer or audience is another', () => {
     issuer,
     audience,
     verifies: [],
+    accepts: [],
+    clockOffMs: 0,
   });
 
   it('is against most of those that live', () => {

@@ -1,0 +1,177 @@
+import type { Middleware } from 'koa';
+import type { Clock } from './clock.js';
+import type { Config } from './config/config.js';
+import { createAnswers } from './http/answer.js';
+import { createAuthenticate } from './http/authenticate.js';
+import { createAuthenticator } from './http/authenticator.js';
+import { createClientRequests } from './http/client-request.js';
+import { createBridgeCookies } from './http/cookies.js';
+import { createExchange, TOKEN_EXCHANGE } from './http/exchange.js';
+import { createGuarded } from './http/guarded.js';
+import { createIntrospectEndpoint } from './http/introspect-endpoint.js';
+import { createIssueEndpoint } from './http/issue-endpoint.js';
+import { createIssueFor, type IssueFor } from './http/issue-for.js';
+import { createLimits } from './http/limits.js';
+import { createLogoutEndpoint } from './http/logout-endpoint.js';
+import { createObserve, type Expected, expectedByHeader } from './http/observe.js';
+import { createOperatorApi } from './http/operator-api.js';
+import { createOtherPrincipals } from './http/other-principals.js';
+import { createPeers } from './http/peer.js';
+import { createReadRefresh } from './http/presented-refresh.js';
+import { createRefresh } from './http/refresh.js';
+import { createRequire, type RequireOptions } from './http/require.js';
+import { createRevokeEndpoint } from './http/revoke-endpoint.js';
+import { createObserveRoutes, createOwnPaths, createRoutes } from './http/routes.js';
+import { createSigner } from './http/token-answer.js';
+import { createTokenEndpoint } from './http/token-endpoint.js';
+import { createVerifyEndpoint } from './http/verify-endpoint.js';
+import { createWayBack } from './http/way-back.js';
+import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
+import { type Lifecycle, systemRandom } from './lifecycle.js';
+import type { Membership } from './membership.js';
+import type { RedisClient } from './redis/connection.js';
+import type { ClientRegistry } from './rollout/clients.js';
+import type { Guardrail } from './rollout/guardrail.js';
+import type { Rollout } from './rollout/rollout.js';
+import { createShadowMint } from './rollout/shadow.js';
+import type { Audit } from './telemetry/audit.js';
+import type { Log } from './telemetry/log.js';
+import type { Metrics } from './telemetry/metrics.js';
+
+export interface EndpointsOptions {
+  readonly config: Config;
+  /** For limits. */
+  readonly client: RedisClient;
+  /** What all of the bridge's keys start with. */
+  readonly prefix: string;
+  readonly lifecycle: Lifecycle;
+  readonly membership: Membership;
+  readonly rollout: Rollout;
+  readonly clients: ClientRegistry;
+  readonly guardrail: Guardrail;
+  /** For `mode: observe`: whom the app itself found. */
+  readonly expected: Expected | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly audit: Audit;
+  readonly metrics: Metrics;
+}
+
+/** The bridge as Koa sees it. */
+export interface Endpoints {
+  authenticate(): Middleware;
+  require(options?: RequireOptions): Middleware;
+  routes(): Middleware;
+  operatorApi(): Middleware;
+  readonly issueFor: IssueFor;
+}
+
+/** Everything that answers requests, made of the parts that know. */
+export function createEndpoints(options: EndpointsOptions): Endpoints {
+  const { config, client, prefix, rollout, clients, guardrail, clock, log, audit, metrics } = options;
+  const { ring, signing, issueAccessToken, verifyBearer } = options.membership;
+  const { sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
+
+  const peers = createPeers(config.http.trustProxy);
+  const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
+  const root = config.issuer.replace(/\/$/, '');
+  const base = `${root}${config.http.basePath}`;
+  const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
+  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
+  const guarded = createGuarded({ guardrail, clients, sign, audience: config.audience, metrics });
+  const shadowMint = createShadowMint({
+    sampleRate: config.rollout.shadowSampleRate,
+    audience: config.audience[0] ?? '',
+    signingKey: () => signing.signingKey(),
+    issueAccessToken,
+    verifyBearer,
+    fraction: systemRandom.fraction,
+    clock,
+    metrics,
+  });
+  const authenticate = createAuthenticator({
+    sessions,
+    verifyBearer,
+    foreignBearer: config.bearer.foreign,
+    rollout,
+    clients,
+    peers,
+    guarded,
+    shadowMint,
+    exchangeUri: uris.exchangeUri,
+    audit,
+    metrics,
+  });
+
+  const foreignBearer = config.bearer.foreign;
+  const requests = createClientRequests(clients, peers, audit);
+  const cookies = createBridgeCookies(config);
+  const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
+  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, guarded, clock });
+  const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
+  const granting = {
+    lives: config.tokens,
+    ledger,
+    families,
+    watch,
+    others,
+    requests,
+    rollout,
+    limits,
+    guarded,
+    canSign: () => signing.canSign,
+    cookies,
+    clock,
+    audit,
+    metrics,
+  };
+  const targets = { audience: config.audience, services: config.services };
+  const issueFor = createIssueFor({ ...granting, ...targets, sign: guarded.signFor('exchange'), clients, persons, random: systemRandom });
+  const posts = {
+    token: createTokenEndpoint(
+      new Map([
+        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, sign: guarded.signFor('exchange'), epochsOf, sessions, persons, logout })],
+        ['refresh_token', createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, returnUri: uris.returnUri })],
+      ]),
+    ),
+    session: createWayBack({ readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics }),
+    issue: createIssueEndpoint(requests, issueFor),
+    revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
+    introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
+    logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
+  };
+  const { expectedHeader } = config.observe;
+  const watching = {
+    authenticate,
+    expected: options.expected ?? (expectedHeader === undefined ? undefined : expectedByHeader(expectedHeader)),
+    log,
+    metrics,
+  };
+  const isOwnPath = createOwnPaths(config.http.basePath);
+  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
+
+  return {
+    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwnPath }) : enforce()),
+    require(required) {
+      // It would refuse everybody, or let everybody in.
+      if (config.mode === 'observe') throw new TypeError('mode: observe decides nothing: bridge.require() is for mode: enforce');
+      return createRequire(answers, required);
+    },
+    routes() {
+      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, createObserve({ ...watching, skips: () => false }));
+      return createRoutes({
+        basePath: config.http.basePath,
+        origins: clients.origins,
+        answers,
+        limits,
+        metrics,
+        posts,
+        verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
+        jwks: createJwksEndpoint(() => ring.jwks, config.keys.jwksMaxAgeSeconds),
+        metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
+      });
+    },
+    operatorApi: () => createOperatorApi({ config: config.admin, answers, audit, endSubject: persons.end }),
+    issueFor,
+  };
+}
