@@ -1,9 +1,10 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { accessSync, constants, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
+import { install, onPath, succeeds } from './programs.js';
 
 export interface PrivateRedis {
   readonly url: string;
@@ -104,7 +105,7 @@ type Program = { readonly kind: 'server'; readonly path: string } | { readonly k
 
 /** A server from PATH, else Debian's package, else Docker, else one line that says what to install. */
 function findProgram(): Program {
-  const path = onPath('redis-server') ?? onPath('valkey-server') ?? installed();
+  const path = onPath('redis-server') ?? onPath('valkey-server') ?? install('redis-server');
   if (path) return { kind: 'server', path };
   if (onPath('docker') && succeeds('docker', ['info'])) return { kind: 'docker' };
   throw new Error(
@@ -112,45 +113,6 @@ function findProgram(): Program {
       ? 'Redis is needed: brew install redis (or set REDIS_URL, or start Docker).'
       : 'Redis is needed: install redis-server or valkey-server with the package manager of this system (or set REDIS_URL, or start Docker).',
   );
-}
-
-function onPath(program: string): string | undefined {
-  return (process.env['PATH'] ?? '')
-    .split(delimiter)
-    .map((directory) => join(directory, program))
-    .find((path) => {
-      try {
-        accessSync(path, constants.X_OK);
-        return true;
-      } catch {
-        return false;
-      }
-    });
-}
-
-/** Debian's package, where this process may install it. `policy-rc.d` keeps the package from starting a service of its own. */
-function installed(): string | undefined {
-  if (!onPath('apt-get') || process.getuid?.() !== 0) return undefined;
-  process.stderr.write('Installing redis-server with apt-get …\n');
-  const policy = '/usr/sbin/policy-rc.d';
-  const holdServices = !existsSync(policy);
-  if (holdServices) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  try {
-    const install = ['install', '-y', '-qq', '--no-install-recommends', 'redis-server'];
-    if (!succeeds('apt-get', install) && !(succeeds('apt-get', ['update', '-qq']) && succeeds('apt-get', install))) return undefined;
-  } finally {
-    if (holdServices) rmSync(policy, { force: true });
-  }
-  return onPath('redis-server');
-}
-
-function succeeds(program: string, args: readonly string[]): boolean {
-  try {
-    execFileSync(program, [...args], { stdio: 'ignore', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } });
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** A port that nobody listens on at the moment. */
