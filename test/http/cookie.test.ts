@@ -181,6 +181,7 @@ describe('Redis away', () => {
         ready: true,
         canIssue: false,
         parts: { redis: 'away', records: 'up', signing: 'healthy', flags: 'live', events: 'read' },
+        problems: [],
       });
       await world.store.cut();
       expect(await world.bridge.readiness()).toMatchObject({ ready: false, canIssue: false, parts: { records: 'away' } });

@@ -44,10 +44,11 @@ export async function startFleet(world: World, size: number, change: (config: Co
   for (let at = 0; at < size; at++) members.push(await createMember(world, `bridge-${at}`, change({ ...world.config, redis })));
   const [first] = members;
   if (!first) throw new Error('a fleet has at least one instance');
+  const { configFile } = first;
   await Promise.all(members.map(async (member) => await member.start()));
 
   async function run(...args: string[]): Promise<string> {
-    const { status, stdout, stderr } = await runCli([...args, '--config', first?.configFile ?? '']);
+    const { status, stdout, stderr } = await runCli([...args, '--config', configFile]);
     if (status !== 0) throw new Error(`crossfade ${args.join(' ')}: status ${status}\n${stdout}${stderr}`);
     return stdout;
   }
@@ -55,7 +56,10 @@ export async function startFleet(world: World, size: number, change: (config: Co
   return {
     members,
     run,
-    status: async () => await run('status'),
+    async status() {
+      const { stdout, stderr } = await runCli(['status', '--config', configFile]);
+      return stdout + stderr;
+    },
     async close() {
       await Promise.all(members.map(async (member) => await member.stop('SIGKILL')));
     },
