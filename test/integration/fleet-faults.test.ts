@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { cpSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { decodeProtectedHeader } from 'jose';
@@ -10,6 +10,7 @@ import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
 import { writeKey } from '../support/keys.js';
+import { startLaunchDarkly } from '../support/launchdarkly-server.js';
 import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postExchange, refreshNative } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
@@ -144,6 +145,47 @@ describe('Law 1, Law 9: an issuer that is changed on purpose', () => {
     await expect.poll(async () => (await postExchange(one, cookie)).status, { timeout: 20_000, interval: 250 }).toBe(200);
     await expectAll();
     expect(new Set(tokens.map((token) => JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()).iss)).size).toBe(2);
+  }, 60_000);
+});
+
+describe('K4, L2, Law 7: a boot with broken keys, LaunchDarkly away and Redis away, all at once', () => {
+  it('serves sessions, answers bearers 503, takes nothing back, and is whole again as soon as what it needs is there', async () => {
+    const before = await open();
+    const cookie = await before.login('alice');
+    const { access } = await exchangeNative(before, cookie);
+    const [own, launchDarkly] = [await startTcpProxy(sharedRedisUrl()), await startLaunchDarkly()];
+    launchDarkly.set('auth-migration-stage', 'dual');
+    await launchDarkly.stop();
+    await own.cut();
+    writeFileSync(join(before.directory, 'sdk-key'), 'sdk-the-key-of-these-tests');
+    mkdirSync(join(before.directory, 'broken-keys'));
+    writeKey(join(before.directory, 'broken-keys'), 'first.pem', 'not a key');
+    const { url } = launchDarkly;
+    const after = await before.another({
+      configure: (config) => ({
+        ...config,
+        redis: { ...config.redis, url: own.url },
+        keys: { ...config.keys, directory: 'broken-keys' },
+        rollout: { flags: { launchdarkly: { sdkKeyFile: 'sdk-key', streamUri: url, baseUri: url, eventsUri: url } } },
+      }),
+    });
+    expect((await after.call('/me', { cookie })).status).toBe(200);
+    const refused = await after.call('/me', { bearer: access });
+    expect(refused.headers.get('retry-after')).toMatch(/^([1-9]|10)$/);
+    await expectError(refused, 503, 'temporarily_unavailable');
+    expect((await after.call('/me', { cookie, bearer: access })).status, 'the cookie of the same session answers').toBe(200);
+    expect(await after.bridge.readiness()).toMatchObject({
+      ready: true,
+      canIssue: false,
+      parts: { redis: 'away', signing: 'broken', flags: 'none', events: 'unread' },
+    });
+    await own.restore();
+    await expect.poll(async () => await me(after, access), { timeout: 20_000 }).toBe(200);
+    await launchDarkly.start();
+    writeFileSync(join(before.directory, 'broken-keys', 'first.pem'), before.readFile('keys/first.pem'));
+    await expect.poll(async () => (await postExchange(after, cookie)).status, { timeout: 20_000 }).toBe(200);
+    await launchDarkly.stop();
+    await own.close();
   }, 60_000);
 });
 
