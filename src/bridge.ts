@@ -1,6 +1,6 @@
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
-import { type Clock, systemClock } from './clock.js';
+import { type Clock, createFleetClock, systemClock } from './clock.js';
 import { type Config, ConfigError, type ConfigInput } from './config/config.js';
 import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
@@ -28,6 +28,7 @@ import { createSessionStore, createTokenSessionNames, type SessionStore } from '
 import { createAudit } from './telemetry/audit.js';
 import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
+import { watchRefusals } from './telemetry/refusals.js';
 import type { EndableSession } from './tokens/revocation.js';
 
 export interface BridgeOptions {
@@ -94,21 +95,23 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const config = isResolved(input) ? input : resolveConfig(input);
   const unmapped = options.principal ? [] : unmappedSessions(config);
   if (unmapped.length > 0) throw new ConfigError('config', unmapped);
-  const { clock = systemClock, log = createLog(), metrics = createMetrics() } = options;
-  const audit = createAudit(log);
+  const { clock: machine = systemClock, log = createLog(), metrics = createMetrics() } = options;
+  const clock = createFleetClock(machine, config.tokens.clockSkewSeconds * 1000);
+  const refusals = watchRefusals(createAudit(log), clock);
+  const { audit } = refusals;
 
   const connections = new Connections(config, log, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let clockOffMs = () => 0;
-  const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now() - clockOffMs(), audit, metrics });
+  const control = createControl({ config, client: own.client, fleetNowMs: () => machine.now() - clockOffMs(), audit, metrics });
   const { prefix, clamps } = control;
-  const heard: Record<News, () => void> = { keys: () => undefined, clamps: () => undefined };
+  const heard: Record<News, (wasLost: boolean) => void> = { keys: () => undefined, clamps: () => undefined };
   const lifecycle = createLifecycle({
     config,
     connections,
     principal: options.principal,
-    onNews: (about) => heard[about](),
+    onNews: (about, wasLost = false) => heard[about](wasLost),
     random: systemRandom,
     clock,
     log,
@@ -133,9 +136,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
-  const hearClamps = () =>
+  const hearClamps = (wasLost = false) =>
     void clamps
-      .sync()
+      .sync({ wasLost })
       .then(() => membership.fleet.announceChanges())
       .catch(() => undefined); // Tried again at the next heartbeat.
   const source = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
@@ -150,11 +153,12 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     },
     describe: () => ({
       flags: source.state,
-      clamps: clamps.digest,
-      cohorts: [...traffic.lastMinute],
-      windows: guardrail.windows.map((one) => ({ ...one, persons: [...one.persons], failing: [...one.failing] })),
+      cohorts: traffic.lastMinute,
+      windows: guardrail.windows,
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
     }),
+    clampsDigest: () => clamps.digest,
+    refused: () => refusals.recent,
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
@@ -163,7 +167,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       void traffic.flush();
     },
     random: systemRandom,
-    clock,
+    clock: machine,
+    fleetClock: clock,
     log,
     audit,
     metrics,

@@ -30,8 +30,8 @@ export interface LifecycleOptions {
   readonly connections: Connections;
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction | undefined;
-  /** Called where a signed value is to be read again. */
-  readonly onNews?: (about: News) => void;
+  /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
+  readonly onNews?: (about: News, wasLost?: boolean) => void;
   readonly random: RandomSource;
   readonly clock: Clock;
   readonly log: Log;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { Clock } from './clock.js';
+import type { Clock, FleetClock } from './clock.js';
 import type { Config } from './config/config.js';
 import type { Control } from './control.js';
 import { type Announcement, fingerprintOf } from './fleet/announcement.js';
@@ -20,7 +20,11 @@ export interface MembershipOptions {
   readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList'>;
   readonly revocations: Revocations;
   /** What the others are told beside keys. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'clamps' | 'eventsReadAt' | 'cohorts' | 'windows'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
+  /** A digest of the clamps that are in force here. */
+  readonly clampsDigest: () => string;
+  /** Names of values in Redis that were refused a moment ago. */
+  readonly refused: () => readonly string[];
   /** The time by Redis' clock, in ms. Rejects while Redis is away. */
   readonly fleetNowMs: () => Promise<number>;
   /** Has every instance read the fleet's keys again. Never rejects. */
@@ -28,7 +32,9 @@ export interface MembershipOptions {
   /** Called every few seconds while Redis answers. */
   readonly onBeat: () => void;
   readonly random: RandomSource;
+  /** That of this machine. */
   readonly clock: Clock;
+  readonly fleetClock: FleetClock;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -45,13 +51,18 @@ export interface Membership {
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
 export async function createMembership(options: MembershipOptions): Promise<Membership> {
-  const { config, control, revocations, describe, fleetNowMs, tellKeys, onBeat, random, clock, log, audit, metrics } = options;
+  const { config, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, log, audit, metrics } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
   const policy = { issuer, audience, clockSkewSeconds };
-  let aheadMs = 0;
-  // An instance whose clock is off must neither refuse what the others sign nor sign what they refuse: it goes by theirs.
-  const fleetClock: Clock = { now: () => clock.now() - (Math.abs(aheadMs) > clockSkewSeconds * 1000 ? aheadMs : 0) };
+  const { fleetClock } = options;
+  const skewMs = clockSkewSeconds * 1000;
+  let disagreedAt = Number.NEGATIVE_INFINITY;
+  function lookAtClocks(): void {
+    const offsets = [0, fleet.clockOffMs ?? 0, ...fleet.others.map(({ clockOffMs }) => clockOffMs)];
+    if (Math.max(...offsets) - Math.min(...offsets) > skewMs) disagreedAt = clock.now();
+    fleetClock.setAhead(clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others));
+  }
   const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
   const ring = new KeyRing(() => clock.now());
   let signing: Signing | undefined;
@@ -61,29 +72,30 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     self: { instance: random.token(9), host: hostname(), version: VERSION, issuer, audience: [...audience], fingerprint: fingerprintOf(config) },
     keys() {
       const signs = signing?.signingKey()?.kid;
+      const files = signing?.files;
       return {
+        keys: ring.own.map(({ publicJwk: jwk, signsFrom }) => {
+          const file = files?.get(jwk.kid);
+          return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
+        }),
         verifies: [...ring.kids],
         accepts: [{ issuer, audience }, ...(signing?.policies ?? [])].map(policyOf),
         ...(signs === undefined ? {} : { signs }),
       };
     },
-    describe() {
+    state() {
       const report = signing?.report();
-      const files = signing?.files;
       return {
-        ...describe(),
-        keys: ring.own.map(({ publicJwk: jwk, signsFrom }) => {
-          const file = files?.get(jwk.kid);
-          return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
-        }),
         signing: report?.state ?? 'broken',
-        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers)],
+        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...describeRefused(refused())],
+        clamps: clampsDigest(),
       };
     },
+    describe,
     fleetNowMs,
     nowMs: () => clock.now(),
     onBeat() {
-      aheadMs = clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others);
+      lookAtClocks();
       // A key that waited may do so no longer, and what Redis has lost is written again.
       void signing?.reload();
       onBeat();
@@ -93,7 +105,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     metrics,
   });
   await fleet.read();
-  aheadMs = clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others);
+  lookAtClocks();
 
   signing = await startSigning({
     config: config.keys,
@@ -103,7 +115,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     denyList: control.denyList,
     fleet: fleet.view,
     fleetNowMs,
-    clockOffMs: () => (fleet.others.length > 0 ? aheadMs : (fleet.clockOffMs ?? 0)),
+    clockOffMs: () => (fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0)),
     clockSkewSeconds,
     probe: createProbe(policy, issueAccessToken, fleetClock),
     tell: tellKeys,
@@ -120,6 +132,8 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     verifyBearer: createVerifier({
       policy,
       fleetPolicies: () => signing?.policies ?? [],
+      // For as long as a token lives that was signed meanwhile.
+      clocksDisagree: () => clock.now() - disagreedAt < 2 * accessTtlSeconds * 1000,
       keys: ring,
       clock: fleetClock,
       revocations: {
@@ -131,6 +145,11 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
       },
     }),
   };
+}
+
+function describeRefused(values: readonly string[]): string[] {
+  if (values.length === 0) return [];
+  return [`values in Redis were refused in the last 10 minutes (${values.join(', ')}): they have no effect; see who writes there`];
 }
 
 /** @param strangers how many announcements carry another MAC. */

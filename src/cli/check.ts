@@ -115,7 +115,7 @@ async function checkKeys(config: Config): Promise<Finding[]> {
     const reason = await selfTest(key, serveJwks(keys.map(({ publicJwk }) => publicJwk)).body, probe);
     if (reason !== undefined) found.push({ path: at, message: `${key.file}: ${reason}` });
   }
-  if (keys.length === 0) found.push({ path: at, message: `${config.keys.directory} has no usable signing key: crossfade init makes one` });
+  if (keys.length === 0) found.push({ path: at, message: `${config.keys.directory} has no usable signing key: crossfade keys rotate makes one` });
   else if (keys.every(({ signsFrom }) => signsFrom !== undefined && signsFrom > systemClock.now())) {
     found.push({ path: at, message: 'no key signs yet: the time in front of every name is still to come' });
   }
@@ -218,8 +218,11 @@ async function checkFleet({ redis, fleetSecret, issuer, audience }: Config, clie
   const quiet = { audit: () => undefined, metrics: createMetrics() };
   const store = createFleetStore({ client, prefix: `${redis.keyPrefix}v1:`, macKey: deriveKey(fleetSecret, 'mac'), ...quiet });
   const { live, strangers } = await store.read(nowMs);
-  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0 };
-  const most = majorityAgainst(self, live);
+  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0, hasKeys: true };
+  const most = majorityAgainst(
+    self,
+    live.map((one) => ({ ...one, hasKeys: one.keys.length > 0 })),
+  );
   return [
     ...(most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : []),
     ...describeStrangers(strangers).map((message) => ({ path: 'fleetSecretFile', message })),

@@ -1,5 +1,4 @@
 import { text as readAll } from 'node:stream/consumers';
-import { systemClock } from '../clock.js';
 import { deriveKey } from '../config/secret.js';
 import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
@@ -90,18 +89,20 @@ async function judgeCookies({ lifecycle }: Room, cookies: CookiePairs): Promise<
   }
 }
 
-async function judgeBearer({ config, control, lifecycle }: Room, token: string): Promise<Judged> {
-  const ring = new KeyRing(() => systemClock.now());
+async function judgeBearer({ config, control, lifecycle, clock, nowMs }: Room, token: string): Promise<Judged> {
+  const ring = new KeyRing(() => clock.now());
   const stored = await control.jwks.read();
   ring.setStored(stored?.keys ?? []);
+  const { live } = await control.fleet.read(await nowMs());
+  ring.setAnnounced(new Set(live.flatMap(({ verifies }) => verifies)));
   await control.denyList.sync();
   ring.deny(new Set(control.denyList.kids.keys()));
   const { issuer, audience } = config;
   const verify = createVerifier({
     policy: { issuer, audience, clockSkewSeconds: config.tokens.clockSkewSeconds },
-    fleetPolicies: () => stored?.policies ?? [],
+    fleetPolicies: () => live,
     keys: ring,
-    clock: systemClock,
+    clock,
     revocations: { wereRead: lifecycle.events.wasRead, whatEnded: lifecycle.revocations.whatEnded },
   });
   const outcome = await verify(token);
@@ -174,7 +175,7 @@ async function explainPerson(
         ...(client.exchanges ? [] : [`client: at most jwt-preferred (${whyNoExchange(client)})`]),
       ],
       stage,
-      answers: describeAnswers(canSign, STAGE_TABLE[stage.stage], client, via),
+      answers: config.mode === 'observe' ? ['nothing: mode is observe'] : describeAnswers(canSign, STAGE_TABLE[stage.stage], client, via),
     };
   } finally {
     await source.close();

@@ -4,7 +4,7 @@ import { generateKey, writeKeyFile } from '../keys/generate.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
-import { count, describeKey, short, span, table } from './words.js';
+import { count, describeKey, short, span, table, wrap } from './words.js';
 
 export interface KeysOptions {
   readonly config: string;
@@ -28,11 +28,11 @@ export async function list({ config: path, json = false }: KeysOptions): Promise
   });
 }
 
+/** Two lines a key: which it is, and how far. */
 export function keyLines({ keys, instances, at }: FleetStatus, { config }: Pick<Room, 'config'>): string[] {
   if (keys.length === 0) return ['no key: crossfade keys rotate makes one'];
-  return table(
-    keys.map((key) => [short(key.kid), key.phase, key.files.join(' ') || '-', describeKey(key, instances.length, at, config.keys.publishSeconds)]),
-  );
+  const heads = table(keys.map((key) => [short(key.kid), key.phase, key.files.join(' ') || '-']));
+  return keys.flatMap((key, index) => [heads[index] ?? '', ...wrap(describeKey(key, instances.length, at, config.keys.publishSeconds), '  ')]);
 }
 
 export interface RotateOptions extends KeysOptions {
@@ -53,16 +53,18 @@ export async function rotate(options: RotateOptions): Promise<void> {
     const status = await readStatus(room);
     const kid = options.force ? await force(room, status, options.why) : await writeNext(room, status, options);
     const after = await watchKey(room, kid);
+    if (!after.keys.some((key) => key.kid === kid) && !options.json) print.line('No live instance has it yet: is this the key directory of one?');
     if (options.json) print.json(after.keys.find((key) => key.kid === kid) ?? { kid });
     else for (const line of keyLines(after, room)) print.line(line);
   });
 }
 
 async function writeNext({ config }: Room, { keys, at: nowMs }: FleetStatus, { at, json = false }: RotateOptions): Promise<string> {
-  const waiting = keys.find(({ hold }) => hold !== undefined);
+  // One that is planned for later stands in nobody's way.
+  const waiting = keys.find(({ hold }) => hold !== undefined && hold.why !== 'time');
   if (waiting) throw new Error(`${short(waiting.kid)} is waiting to sign already: crossfade keys list says for what`);
   // By Redis' clock, and after every other: the newest signs.
-  const newest = Math.max(0, ...keys.map(({ startsAt = 0 }) => startsAt));
+  const newest = Math.max(0, ...keys.filter(({ hold }) => hold?.why !== 'time').map(({ startsAt = 0 }) => startsAt));
   if (at && at.getTime() <= newest) throw new Error(`--at must be after ${new Date(newest).toISOString()}, from when another key signs`);
   const startsAt = new Date(Math.ceil((at?.getTime() ?? Math.max(nowMs, newest + 1)) / 1000) * 1000);
   const { kid, pem } = await generateKey(config.keys.algorithm);
@@ -172,8 +174,10 @@ async function say(room: Room, { kid, files }: KeyStatus, json: boolean): Promis
   ]);
   const names = new Set([...files, ...here.filter((key) => key.kid === kid).map(({ file }) => file)].filter((file) => !others.has(file)));
   if (names.size > 0) print.line(`Remove ${[...names].join(', ')} from the key directories: no instance uses it again.`);
-  if (!status.keys.some(({ phase }) => phase === 'active' || phase === 'next'))
-    print.line('No key is left that signs: sessions go on, and nothing is issued until crossfade keys rotate.');
+  if (!status.keys.some(({ phase }) => phase === 'active'))
+    print.line(
+      'No key signs now: sessions go on, and nothing is issued until one does. crossfade keys list says what waits; crossfade keys rotate makes one.',
+    );
 }
 
 /** The whole of it as Redis has it now. */

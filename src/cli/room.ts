@@ -1,4 +1,4 @@
-import { systemClock } from '../clock.js';
+import { type Clock, systemClock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import { type Control, createControl } from '../control.js';
@@ -14,6 +14,7 @@ export interface Room {
   readonly control: Control;
   readonly lifecycle: Lifecycle;
   readonly connections: Connections;
+  readonly clock: Clock;
   /** To standard error: what a person did from here. */
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -34,14 +35,15 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let begun = false;
-  const lifecycle = createLifecycle({ config, connections, random: systemRandom, clock: systemClock, log: quiet, audit, metrics });
-  // The machine of an operator may have any time.
+  // The machine of an operator may have any time: what counts is that of Redis.
   let offMs = 0;
-  const control = createControl({ config, client: own.client, fleetNowMs: () => systemClock.now() - offMs, audit, metrics });
+  const clock: Clock = { now: () => systemClock.now() - offMs };
+  const lifecycle = createLifecycle({ config, connections, random: systemRandom, clock, log: quiet, audit, metrics });
+  const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now(), audit, metrics });
   try {
     offMs = systemClock.now() - (await own.nowMs());
     begun = true;
-    return await work({ config, control, lifecycle, connections, audit, metrics, nowMs: async () => await own.nowMs() });
+    return await work({ config, control, lifecycle, connections, clock, audit, metrics, nowMs: async () => await own.nowMs() });
   } catch (error) {
     const away = own.client.status !== 'ready' || (error instanceof CrossfadeError && error.code === 'temporarily_unavailable');
     if (away && begun) throw new Error('Redis does not answer: it may be half done. Run the same again.');

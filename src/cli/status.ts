@@ -1,9 +1,9 @@
-import type { FleetStatus } from '../console/status.js';
+import { type FleetStatus, nameOfInstance } from '../console/status.js';
 import { nameOf } from '../rollout/clamps.js';
 import { keyLines, readStatus } from './keys.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
-import { count, short, span, table } from './words.js';
+import { count, short, span, table, wrap } from './words.js';
 
 export interface StatusOptions {
   readonly config: string;
@@ -17,9 +17,14 @@ const WATCH_MS = 2000;
 export async function status({ config: path, json = false, watch = false }: StatusOptions): Promise<void> {
   await withRoom(path, async (room) => {
     for (;;) {
-      const found = await readStatus(room);
-      if (json) print.json(found);
-      else {
+      // A watch goes on while Redis is away: that is when somebody looks.
+      const found = await readStatus(room).catch((error: unknown) => {
+        if (!watch) throw error;
+        print.error('Redis does not answer; trying again');
+        return undefined;
+      });
+      if (found && json) print.json(found);
+      else if (found) {
         if (watch && process.stdout.isTTY) process.stdout.write('\u001b[2J\u001b[H');
         for (const line of pageOf(found, room)) print.line(line);
       }
@@ -46,7 +51,7 @@ function pageOf(found: FleetStatus, room: Pick<Room, 'config'>): string[] {
     ...table([
       ['  HOST', 'UP', 'SIGNS', 'HEALTH', 'FLAGS', 'LAG', 'CLOCK', 'CONFIG'],
       ...found.instances.map((one) => [
-        `  ${one.host}/${one.instance.slice(0, 4)}`,
+        `  ${nameOfInstance(one)}`,
         span(one.upSeconds * 1000),
         one.signs === undefined ? 'nothing' : short(one.signs),
         one.signing,
@@ -75,7 +80,7 @@ function headline({ problems, instances }: FleetStatus): string[] {
   if (problems.length === 0) return [`${instances.length} live, nothing needs you.`];
   return [
     `${instances.length} live, ${problems.length === 1 ? '1 thing needs' : `${problems.length} things need`} you:`,
-    ...problems.map((problem) => `  ${problem}`),
+    ...problems.flatMap((problem) => wrap(problem, '  ')),
   ];
 }
 
@@ -88,5 +93,5 @@ function cohortRows({ cohort, client, requests, stages }: FleetStatus['cohorts']
 function describeClamp({ selector, stage, by, why, at, until }: FleetStatus['clamps'][number], nowMs: number): string[] {
   const whom = selector.on === 'all' ? 'everybody' : `${selector.on} ${nameOf(selector)}`;
   const till = until === undefined ? '' : `, for another ${span(until - nowMs)}`;
-  return [`  ${whom} at most ${stage}, by the ${by} ${span(nowMs - at)} ago${till}`, `    ${why}`];
+  return [`  ${whom} at most ${stage}, by the ${by} ${span(nowMs - at)} ago${till}`, ...wrap(why, '    ')];
 }

@@ -13,6 +13,19 @@ export function table(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
+const COLUMNS = 80;
+
+/** Lines of at most 80 columns, each after `indent`; a word that is longer stays whole. */
+export function wrap(text: string, indent: string): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= COLUMNS) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(last === undefined ? indent + word : `${indent}  ${word}`);
+  }
+  return lines;
+}
+
 /** `3 min`, `2 h`. */
 export function span(ms: number): string {
   const seconds = Math.round(Math.abs(ms) / 1000);
@@ -32,7 +45,7 @@ export function describeKey(key: KeyStatus, live: number, nowMs: number, publish
     case 'active':
       return `signs on ${key.signedBy} of ${live}, verified by ${key.verifiedBy}`;
     case 'next':
-      return `verified by ${key.verifiedBy} of ${live}; ${key.hold ? describeHold(key.hold, publishSeconds) : 'stands by, in case that no newer key signs'}`;
+      return `verified by ${key.verifiedBy} of ${live}; ${describeWaiting(key, publishSeconds)}`;
     case 'retiring':
       return (key.retiringUntil ?? 0) > nowMs
         ? `its tokens live for another ${span((key.retiringUntil ?? 0) - nowMs)} at most`
@@ -41,6 +54,11 @@ export function describeKey(key: KeyStatus, live: number, nowMs: number, publish
     case 'retired':
       return key.verifiedBy > 0 ? `STILL verified by ${key.verifiedBy} of ${live}` : (key.why ?? '');
   }
+}
+
+function describeWaiting({ hold, files }: KeyStatus, publishSeconds: number): string {
+  if (files.length === 0) return 'no live instance has its private half';
+  return hold ? describeHold(hold, publishSeconds) : 'ready: it signs where no newer key does';
 }
 
 export function count(number: number, one: string, many = `${one}s`): string {

@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
 import type { DeniedKey } from '../keys/deny-list.js';
 import type { StoredKey } from '../keys/jwks.js';
-import { type FleetMember, type Hold, majorityAgainst, whatHolds } from '../keys/rotation.js';
+import { type Hold, whatHolds } from '../keys/rotation.js';
 import type { Clamp } from '../rollout/clamps.js';
 
 export interface StatusInput {
@@ -108,31 +108,25 @@ function describeProblems({ announcements, strangers, clamps, config }: StatusIn
   if (announcements.length === 0) {
     return [strangers === 0 ? 'no instance is alive on this Redis' : `no instance with this fleet secret is alive, and ${strangers} with another`];
   }
-  const said = announcements.flatMap(({ host, problems }) => problems.map((problem) => `${host}: ${problem}`));
+  const said = announcements.flatMap((one) => one.problems.map((problem) => `${nameOfInstance(one)}: ${problem}`));
   const late = instances.filter(({ lagSeconds }) => lagSeconds === undefined || lagSeconds > LATE_SECONDS);
-  const odd = announcements.filter((one) => majorityAgainst(one, others(announcements, one)));
   const fingerprints = new Set(announcements.map(({ fingerprint }) => fingerprint));
-  const flagless = announcements.filter(({ flags }) => flags !== 'live').map(({ host, flags }) => `${host} (${flags})`);
+  const without = (state: Announcement['flags']) => announcements.filter(({ flags }) => flags === state).map(nameOfInstance);
+  const [lastKnown, none] = config.rollout.flags ? [without('last-known'), without('none')] : [[], []];
   return [
     ...new Set([
       ...said,
-      ...late.map(({ host }) => `${host}: does not hear the event stream: revocations by others arrive late`),
-      ...odd.map(({ host }) => `${host}: its issuer or audience is not that of the others`),
+      ...late.map((one) => `${nameOfInstance(one)}: does not hear the event stream: revocations by others arrive late`),
       ...(fingerprints.size > 1
         ? [`${fingerprints.size} different configurations are running: a deployment under way, or one that stopped half-way`]
         : []),
-      ...(flagless.length > 0 && config.rollout.flags
-        ? [`the flag source is away: the last known flags are in force on ${flagless.join(', ')}`]
-        : []),
+      ...(lastKnown.length > 0 ? [`the flag source is away: the last known flags are in force on ${lastKnown.join(', ')}`] : []),
+      ...(none.length > 0 ? [`the flag source is away and nothing is known of it: ${config.rollout.defaultStage} on ${none.join(', ')}`] : []),
       ...clamps
         .filter(({ by }) => by === 'guardrail')
         .map(({ selector, why }) => `the guardrail holds ${selector.on === 'all' ? 'everybody' : selector.name}: ${why}`),
     ]),
   ];
-}
-
-function others(announcements: readonly Announcement[], one: Announcement): readonly FleetMember[] {
-  return announcements.filter((other) => other !== one);
 }
 
 /** All that are configured, and all that came. */
@@ -212,4 +206,9 @@ function toWindows(announcements: readonly Announcement[]): GuardrailWindow[] {
     });
   }
   return [...windows.values()].sort((one, other) => other.failures - one.failures || other.requests - one.requests);
+}
+
+/** Its machine, as short as a column is wide, and what tells it from others there. */
+export function nameOfInstance({ host, instance }: Pick<Announcement, 'host' | 'instance'>): string {
+  return `${host.length > 12 ? `…${host.slice(-11)}` : host}/${instance.slice(0, 4)}`;
 }

@@ -25,7 +25,10 @@ const windowSchema = z.object({
   failing: z.array(z.string()),
 });
 
-/** What an instance says of itself, every few seconds. Times are Redis' own, in ms. */
+/**
+ * What an instance says of itself, every few seconds. Times are Redis' own, in ms. Another release may say more, or other words: what
+ * decides about keys must be understood, the rest is for people.
+ */
 export const announcementSchema = z.object({
   /** Random, anew at each start. */
   instance: z.string(),
@@ -47,19 +50,22 @@ export const announcementSchema = z.object({
   verifies: z.array(z.string()),
   /** The kid that it signs with. */
   signs: z.string().optional(),
-  signing: z.enum(SIGNING_STATES),
+  signing: z.enum(SIGNING_STATES).catch('broken'),
   /** Why it is not healthy, a sentence each. */
-  problems: z.array(z.string()),
-  flags: z.enum(['live', 'last-known', 'none']),
+  problems: z.array(z.string()).catch([]),
+  flags: z.enum(['live', 'last-known', 'none']).catch('none'),
   /** A digest of the clamps that are in force there. */
   clamps: z.string(),
   /** When it last heard the event stream; absent: never. */
   eventsReadAt: z.number().optional(),
-  cohorts: z.array(cohortSchema),
-  windows: z.array(windowSchema),
+  cohorts: z.array(cohortSchema).catch([]),
+  windows: z.array(windowSchema).catch([]),
+  /** It has ended, and counts no longer. */
+  left: z.boolean().default(false),
 });
 
 export type Announcement = z.output<typeof announcementSchema>;
+export type CohortReport = z.output<typeof cohortSchema>;
 export type GuardrailWindow = z.output<typeof windowSchema>;
 
 /** One name for the configuration of an instance, without what may differ from one machine to the next, and without secrets. */

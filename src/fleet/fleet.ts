@@ -27,12 +27,13 @@ export interface FleetStoreOptions {
 export interface FleetStore {
   write(announcement: Announcement): Promise<void>;
   read(nowMs: number): Promise<FleetReading>;
-  remove(instance: string): Promise<void>;
 }
 
 export interface FleetReading {
   /** Those that count, the longest alive first. */
   readonly live: readonly Announcement[];
+  /** Ids of those that have said that they end. */
+  readonly left: readonly string[];
   /** How many carry another MAC: an instance with another fleet secret, or somebody else's hand. */
   readonly strangers: number;
 }
@@ -87,16 +88,12 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
           open(instance, await client.hget(keyOf(instance), 'announcement').catch(absentIfForeign<string | null>(null)), nowMs),
         ),
       );
-      const live = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
+      const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
       return {
-        live: live.sort((one, other) => one.startedAt - other.startedAt),
+        left: known.filter(({ left }) => left).map(({ instance }) => instance),
+        live: known.filter(({ left }) => !left).sort((one, other) => one.startedAt - other.startedAt),
         strangers: found.filter((one) => one === 'stranger').length,
       };
-    },
-
-    async remove(instance) {
-      await client.del(keyOf(instance));
-      await client.zrem(index, instance);
     },
   };
 }
@@ -106,9 +103,11 @@ export interface FleetOptions {
   /** What this instance is, and stays for as long as it lives. */
   readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'fingerprint'>;
   /** What decides about keys, as it is at the moment. */
-  readonly keys: () => Pick<Announcement, 'verifies' | 'signs' | 'accepts'>;
+  readonly keys: () => Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'>;
+  /** What the others should hear of at once where it changes. */
+  readonly state: () => Pick<Announcement, 'signing' | 'problems' | 'clamps'>;
   /** What else it is at the moment. */
-  readonly describe: () => Omit<Announcement, keyof FleetOptions['self'] | 'verifies' | 'signs' | 'accepts' | 'startedAt' | 'at' | 'clockOffMs'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
   /** The time by Redis' clock, in ms. */
   readonly fleetNowMs: () => Promise<number>;
   readonly nowMs: () => number;
@@ -146,14 +145,15 @@ const AT_ONCE_MS = 50;
 const SOON_MS = 1000;
 
 export function createFleet(options: FleetOptions): Fleet {
-  const { store, self, keys, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
+  const { store, self, keys, state, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
   let others: readonly Announcement[] = [];
   let strangers = 0;
   let startedAt = nowMs();
   let clockOffMs: number | undefined;
   let away = false;
   let announced: string | undefined;
-  let soon: NodeJS.Timeout | undefined;
+  let latest: Announcement | undefined;
+  let soon: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
   let interval: NodeJS.Timeout | undefined;
   let beating: Promise<void> = Promise.resolve();
 
@@ -169,7 +169,12 @@ export function createFleet(options: FleetOptions): Fleet {
 
   async function readOthers(now: number): Promise<void> {
     const reading = await store.read(now);
-    const found = reading.live.filter(({ instance }) => instance !== self.instance);
+    const heard = reading.live.filter(({ instance }) => instance !== self.instance);
+    // Redis may have lost the list: whoever was heard of a moment ago, and did not say that it ends, counts all the same.
+    const silent = others.filter(
+      ({ instance, at }) => Math.abs(now - at) <= GONE_MS && !reading.left.includes(instance) && !heard.some((one) => one.instance === instance),
+    );
+    const found = [...heard, ...silent].sort((one, other) => one.startedAt - other.startedAt);
     strangers = reading.strangers;
     for (const one of found) {
       if (!others.some(({ instance }) => instance === one.instance)) audit('fleet.joined', { instance: one.instance, host: one.host });
@@ -184,9 +189,10 @@ export function createFleet(options: FleetOptions): Fleet {
   async function beat(): Promise<void> {
     try {
       const at = await askTime();
-      const state = { ...describe(), ...keys() };
-      announced = essenceOf(state);
-      await store.write({ ...self, ...state, startedAt, at, clockOffMs: clockOffMs ?? 0 });
+      const said = { ...keys(), ...state() };
+      announced = JSON.stringify(said);
+      latest = { ...self, ...said, ...describe(), startedAt, at, clockOffMs: clockOffMs ?? 0, left: false };
+      await store.write(latest);
       await readOthers(at);
       away = false;
       onBeat();
@@ -202,11 +208,14 @@ export function createFleet(options: FleetOptions): Fleet {
   }
 
   function beatIn(ms: number): void {
-    if (!interval) return;
-    soon ??= setTimeout(() => {
+    const at = nowMs() + ms;
+    if (!interval || (soon && soon.at <= at)) return;
+    clearTimeout(soon?.timer);
+    const timer = setTimeout(() => {
       soon = undefined;
       void beatNext();
     }, ms).unref();
+    soon = { at, timer };
   }
 
   return {
@@ -235,29 +244,20 @@ export function createFleet(options: FleetOptions): Fleet {
     },
     announce: () => beatIn(SOON_MS),
     announceChanges() {
-      if (essenceOf({ ...describe(), ...keys() }) !== announced) beatIn(AT_ONCE_MS);
+      if (JSON.stringify({ ...keys(), ...state() }) !== announced) beatIn(AT_ONCE_MS);
     },
     async close() {
       clearInterval(interval);
-      clearTimeout(soon);
+      interval = undefined;
+      clearTimeout(soon?.timer);
       await beating;
-      await store.remove(self.instance).catch(() => undefined); // It is gone by itself a little later.
+      // It is gone by itself a little later.
+      if (latest) await store.write({ ...latest, left: true }).catch(() => undefined);
     },
   };
 }
 
-function toMember({ instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs }: FleetMember): FleetMember {
-  return { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs };
-}
-
-/** What of this instance the others should hear of at once. */
-function essenceOf({
-  verifies,
-  signs,
-  accepts,
-  signing,
-  problems,
-  clamps,
-}: Omit<Announcement, keyof FleetOptions['self'] | 'startedAt' | 'at' | 'clockOffMs'>): string {
-  return JSON.stringify([verifies, signs, accepts, signing, problems, clamps]);
+function toMember({ keys, ...one }: Omit<FleetMember, 'hasKeys'> & Pick<Announcement, 'keys'>): FleetMember {
+  const { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs } = one;
+  return { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs, hasKeys: keys.length > 0 };
 }

@@ -28,7 +28,16 @@ export interface AgreementOptions {
 }
 
 /** An issuer with its audiences. */
-export type Policy = Pick<FleetMember, 'issuer' | 'audience'>;
+export interface Policy {
+  readonly issuer: string;
+  readonly audience: readonly string[];
+  /** Tokens of a later time than this, in ms, were not issued under it; absent: it is in use. */
+  readonly issuedUntil?: number;
+}
+
+/** A sign of life is written anew after this share of the time for which it counts. */
+const NEWS = 10;
+const CLOCKS_MS = 60_000;
 
 /** What the fleet and this instance have come to. */
 export interface Agreed {
@@ -73,25 +82,31 @@ export function createAgreement(options: AgreementOptions): Agree {
       const merged = mergeKeys({ stored: uniteKeys(ring.stored, current?.keys ?? []), own, nowMs, keepMs }).filter(
         ({ jwk }) => !ring.isDenied(jwk.kid),
       );
-      const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs - keepMs);
+      const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs);
       const hasSigned = policies.some((policy) => policyOf(policy) === policyOf(self));
       unaccepted = hasSigned ? [] : others.filter(({ accepts }) => !accepts.includes(policyOf(self)));
       active = against || unaccepted.length > 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
       next = {
         keys: merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs, lastSignedAt: nowMs } : key)),
-        policies: active === undefined ? policies : unitePolicies([...policies, { ...toPolicy(self), lastSignedAt: nowMs }], nowMs - keepMs),
+        policies: active === undefined ? policies : unitePolicies([...policies, { ...toPolicy(self), lastSignedAt: nowMs, keepMs }], nowMs),
       };
+      // What was read verifies, also where Redis takes no claim.
+      ring.setStored(merged);
+      knownPolicies = policies;
       return isNews(current, next, keepMs) ? next : undefined;
     });
     ring.setStored(next.keys);
     knownPolicies = next.policies;
-    if (next.keys.some(({ jwk }) => !before?.keys.some((key) => key.jwk.kid === jwk.kid))) tell();
+    const newKey = next.keys.some(({ jwk }) => !before?.keys.some((key) => key.jwk.kid === jwk.kid));
+    const newPolicy = next.policies.some((policy) => !before?.policies.some((one) => policyOf(one) === policyOf(policy)));
+    if (newKey || newPolicy) tell();
     const someoneSigns = canSomeoneSign(candidates, { stored: next.keys, others });
     const held = candidates.flatMap((key) => {
       const hold = whatHolds(key, { ...input, stored: next.keys }, someoneSigns);
       return hold ? [{ key, hold }] : [];
     });
-    const policies = [...(against ? [toPolicy(against)] : []), ...next.policies.map(toPolicy)].filter((one) => policyOf(one) !== policyOf(self));
+    const issued = next.policies.map((policy) => ({ ...toPolicy(policy), issuedUntil: policy.lastSignedAt + policy.keepMs / NEWS + CLOCKS_MS }));
+    const policies = [...(against ? [toPolicy(against)] : []), ...issued].filter((one) => policyOf(one) !== policyOf(self));
     return { active, held, against, unaccepted, policies };
   };
 }
@@ -101,12 +116,13 @@ function toPolicy({ issuer, audience }: Policy): { issuer: string; audience: str
 }
 
 /** The latest time of each; those are left out of which no token lives any more. */
-function unitePolicies(policies: readonly StoredPolicy[], oldest: number): StoredPolicy[] {
+function unitePolicies(policies: readonly StoredPolicy[], nowMs: number): StoredPolicy[] {
   const united = new Map<string, StoredPolicy>();
   for (const policy of policies) {
-    const known = united.get(policyOf(policy));
-    if (policy.lastSignedAt > oldest)
-      united.set(policyOf(policy), { ...policy, lastSignedAt: Math.max(policy.lastSignedAt, known?.lastSignedAt ?? 0) });
+    if (policy.lastSignedAt + policy.keepMs <= nowMs) continue;
+    const known = united.get(policyOf(policy)) ?? policy;
+    const [lastSignedAt, keepMs] = [Math.max(policy.lastSignedAt, known.lastSignedAt), Math.max(policy.keepMs, known.keepMs)];
+    united.set(policyOf(policy), { ...policy, lastSignedAt, keepMs });
   }
   return [...united.values()];
 }
@@ -115,7 +131,7 @@ function unitePolicies(policies: readonly StoredPolicy[], oldest: number): Store
 function isNews(current: StoredJwks | undefined, next: StoredJwks, keepMs: number): boolean {
   const { keys: known, policies } = current ?? { keys: [], policies: [] };
   if (next.keys.length !== known.length || next.policies.length !== policies.length) return true;
-  const isOld = (before: number | undefined, now: number | undefined) => (now ?? 0) - (before ?? 0) > keepMs / 10;
+  const isOld = (before: number | undefined, now: number | undefined) => (now ?? 0) - (before ?? 0) > keepMs / NEWS;
   const staleKey = next.keys.some((key) => {
     const before = known.find(({ jwk }) => jwk.kid === key.jwk.kid);
     if (!before || before.signedAt !== key.signedAt || before.forcedAt !== key.forcedAt) return true;

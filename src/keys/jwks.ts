@@ -16,6 +16,8 @@ export interface KeySource {
   isDenied(kid: string): boolean;
   /** True where a `kid` that is not found may be good all the same (law 1). */
   inDoubt(kid: string): boolean;
+  /** Whether what the fleet issues may have changed without this instance hearing of it. */
+  readonly isStale: boolean;
 }
 
 /** The JWKS as it is served (RFC 7517): text, and the strong ETag of it. */
@@ -33,7 +35,7 @@ export function serveJwks(keys: readonly PublicJwk[]): JwksDocument {
 export function readJwks(body: string): KeySource {
   const { keys } = z.object({ keys: z.array(publicJwkSchema) }).parse(JSON.parse(body));
   const found = new Map(keys.map((jwk) => [jwk.kid, toVerificationKey(jwk)]));
-  return { find: (kid) => found.get(kid), isDenied: () => false, inDoubt: () => false };
+  return { find: (kid) => found.get(kid), isDenied: () => false, inDoubt: () => false, isStale: false };
 }
 
 export function toVerificationKey(jwk: PublicJwk): VerificationKey {
@@ -54,10 +56,12 @@ export const storedJwksSchema = z.object({
       lastSignedAt: z.number().optional(),
       /** When an operator said that it shall not wait for instances that do not verify it. */
       forcedAt: z.number().optional(),
+      /** How long it is kept after that, in ms: twice the longest life of a token that any instance gave under it. */
+      keepMs: z.number().optional(),
     }),
   ),
   /** Under which issuer and audiences tokens were signed, and until when: what was issued is accepted for as long as it lives. */
-  policies: z.array(z.object({ issuer: z.string(), audience: z.array(z.string()), lastSignedAt: z.number() })).default([]),
+  policies: z.array(z.object({ issuer: z.string(), audience: z.array(z.string()), lastSignedAt: z.number(), keepMs: z.number() })).default([]),
 });
 
 export type StoredJwks = z.output<typeof storedJwksSchema>;

@@ -40,8 +40,11 @@ export class KeyRing implements KeySource {
    * others may have gone on without this instance; and where another instance has announced it.
    */
   inDoubt(kid: string): boolean {
-    const isStale = this.#readAt === undefined || this.#nowMs() - this.#readAt > STALE_MS;
-    return this.#verification.size === 0 || isStale || this.#announced.has(kid);
+    return this.#verification.size === 0 || this.isStale || this.#announced.has(kid);
+  }
+
+  get isStale(): boolean {
+    return this.#readAt === undefined || this.#nowMs() - this.#readAt > STALE_MS;
   }
 
   /** Whether the fleet's keys were read from Redis since the start. */

@@ -23,6 +23,8 @@ export interface FleetMember {
   readonly accepts: readonly string[];
   /** How far its clock is ahead of that of Redis, in ms. */
   readonly clockOffMs: number;
+  /** Whether it has private keys: one that only verifies does not decide what is issued. */
+  readonly hasKeys: boolean;
 }
 
 export interface RotationInput {
@@ -32,7 +34,7 @@ export interface RotationInput {
   readonly others: readonly Pick<FleetMember, 'host' | 'verifies' | 'signs'>[];
   readonly nowMs: number;
   readonly publishMs: number;
-  /** A key was revoked a moment ago: where none is left that may sign, the next waits for no cache. */
+  /** A key was revoked a moment ago: where none is left that may sign, the next waits neither for its time nor for a cache. */
   readonly isUrgent?: boolean;
 }
 
@@ -51,12 +53,13 @@ export function whatHolds(
 ): Hold | undefined {
   const known = stored.find(({ jwk }) => jwk.kid === kid);
   if (known?.signedAt !== undefined) return undefined;
-  if (signsFrom !== undefined && signsFrom > nowMs) return { why: 'time', until: signsFrom };
+  const isSpare = isUrgent && !someoneSigns;
+  if (signsFrom !== undefined && signsFrom > nowMs && !isSpare) return { why: 'time', until: signsFrom };
   const hosts = others.filter(({ verifies }) => !verifies.includes(kid)).map(({ host }) => host);
   if (hosts.length > 0 && known?.forcedAt === undefined) return { why: 'fleet', hosts };
   const isFirst = stored.every(({ signedAt }) => signedAt === undefined);
   const until = (known?.firstSeenAt ?? nowMs) + publishMs;
-  return isFirst || (isUrgent && !someoneSigns) || until <= nowMs ? undefined : { why: 'publishing', until };
+  return isFirst || isSpare || until <= nowMs ? undefined : { why: 'publishing', until };
 }
 
 /** Which key signs: the newest that nothing holds back. Undefined: none may. */
@@ -86,12 +89,14 @@ export function clockAgainstMost(ownOffMs: number, others: readonly Pick<FleetMe
 }
 
 /**
- * The one that most live instances agree with on issuer and audience, where this one does not; at a tie that of the one longest
- * alive. Undefined: this one is of the majority.
+ * The one that most live instances that sign agree with on issuer and audience, where this one does not; at a tie that of the one
+ * longest alive. Undefined: this one is of the majority.
  */
 export function majorityAgainst(self: FleetMember, others: readonly FleetMember[]): FleetMember | undefined {
   const groups = new Map<string, FleetMember[]>();
-  for (const member of [self, ...others]) {
+  const all = [self, ...others];
+  const signers = all.filter(({ hasKeys }) => hasKeys);
+  for (const member of signers.length > 0 ? signers : all) {
     const policy = policyOf(member);
     groups.set(policy, [...(groups.get(policy) ?? []), member]);
   }
@@ -120,6 +125,7 @@ export function uniteKeys(one: readonly StoredKey[], other: readonly StoredKey[]
       ...time('signedAt', Math.min, known, key),
       ...time('lastSignedAt', Math.max, known, key),
       ...time('forcedAt', Math.min, known, key),
+      ...time('keepMs', Math.max, known, key),
     });
   }
   return [...united.values()];
@@ -127,7 +133,7 @@ export function uniteKeys(one: readonly StoredKey[], other: readonly StoredKey[]
 
 /** A time that may be absent, of two accounts. */
 function time(
-  name: 'signedAt' | 'lastSignedAt' | 'forcedAt',
+  name: 'signedAt' | 'lastSignedAt' | 'forcedAt' | 'keepMs',
   pick: (...times: number[]) => number,
   ...accounts: readonly (StoredKey | undefined)[]
 ): Partial<StoredKey> {
@@ -140,7 +146,7 @@ export interface MergeInput {
   /** The keys that this instance has from files of its own. */
   readonly own: readonly StoredKey['jwk'][];
   readonly nowMs: number;
-  /** How long a key that nobody has any more is kept: as long as a token signed with it may live. */
+  /** How long a key that nobody has any more is kept: as long as a token that an instance with this configuration signs may live. */
   readonly keepMs: number;
 }
 
@@ -148,8 +154,14 @@ export interface MergeInput {
 export function mergeKeys({ stored, own, nowMs, keepMs }: MergeInput): StoredKey[] {
   const ownKids = new Set(own.map(({ kid }) => kid));
   const known = new Map(stored.map((key) => [key.jwk.kid, key]));
-  const living = stored.filter(({ jwk, lastSeenAt }) => !ownKids.has(jwk.kid) && lastSeenAt + keepMs > nowMs);
+  const living = stored.filter(({ jwk, lastSeenAt, keepMs: longest = 0 }) => !ownKids.has(jwk.kid) && lastSeenAt + Math.max(longest, keepMs) > nowMs);
   // An instance without keys of its own does not throw away the last that there are.
   const others = own.length === 0 && living.length === 0 ? stored : living;
-  return [...others, ...own.map((jwk) => ({ ...known.get(jwk.kid), jwk, firstSeenAt: known.get(jwk.kid)?.firstSeenAt ?? nowMs, lastSeenAt: nowMs }))];
+  return [
+    ...others,
+    ...own.map((jwk) => {
+      const before = known.get(jwk.kid);
+      return { ...before, jwk, firstSeenAt: before?.firstSeenAt ?? nowMs, lastSeenAt: nowMs, keepMs: Math.max(before?.keepMs ?? 0, keepMs) };
+    }),
+  ];
 }

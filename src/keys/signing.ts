@@ -58,17 +58,18 @@ const SOON_MS = 300;
 export async function startSigning(options: SigningOptions): Promise<Signing> {
   const { config, ring, denyList, probe, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
   const agree: Agree = createAgreement(options);
-  const health = createSigningHealth((from, to) => {
-    for (const state of SIGNING_STATES) metrics.signingHealth.set({ state }, state === to ? 1 : 0);
-    audit('signing.changed', { from: from ?? 'starting', to });
-  });
   let rejected: readonly RejectedFile[] = [];
   let problems: readonly string[] = [];
+  const health = createSigningHealth((from, to) => {
+    for (const state of SIGNING_STATES) metrics.signingHealth.set({ state }, state === to ? 1 : 0);
+    audit('signing.changed', { from: from ?? 'starting', to, problem: to === 'healthy' ? undefined : problems[0] });
+  });
   let files: ReadonlyMap<string, string> = new Map();
   let agreed: Agreed = { active: undefined, held: [], against: undefined, unaccepted: [], policies: [] };
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
+  let denialsRead = false;
   let soon: NodeJS.Timeout | undefined;
   let closed = false;
 
@@ -113,6 +114,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   /** While Redis is away, what was agreed before stands, as far as the keys are still sound. */
   async function tryToAgree(sound: readonly LoadedKey[]): Promise<Agreed> {
     try {
+      if (!denialsRead) throw new Error('what is out of use was not read yet');
       const next = await agree(sound);
       redisAway = false;
       return next;
@@ -126,7 +128,12 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
 
   /** What was taken out of use comes out of the ring before anything is done with it. */
   async function hearDenials(): Promise<void> {
-    await denyList.sync().catch(() => undefined); // Told below, where the fleet's keys cannot be read either.
+    try {
+      await denyList.sync();
+      denialsRead = true;
+    } catch (error) {
+      log.debug({ err: error }, 'what is out of use cannot be read from Redis; going on with what is known');
+    }
     ring.deny(new Set(denyList.kids.keys()));
   }
 

@@ -66,8 +66,8 @@ export interface EventStreamOptions {
   readonly blockMs: number;
   /** Called for each event that counts, in order. */
   readonly apply: (event: EndEvent) => void;
-  /** Called where a signed value is to be read again; also where Redis may have lost it. */
-  readonly onNews: (about: News) => void;
+  /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
+  readonly onNews: (about: News, wasLost?: boolean) => void;
   /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
   readonly known: () => readonly EndEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
@@ -174,8 +174,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     written = undefined;
     position = '0-0';
     newest = undefined;
-    onNews('keys');
-    onNews('clamps');
+    onNews('keys', true);
+    onNews('clamps', true);
   }
 
   /** Goes on, once in a while, until all of it is written: what was written once is not written again. */

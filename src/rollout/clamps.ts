@@ -44,8 +44,11 @@ export interface Clamps {
   /** One name for what is in force: the same on all instances that have heard the same. */
   readonly digest: string;
   ceilingsOf(client: string, cohort: string): Ceilings;
-  /** Hears what others have set or released, and tells Redis again what it has lost. Rejects with what ioredis rejects with. */
-  sync(): Promise<void>;
+  /**
+   * Hears what others have set or released, and tells Redis again what it has lost; `wasLost`: it came back empty, and whoever wrote
+   * first may not have known all. Rejects with what ioredis rejects with.
+   */
+  sync(options?: { readonly wasLost?: boolean }): Promise<void>;
   /** Takes the place of one by the same hand with the same selector. In force here at once, and for all as soon as Redis answers. */
   set(clamp: Clamp): Promise<void>;
   /** Releases all with this selector, by whomever they were set; gives them. */
@@ -84,8 +87,16 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
     for (const by of ['operator', 'guardrail'] as const) metrics.clamps.set({ by }, inForce().filter((clamp) => clamp.by === by).length);
   }
 
-  /** What Redis has counts, with what is pending here; where it has nothing that counts, what was known is written again. */
+  /** One after the other: what is pending is written once. */
+  let changing: Promise<unknown> = Promise.resolve();
   async function change(next: (clamps: readonly Clamp[]) => readonly Clamp[]): Promise<void> {
+    const done = changing.then(async () => await changeNow(next));
+    changing = done.catch(() => undefined);
+    await done;
+  }
+
+  /** What Redis has counts, with what is pending here; where it has nothing that counts, what was known is written again. */
+  async function changeNow(next: (clamps: readonly Clamp[]) => readonly Clamp[]): Promise<void> {
     let result: readonly Clamp[] = known;
     const added = pending;
     await stored.update((current) => {
@@ -127,7 +138,10 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
       return { guardrail: holding.some(({ by }) => by === 'guardrail'), ...(operator ? { operator } : {}) };
     },
 
-    sync: async () => await change((clamps) => clamps),
+    async sync({ wasLost = false } = {}) {
+      const before = inForce();
+      await change((clamps) => (wasLost ? clamps.reduce(withClamp, before) : clamps));
+    },
 
     async set(clamp) {
       pending = withClamp(pending, clamp);

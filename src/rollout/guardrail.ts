@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
+import type { GuardrailWindow } from '../fleet/announcement.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -12,19 +13,6 @@ export type Guarded = 'exchange' | 'refresh' | 'mapping' | 'verify';
 /** Why something failed that should not have. Literal: it stands in logs and metrics. */
 export type OwnFault = 'signing' | 'mapping' | 'token-too-large' | 'lost-family' | 'own-token-refused';
 
-/** What the window of one cohort holds on one instance. */
-export interface WindowCount {
-  readonly cohort: string;
-  readonly of: string;
-  readonly requests: number;
-  readonly failures: number;
-  /** Distinct persons in it. */
-  readonly subjects: number;
-  /** Some of them, and of those for whom it failed, by pseudonym. */
-  readonly persons: readonly string[];
-  readonly failing: readonly string[];
-}
-
 /**
  * Holds a cohort back by itself where the bridge fails it. Only what comes after authentication counts and is the bridge's own
  * doing: nothing that a stranger can cause by sending junk.
@@ -34,14 +22,14 @@ export interface Guardrail {
   failed(of: Guarded, cohort: string, subject: string, fault: OwnFault): void;
   /** Judges every window anew: the other instances may have failed the same cohort. */
   judge(): void;
-  readonly windows: readonly WindowCount[];
+  readonly windows: GuardrailWindow[];
 }
 
 export interface GuardrailOptions {
   readonly config: Config['rollout']['guardrail'];
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
   /** What the other instances have announced of their windows. */
-  readonly others: () => readonly WindowCount[];
+  readonly others: () => readonly GuardrailWindow[];
   /** Called at failures, for the others to hear of them. */
   readonly announce: () => void;
   /** Called after a clamp was set, for the others to hear of it. */
@@ -68,12 +56,13 @@ interface Window {
   readonly of: Guarded;
   buckets: Bucket[];
   judgedAt: number;
+  wasHeld: boolean;
 }
 
 /** Parts that a window is made of. */
 const SLICES = 10;
 /** Persons that are told apart in each part. */
-const MAX_SUBJECTS = 1000;
+const MAX_SUBJECTS = 200;
 const JUDGE_AGAIN_MS = 200;
 /** Persons that the other instances are told of. */
 const MAX_ANNOUNCED = 32;
@@ -90,7 +79,7 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   function bucketOf(of: Guarded, cohort: string): Bucket {
     const slice = Math.floor(clock.now() / sliceMs);
     const key = `${of} ${cohort}`;
-    const window = windows.get(key) ?? { cohort, of, buckets: [], judgedAt: 0 };
+    const window = windows.get(key) ?? { cohort, of, buckets: [], judgedAt: 0, wasHeld: false };
     windows.set(key, window);
     const last = window.buckets.at(-1);
     if (last?.slice === slice) return last;
@@ -116,7 +105,7 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     return [...subjects].slice(0, MAX_ANNOUNCED).map((subject) => pseudonym(subjectKey, subject).slice(0, 12));
   }
 
-  function count({ of, cohort, buckets }: Window): WindowCount {
+  function count({ of, cohort, buckets }: Window): GuardrailWindow {
     const now = current(buckets);
     // Those for whom it failed come first: they are what the others need to know.
     const failing = distinct(now, (bucket) => bucket.failing);
@@ -141,7 +130,11 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   /** Only where it fails here as well: so the instance that clamps can say why. */
   async function judgeOne(window: Window): Promise<void> {
     const { of, cohort } = window;
-    if (current(window.buckets).every(({ failures }) => failures === 0) || clamps.ceilingsOf('', cohort).guardrail) return;
+    const isHeld = clamps.ceilingsOf('', cohort).guardrail;
+    // Once it is released it is judged by what comes from then on.
+    if (window.wasHeld && !isHeld) window.buckets = [];
+    window.wasHeld = isHeld;
+    if (current(window.buckets).every(({ failures }) => failures === 0) || isHeld) return;
     const all = [count(window), ...others().filter((other) => other.of === of && other.cohort === cohort)];
     const requests = all.reduce((sum, one) => sum + one.requests, 0);
     const failures = all.reduce((sum, one) => sum + one.failures, 0);

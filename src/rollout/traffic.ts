@@ -1,21 +1,15 @@
 import type { Clock } from '../clock.js';
 import { pseudonym } from '../config/secret.js';
+import type { CohortReport } from '../fleet/announcement.js';
 import type { RedisClient } from '../redis/connection.js';
 import { absentIfForeign } from '../redis/script.js';
-import type { EffectiveStage, Stage, StageReason } from './stage.js';
-
-/** Requests of one cohort, by what stage they got and why. */
-export interface CohortTraffic {
-  readonly cohort: string;
-  readonly client: string;
-  readonly stages: { readonly stage: Stage; readonly reason: StageReason; readonly requests: number }[];
-}
+import type { EffectiveStage, Stage } from './stage.js';
 
 /** Who comes, by cohort and stage: counted in memory, written to Redis in batches, never on a request's path. */
 export interface Traffic {
   count(client: string, cohort: string, decided: EffectiveStage, subject: string): void;
   /** This instance's last minute. */
-  readonly lastMinute: readonly CohortTraffic[];
+  readonly lastMinute: CohortReport[];
   /** Adds what was counted since to what the fleet has. Never rejects: what cannot be written is not counted. */
   flush(): Promise<void>;
 }
@@ -74,7 +68,7 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
 
     get lastMinute() {
       const oldest = Math.floor((clock.now() - MINUTE_MS) / SLICE_MS);
-      const cohorts = new Map<string, { client: string; stages: { stage: Stage; reason: StageReason; requests: number }[] }>();
+      const cohorts = new Map<string, Omit<CohortReport, 'cohort'>>();
       for (const [key, { client: clientId, cohort, decided, bySlice }] of counted) {
         for (const slice of [...bySlice.keys()]) if (slice <= oldest) bySlice.delete(slice);
         if (bySlice.size === 0) counted.delete(key);

@@ -45,6 +45,7 @@ export function createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock, ra
     const now = epochSeconds(clock);
     const life = Math.max(1, Math.floor(accessTtlSeconds * (1 - expiryJitter * random.fraction())));
     const exp = Math.min(now + life, endsAt);
+    if (exp <= now) throw new Error('the token would have ended before it began');
     const jti = random.token(16);
     const token = await new SignJWT({ iss: issuer, aud: audience, exp, iat: now, jti, ...principalClaims(principal, family) })
       .setProtectedHeader({ alg: key.algorithm, typ: 'at+jwt', kid: key.kid })

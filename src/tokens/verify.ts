@@ -49,10 +49,18 @@ const ALGORITHMS: ReadonlySet<unknown> = new Set(['ES256', 'EdDSA', 'RS256', 'PS
 const HEADER_MEMBERS: ReadonlySet<string> = new Set(['alg', 'typ', 'kid']);
 const KID = /^[A-Za-z0-9_-]{43}$/;
 
+/** A policy that is not the config's own. */
+export interface FleetPolicy extends Pick<VerificationPolicy, 'issuer' | 'audience'> {
+  /** It counts only for tokens that were issued before this time, in ms; absent: it is in use. */
+  readonly issuedUntil?: number;
+}
+
 export interface VerifierOptions {
   readonly policy: VerificationPolicy;
   /** What the fleet issues under, or did a moment ago, where the config here differs: that must not cost anybody the token. */
-  readonly fleetPolicies?: () => readonly Pick<VerificationPolicy, 'issuer' | 'audience'>[];
+  readonly fleetPolicies?: () => readonly FleetPolicy[];
+  /** Whether the clocks of the fleet differ by more than the skew, or did a moment ago: then a token from the future may be good. */
+  readonly clocksDisagree?: () => boolean;
   readonly keys: KeySource;
   readonly clock: Clock;
   /** Left out for probes. */
@@ -63,12 +71,19 @@ export interface VerifierOptions {
  * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last. Never throws: an
  * infrastructure failure is `in-doubt`.
  */
-export function createVerifier({ policy, fleetPolicies, keys, clock, revocations }: VerifierOptions): VerifyBearer {
-  function audienceUnder(issuer: string): readonly string[] | undefined {
+export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, clock, revocations }: VerifierOptions): VerifyBearer {
+  function audienceUnder(issuer: string, issuedAt: unknown): readonly string[] | undefined {
     const others = fleetPolicies?.() ?? [];
     if (others.length === 0) return issuer === policy.issuer ? policy.audience : undefined;
-    const policies = [policy, ...others].filter((one) => one.issuer === issuer);
+    const counts = ({ issuedUntil }: FleetPolicy) => issuedUntil === undefined || (isTime(issuedAt) && issuedAt * 1000 <= issuedUntil);
+    const policies = [policy, ...others.filter(counts)].filter((one) => one.issuer === issuer);
     return policies.length === 0 ? undefined : policies.flatMap((one) => one.audience);
+  }
+
+  /** Whether something that speaks against a token under a key of ours may only be unknown here (law 1). */
+  function mayBeOurFault(reason: BearerRejection): boolean {
+    if (reason === 'not-yet-valid') return clocksDisagree?.() ?? false;
+    return (reason === 'bad-issuer' || reason === 'bad-audience') && keys.isStale;
   }
 
   return async function verifyBearer(token) {
@@ -80,11 +95,12 @@ export function createVerifier({ policy, fleetPolicies, keys, clock, revocations
     const { header, payload } = decoded;
     const kid = typeof header['kid'] === 'string' ? header['kid'] : '';
     const key = keys.find(kid);
-    const audience = audienceUnder(decoded.payload['iss']);
-    if (!audience) return key ? rejected('bad-issuer') : { kind: 'foreign' };
-    const bad = headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock));
-    if (bad) return rejected(bad);
+    const audience = audienceUnder(decoded.payload['iss'], payload['iat']);
+    if (!audience && !key) return { kind: 'foreign' };
+    const bad = audience ? (headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock))) : 'bad-issuer';
     const principal = claimedPrincipal(payload);
+    if (bad && key && principal && mayBeOurFault(bad)) return { kind: 'in-doubt', about: 'keys', sid: principal.sid };
+    if (bad) return rejected(bad);
     if (!principal) return rejected('bad-claims');
     if (keys.isDenied(kid)) return rejected('revoked-kid');
     if (!key) return keys.inDoubt(kid) ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');

