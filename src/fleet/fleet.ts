@@ -137,7 +137,7 @@ export interface Fleet {
   announce(): void;
   /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
-  /** Takes its announcement back. Never rejects. */
+  /** Says that it ends. Never rejects. */
   close(): Promise<void>;
 }
 

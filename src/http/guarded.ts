@@ -7,7 +7,7 @@ import type { Guardrail, OwnFault } from '../rollout/guardrail.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { SignAccessToken } from './token-answer.js';
 
-/** A tenant that cannot be known, as there may be none. */
+/** A tenant that is not known; undefined is one that is known not to be. */
 export const UNKNOWN = Symbol('unknown tenant');
 
 /** Tells the guardrail what came of the bridge's own work, and knows its own recent tokens when they come back. */

@@ -47,7 +47,18 @@ export function readRun(): { output: string; secrets: string[] } {
   };
 }
 
-/** The secrets that stand somewhere in `output`. */
+/** The secrets that stand somewhere in `output`. One pass: there are many of both. */
 export function findLeaks(output: string, secrets: readonly string[]): string[] {
-  return secrets.filter((secret) => output.includes(secret));
+  const byStart = new Map<string, string[]>();
+  for (const secret of secrets) {
+    const start = secret.slice(0, MIN_SECRET_LENGTH);
+    const known = byStart.get(start);
+    if (known) known.push(secret);
+    else byStart.set(start, [secret]);
+  }
+  const leaks = new Set<string>();
+  for (let at = 0; at + MIN_SECRET_LENGTH <= output.length; at++) {
+    for (const secret of byStart.get(output.slice(at, at + MIN_SECRET_LENGTH)) ?? []) if (output.startsWith(secret, at)) leaks.add(secret);
+  }
+  return [...leaks];
 }
