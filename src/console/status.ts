@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
 import type { DeniedKey } from '../keys/deny-list.js';
 import type { StoredKey } from '../keys/jwks.js';
-import { type Hold, whatHolds } from '../keys/rotation.js';
+import { type Hold, startsAt, whatHolds } from '../keys/rotation.js';
 import type { Clamp } from '../rollout/clamps.js';
 
 export interface StatusInput {
@@ -165,7 +165,8 @@ function toKeys({ announcements, keys, denied, nowMs, config }: StatusInput): Ke
       kid,
       phase,
       files: [...new Set(files.flatMap(({ file }) => file ?? []))],
-      startsAt: signsFrom ?? firstSeenAt,
+      startsAt:
+        startsAt(signsFrom === undefined ? {} : { signsFrom }, { firstSeenAt, ...(signedAt === undefined ? {} : { signedAt }) }) ?? firstSeenAt,
       signedBy,
       verifiedBy: announcements.filter(({ verifies }) => verifies.includes(kid)).length,
       firstSeenAt,

@@ -64,12 +64,21 @@ export function whatHolds(
 
 /** Which key signs: the newest that nothing holds back. Undefined: none may. */
 export function chooseActive(candidates: readonly Candidate[], input: RotationInput): string | undefined {
-  const firstSeen = new Map(input.stored.map(({ jwk, firstSeenAt }) => [jwk.kid, firstSeenAt]));
-  const startOf = ({ kid, signsFrom }: Candidate) => signsFrom ?? firstSeen.get(kid) ?? input.nowMs;
+  const known = new Map(input.stored.map((key) => [key.jwk.kid, key]));
+  const startOf = (key: Candidate) => startsAt(key, known.get(key.kid)) ?? input.nowMs;
   const someoneSigns = canSomeoneSign(candidates, input);
   return candidates
     .filter((key) => whatHolds(key, input, someoneSigns) === undefined)
     .sort((one, other) => startOf(other) - startOf(one) || (one.kid < other.kid ? 1 : -1))[0]?.kid;
+}
+
+/** From when a key signs, where it does: as its name says, or earlier, where it had to stand in for one that was revoked. */
+export function startsAt(
+  { signsFrom }: Pick<Candidate, 'signsFrom'>,
+  known: Pick<StoredKey, 'firstSeenAt' | 'signedAt'> | undefined,
+): number | undefined {
+  const planned = signsFrom ?? known?.firstSeenAt;
+  return planned === undefined || known?.signedAt === undefined ? planned : Math.min(planned, known.signedAt);
 }
 
 /** Whether another instance signs, or this one has a key that has signed. */

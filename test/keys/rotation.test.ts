@@ -41,6 +41,14 @@ describe('which key signs', () => {
     expect(choose([{ kid: 'a', signsFrom: NOW + 1 }, { kid: 'b' }], [a, b])).toBe('b');
   });
 
+  it('a key that was planned for later and had to stand in gives way to the next one all the same', () => {
+    const spare = { kid: 'spare', signsFrom: NOW + 1_000_000_000 };
+    const urgent = { ...at([stored('spare', NOW - 1)]), isUrgent: true };
+    expect(chooseActive([spare], urgent)).toBe('spare');
+    const stoodIn = stored('spare', NOW - 10_000_000, NOW - 5_000_000);
+    expect(choose([spare, { kid: 'next', signsFrom: NOW - 1_000_000 }], [stoodIn, stored('next', NOW - PUBLISH)])).toBe('next');
+  });
+
   it('a tie goes by kid, so that all instances choose alike', () => {
     expect(choose([{ kid: 'a' }, { kid: 'b' }], [])).toBe(choose([{ kid: 'b' }, { kid: 'a' }], []));
   });
