@@ -1,6 +1,6 @@
 import type { Config } from './config/config.js';
 import { deriveKey } from './config/secret.js';
-import { createFleetStore, type FleetStore } from './fleet/fleet.js';
+import { createFleetStore, type FleetStore } from './fleet/store.js';
 import { createDenyList, type DenyList, type DenyListContent, denyListSchema } from './keys/deny-list.js';
 import { type StoredJwks, storedJwksSchema } from './keys/jwks.js';
 import type { RedisClient } from './redis/connection.js';

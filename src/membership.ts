@@ -5,6 +5,7 @@ import type { Config } from './config/config.js';
 import type { Control } from './control.js';
 import { type Announcement, fingerprintOf } from './fleet/announcement.js';
 import { createFleet, type Fleet } from './fleet/fleet.js';
+import { describeStrangers } from './fleet/store.js';
 import { KeyRing } from './keys/key-ring.js';
 import { clockAgainstMost, policyOf } from './keys/rotation.js';
 import { type Signing, startSigning } from './keys/signing.js';
@@ -51,11 +52,11 @@ export interface Membership {
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
 export async function createMembership(options: MembershipOptions): Promise<Membership> {
-  const { config, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, log, audit, metrics } = options;
+  const { config, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } = options;
+  const { log, audit, metrics } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
   const policy = { issuer, audience, clockSkewSeconds };
-  const { fleetClock } = options;
   const skewMs = clockSkewSeconds * 1000;
   let disagreedAt = Number.NEGATIVE_INFINITY;
   function lookAtClocks(): void {
@@ -150,12 +151,6 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
 function describeRefused(values: readonly string[]): string[] {
   if (values.length === 0) return [];
   return [`values in Redis were refused in the last 10 minutes (${values.join(', ')}): they have no effect; see who writes there`];
-}
-
-/** @param strangers how many announcements carry another MAC. */
-export function describeStrangers(strangers: number): string[] {
-  if (strangers === 0) return [];
-  return [`${strangers} announcements under these keys in Redis carry another MAC: instances with another fleet secret, or somebody else's hand`];
 }
 
 const { version: VERSION }: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));

@@ -2,7 +2,8 @@ import { text as readAll } from 'node:stream/consumers';
 import { deriveKey } from '../config/secret.js';
 import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
-import { createClientRegistry, type ResolvedClient } from '../rollout/clients.js';
+import { holds } from '../rollout/clamps.js';
+import { type ClientRegistry, createClientRegistry, type ResolvedClient } from '../rollout/clients.js';
 import { explainFlag, type FlagExplanation } from '../rollout/explain.js';
 import { openFlagSource } from '../rollout/flag-source.js';
 import { flagUserKey, toContext } from '../rollout/flags.js';
@@ -55,7 +56,7 @@ async function explainAs(room: Room, credential: string | undefined, options: Ex
 
   if (credential === undefined) {
     const { subject = '', tenant } = options;
-    return await explainPerson(room, resolve(), { subject, tenant }, { credential: 'none: as if this person came', via: 'session' });
+    return await explainPerson(room, clients, resolve(), { subject, tenant }, { credential: 'none: as if this person came', via: 'session' });
   }
   room.lifecycle.events.follow();
   await room.lifecycle.events.read(READ_MS);
@@ -66,7 +67,7 @@ async function explainAs(room: Room, credential: string | undefined, options: Ex
   if (!('principal' in judged)) return { credential: judged.says, answers: [judged.answer] };
   const { principal, says } = judged;
   const client = resolve(principal.via === 'jwt' ? principal.client : undefined);
-  return await explainPerson(room, client, principal, { credential: says, via: principal.via });
+  return await explainPerson(room, clients, client, principal, { credential: says, via: principal.via });
 }
 
 type Judged = { readonly says: string } & ({ readonly answer: string } | { readonly principal: Principal });
@@ -128,15 +129,15 @@ const READ_MS = 2000;
 
 async function explainPerson(
   { config, control, metrics, nowMs }: Room,
+  clients: ClientRegistry,
   client: ResolvedClient,
-  person: { readonly subject: string; readonly tenant?: string | undefined },
+  { subject, tenant }: { readonly subject: string; readonly tenant?: string | undefined },
   { credential, via }: { readonly credential: string; readonly via: Principal['via'] },
 ): Promise<Explanation> {
   const { rollout } = config;
-  const named = createClientRegistry(config.clients, rollout.cohorts).cohortOf(client.id, person.tenant);
+  const named = clients.cohortOf(client.id, tenant);
   const cohort = named ?? client.id;
-  const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), person.subject);
-  const { subject, tenant } = person;
+  const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), subject);
   const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject }, userKey);
   const log = createLog({ level: 'silent' });
   const source = await openFlagSource(config, undefined, { stored: control.flags, log, audit: () => undefined, metrics });
@@ -160,7 +161,7 @@ async function explainPerson(
     });
     return {
       credential,
-      principal: { subject: person.subject, client: client.id, via, ...(person.tenant === undefined ? {} : { tenant: person.tenant }) },
+      principal: { subject, client: client.id, via, ...(tenant === undefined ? {} : { tenant }) },
       cohort,
       userKey,
       flags: [stageFlag, killSwitch].flatMap((one) => one ?? []),
@@ -170,7 +171,7 @@ async function explainPerson(
         ...(unsigned.length > 0 ? [`signing: ${unsigned.join(', ')} cannot sign: session-only there`] : []),
         ...(killSwitch?.value === true ? ['kill switch: session-only'] : []),
         ...control.clamps.all
-          .filter(({ selector }) => selector.on === 'all' || (selector.on === 'client' ? selector.name === client.id : selector.name === cohort))
+          .filter(({ selector }) => holds(selector, client.id, cohort))
           .map(({ stage: most, by, why }) => `${by}: at most ${most} (${why})`),
         ...(client.exchanges ? [] : [`client: at most jwt-preferred (${whyNoExchange(client)})`]),
       ],

@@ -1,102 +1,13 @@
-import { LRUCache } from 'lru-cache';
 import type { FleetView } from '../keys/agreement.js';
 import type { FleetMember } from '../keys/rotation.js';
-import type { RedisClient } from '../redis/connection.js';
-import { parseJson } from '../redis/replies.js';
-import { absentIfForeign, loadScript } from '../redis/script.js';
-import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type Announcement, announcementSchema } from './announcement.js';
+import type { Announcement } from './announcement.js';
+import { type FleetStore, GONE_MS } from './store.js';
 
-/** How often an instance announces itself, and how long that counts. */
+/** How often an instance announces itself. */
 const HEARTBEAT_MS = 5000;
-const GONE_MS = 15_000;
-
-export interface FleetStoreOptions {
-  readonly client: RedisClient;
-  /** What all keys start with. */
-  readonly prefix: string;
-  readonly macKey: Buffer;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
-}
-
-/** The announcements of all instances in Redis. All methods reject with what ioredis rejects with. */
-export interface FleetStore {
-  write(announcement: Announcement): Promise<void>;
-  read(nowMs: number): Promise<FleetReading>;
-}
-
-export interface FleetReading {
-  /** Those that count, the longest alive first. */
-  readonly live: readonly Announcement[];
-  /** Ids of those that have said that they end. */
-  readonly left: readonly string[];
-  /** How many carry another MAC: an instance with another fleet secret, or somebody else's hand. */
-  readonly strangers: number;
-}
-
-/** More entries than these are somebody else's doing. */
-const MAX_INSTANCES = 500;
-
-const announce = loadScript('announce', ['hash']);
-const enroll = loadScript('enroll', ['zset']);
-
-export function createFleetStore({ client, prefix, macKey, audit, metrics }: FleetStoreOptions): FleetStore {
-  const index = `${prefix}fleet`;
-  const keyOf = (instance: string) => `${index}:${instance}`;
-  const refused = new LRUCache<string, true>({ max: 2 * MAX_INSTANCES });
-
-  function refuse(instance: string, reason: string): void {
-    if (refused.has(instance)) return;
-    refused.set(instance, true);
-    metrics.refusedValues.inc({ key: 'fleet' });
-    audit('value.refused', { key: 'fleet', reason });
-  }
-
-  function open(instance: string, signed: string | null, nowMs: number): Announcement | 'stranger' | undefined {
-    if (signed === null) return undefined;
-    const text = openSignedText(macKey, `fleet\0${instance}`, signed);
-    if (text === undefined) {
-      refuse(instance, 'bad-mac');
-      return 'stranger';
-    }
-    const found = announcementSchema.safeParse(parseJson(text)).data;
-    if (!found || found.instance !== instance) refuse(instance, 'unknown-shape');
-    // What carries a MAC may still be an old one that somebody put back: a dead instance must not seem alive.
-    else if (Math.abs(nowMs - found.at) > GONE_MS) refuse(instance, 'replayed');
-    else return found;
-    return undefined;
-  }
-
-  return {
-    async write(announcement) {
-      const { instance, at } = announcement;
-      await announce(client, [keyOf(instance)], [signText(macKey, `fleet\0${instance}`, JSON.stringify(announcement)), GONE_MS]);
-      await enroll(client, [index], [instance, at, at - GONE_MS, at + GONE_MS, GONE_MS]);
-    },
-
-    async read(nowMs) {
-      // A key of another type is somebody else's, and gives way at the next announcement.
-      const instances = await client
-        .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES)
-        .catch(absentIfForeign<string[]>([]));
-      const found = await Promise.all(
-        instances.map(async (instance) =>
-          open(instance, await client.hget(keyOf(instance), 'announcement').catch(absentIfForeign<string | null>(null)), nowMs),
-        ),
-      );
-      const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
-      return {
-        left: known.filter(({ left }) => left).map(({ instance }) => instance),
-        live: known.filter(({ left }) => !left).sort((one, other) => one.startedAt - other.startedAt),
-        strangers: found.filter((one) => one === 'stranger').length,
-      };
-    },
-  };
-}
 
 export interface FleetOptions {
   readonly store: FleetStore;
@@ -257,7 +168,8 @@ export function createFleet(options: FleetOptions): Fleet {
   };
 }
 
-function toMember({ keys, ...one }: Omit<FleetMember, 'hasKeys'> & Pick<Announcement, 'keys'>): FleetMember {
+/** What of an announcement decides about keys. */
+export function toMember({ keys, ...one }: Omit<FleetMember, 'hasKeys'> & Pick<Announcement, 'keys'>): FleetMember {
   const { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs } = one;
   return { instance, host, startedAt, issuer, audience, verifies, signs, accepts, clockOffMs, hasKeys: keys.length > 0 };
 }

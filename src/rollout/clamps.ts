@@ -166,7 +166,8 @@ function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
   return [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];
 }
 
-function holds(selector: ClampSelector, client: string, cohort: string): boolean {
+/** Whether a clamp with this selector holds somebody of this client and cohort. */
+export function holds(selector: ClampSelector, client: string, cohort: string): boolean {
   switch (selector.on) {
     case 'all':
       return true;

@@ -4,7 +4,7 @@ import { decodeProtectedHeader } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { deriveKey, Secret } from '../../src/config/secret.js';
 import type { Announcement } from '../../src/fleet/announcement.js';
-import { createFleetStore, type FleetStore } from '../../src/fleet/fleet.js';
+import { createFleetStore, type FleetStore } from '../../src/fleet/store.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { type CliResult, runCli } from '../support/cli.js';
 import { writeKey } from '../support/keys.js';

@@ -120,13 +120,19 @@ describe('C1, X17: two persons in one request', () => {
 });
 
 describe('Law 6: a session that was brought back and the one that it continues', () => {
-  async function broughtBack(at: World) {
+  /** Two families of a session whose record has run out. */
+  async function outlived(at: World) {
     const cookie = await at.login('alice');
     const key = at.legacy.keys.at(-1) ?? '';
     await at.legacy.redis.pexpire(key, 1500);
     const [used, sibling] = [await exchangeNative(at, cookie), await exchangeNative(at, cookie)];
     await at.legacy.redis.pexpire(key, 1);
     await expect.poll(async () => await at.legacy.redis.exists(key)).toBe(0);
+    return { used, sibling };
+  }
+
+  async function broughtBack(at: World) {
+    const { used, sibling } = await outlived(at);
     const restored = cookieHeader(await postReturn(at, used.refresh));
     const restoredKey = /koa\.sess=([^;]+)/.exec(restored)?.[1] ?? '';
     expect(await me(at, { cookie: restored })).toBe(200);
@@ -216,12 +222,7 @@ describe('Law 6: a session that was brought back and the one that it continues',
     const records = await startRedis();
     const at = await createWorld({ ...rolling, legacy: { redisUrl: records.url } });
     try {
-      const cookie = await at.login('alice');
-      const key = at.legacy.keys.at(-1) ?? '';
-      await at.legacy.redis.pexpire(key, 1500);
-      const [used, sibling] = [await exchangeNative(at, cookie), await exchangeNative(at, cookie)];
-      await at.legacy.redis.pexpire(key, 1);
-      await expect.poll(async () => await at.legacy.redis.exists(key)).toBe(0);
+      const { used, sibling } = await outlived(at);
       await at.legacy.redis.config('SET', 'maxmemory', '1');
       for (let time = 0; time < 20; time++) await expectError(await postReturn(at, used.refresh), 503, 'temporarily_unavailable');
       await at.legacy.redis.config('SET', 'maxmemory', '0');

@@ -1,0 +1,107 @@
+import { Cluster } from 'ioredis';
+import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/config.js';
+import { createControl } from '../control.js';
+import { toMember } from '../fleet/fleet.js';
+import { describeStrangers } from '../fleet/store.js';
+import { majorityAgainst } from '../keys/rotation.js';
+import { describeDifference } from '../keys/signing.js';
+import { connectRedis, type RedisClient } from '../redis/connection.js';
+import { createLog } from '../telemetry/log.js';
+import { createMetrics } from '../telemetry/metrics.js';
+
+/** Whether each Redis that the configuration names answers, keeps what it is given, and fits the fleet that is alive. */
+export async function checkRedis(config: Config): Promise<Finding[]> {
+  const targets: { at: string; target: RedisTarget; records: boolean }[] = [
+    { at: 'redis', target: config.redis, records: config.sessions.some(({ redis }) => !redis) },
+  ];
+  config.sessions.forEach(({ redis }, index) => {
+    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, records: true });
+  });
+  const found = await Promise.all(targets.map((one) => checkOneRedis(one, config)));
+  return found.flat();
+}
+
+async function checkOneRedis({ at, target, records }: { at: string; target: RedisTarget; records: boolean }, config: Config): Promise<Finding[]> {
+  const connection = connectRedis(target, {
+    name: at,
+    commandTimeoutMs: 2000,
+    probeKey: 'crossfade-readiness',
+    log: createLog({ level: 'silent' }),
+    metrics: createMetrics(),
+  });
+  try {
+    if (!(await connection.ready(3000))) {
+      const problem = connection.problem();
+      return [{ path: at, message: problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})` }];
+    }
+    const { client } = connection;
+    const nodes = client instanceof Cluster ? client.nodes('master') : [client];
+    const [node] = nodes;
+    if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
+    const found = unique((await Promise.all(nodes.map(async (one) => checkNode(at, await one.info())))).flat());
+    const [seconds = '0'] = await node.time();
+    const skew = Math.abs(Number(seconds) - Date.now() / 1000);
+    if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
+    if (at === 'redis') found.push(...(await checkFleet(config, client, await connection.nowMs())));
+    return [...found, ...(records ? await checkTracking(at, client) : [])];
+  } catch (error) {
+    return [{ path: at, message: `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}` }];
+  } finally {
+    connection.close();
+  }
+}
+
+/** Whether an instance with this configuration would fit those that are alive. */
+async function checkFleet(config: Config, client: RedisClient, nowMs: number): Promise<Finding[]> {
+  const { fleet } = createControl({ config, client, fleetNowMs: () => nowMs, audit: () => undefined, metrics: createMetrics() });
+  const { live, strangers } = await fleet.read(nowMs);
+  const { issuer, audience } = config;
+  const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0, hasKeys: true };
+  const most = majorityAgainst(self, live.map(toMember));
+  return [
+    ...(most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : []),
+    ...describeStrangers(strangers).map((message) => ({ path: 'fleetSecretFile', message })),
+  ];
+}
+
+/** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */
+async function checkTracking(at: string, client: RedisClient): Promise<Finding[]> {
+  const found: Finding[] = [];
+  await client.info('commandstats').catch(() => {
+    found.push({ path: at, message: 'Redis does not let this user ask INFO: a record that is deleted is not taken for a logout' });
+  });
+  if (client instanceof Cluster) return found;
+  await client.client('TRACKING', 'ON').catch(() => {
+    found.push({
+      path: at,
+      message:
+        'Redis does not let this user ask CLIENT TRACKING: a logout that the legacy app does alone is noticed at the next refresh, not at once',
+    });
+  });
+  return found;
+}
+
+function checkNode(at: string, info: string): Finding[] {
+  const facts = new Map(
+    info
+      .split(/\r?\n/)
+      .flatMap((line) => (line.includes(':') ? [[line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)] as const] : [])),
+  );
+  const found: Finding[] = [];
+  const version = facts.get('redis_version') ?? '';
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major < 6 || (major === 6 && minor < 2)) found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
+  const policy = facts.get('maxmemory_policy');
+  if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
+    found.push({
+      path: at,
+      message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
+    });
+  }
+  if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
+  return found;
+}
+
+function unique(findings: readonly Finding[]): Finding[] {
+  return findings.filter(({ message }, at) => findings.findIndex((other) => other.message === message) === at);
+}
