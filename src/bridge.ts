@@ -53,7 +53,7 @@ export interface Bridge {
   require(options?: RequireOptions): Middleware;
   /** Middleware that serves `/auth/*` and the well-known paths. */
   routes(): Middleware;
-  /** A store for the app's own koa-session, by cookie or by token; of the entry with this name, by default of the first. */
+  /** A store for the app's own koa-session, by cookie or by token; of the entry of koa-session with this name, by default of the first. */
   sessionStore(entry?: string): SessionStore;
   /** koa-session's option `externalKey`: with it and the store, `ctx.session` is there for requests with a token too. `authenticate()` must come before koa-session. */
   externalKey(): ExternalKey;
@@ -218,9 +218,14 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     issueFor: endpoints.issueFor,
     operatorApi: endpoints.operatorApi,
     sessionStore(name) {
-      const entry = name === undefined ? lifecycle.entries[0] : lifecycle.entries.find((known) => known.name === name);
-      if (!entry) throw new TypeError(name === undefined ? 'no sessions are configured' : `sessions: there is no entry named ${name}`);
-      return createSessionStore({ entry, sessions, ledger, logout, resume, names, clock, log, metrics });
+      const session = config.sessions.find((known) => known.format === 'koa-session' && (name === undefined || known.name === name));
+      const entry = lifecycle.entries.find((known) => known.name === session?.name);
+      if (!session || !entry)
+        throw new TypeError(
+          name === undefined ? 'no sessions of koa-session are configured' : `sessions: there is no entry of koa-session named ${name}`,
+        );
+      const { client } = connections.of(session);
+      return createSessionStore({ entry, client, keyPrefix: session.keyPrefix, sessions, ledger, logout, resume, names, clock, log, metrics });
     },
     externalKey: () => createExternalKey(names),
     endSubject: async (subject, request) => await persons.end(subject, request),

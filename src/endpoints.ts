@@ -25,6 +25,7 @@ import { createObserveRoutes, createOwnPaths, createRoutes } from './http/routes
 import { createSigner } from './http/token-answer.js';
 import { createTokenEndpoint } from './http/token-endpoint.js';
 import { createVerifyEndpoint } from './http/verify-endpoint.js';
+import { createReadVerifySettings } from './http/verify-settings.js';
 import { createWayBack } from './http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
 import { type Lifecycle, systemRandom } from './lifecycle.js';
@@ -37,6 +38,7 @@ import { createShadowMint } from './rollout/shadow.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
+import { createUpstreamTokens } from './tokens/upstream.js';
 
 export interface EndpointsOptions {
   readonly config: Config;
@@ -70,7 +72,7 @@ export interface Endpoints {
 export function createEndpoints(options: EndpointsOptions): Endpoints {
   const { config, client, prefix, rollout, clients, guardrail, clock, log, audit, metrics } = options;
   const { ring, signing, issueAccessToken, verifyBearer } = options.membership;
-  const { sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
+  const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
 
   const peers = createPeers(config.http.trustProxy);
   const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
@@ -103,9 +105,18 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     metrics,
   });
 
+  const upstream = createUpstreamTokens({
+    signingKey: () => signing.signingKey(),
+    verifies: (kid) => ring.find(kid) !== undefined && !ring.isDenied(kid),
+    issueAccessToken,
+    clock,
+    metrics,
+  });
+  revocations.onApplied(upstream.apply);
+
   const foreignBearer = config.bearer.foreign;
   const requests = createClientRequests(clients, peers, audit);
-  const cookies = createBridgeCookies(config);
+  const cookies = createBridgeCookies(config, entries);
   const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
   const readRefresh = createReadRefresh({ families, requests, revocations, cookies, guarded, clock });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
@@ -148,6 +159,12 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     metrics,
   };
   const isOwnPath = createOwnPaths(config.http.basePath);
+  const readSettings = createReadVerifySettings({
+    path: `${config.http.basePath}/verify`,
+    anonymous: config.verify.anonymous,
+    services: config.services,
+    peers,
+  });
   const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
 
   return {
@@ -166,7 +183,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
         limits,
         metrics,
         posts,
-        verify: createVerifyEndpoint({ authenticate, answers, anonymous: config.verify.anonymous, rollout, metrics, ...uris }),
+        verify: createVerifyEndpoint({ authenticate, answers, readSettings, upstream, peers, rollout, metrics, ...uris }),
         jwks: createJwksEndpoint(() => ring.jwks, config.keys.jwksMaxAgeSeconds),
         metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
       });

@@ -5,7 +5,7 @@ import { deriveKey } from './config/secret.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { createEventStream, type EventStream, type News } from './redis/events.js';
 import { startTracking } from './redis/tracking.js';
-import { createKoaSessionFormat } from './sessions/koa-session.js';
+import { createFormat } from './sessions/formats.js';
 import { createSessionLedger, type SessionLedger } from './sessions/ledger.js';
 import { createLogoutJudge } from './sessions/legacy-logout.js';
 import { createLogout, type Logout } from './sessions/logout.js';
@@ -13,11 +13,13 @@ import { createFunctionMapping, createPathMapping, type MappingFunction } from '
 import { createPersons, type Persons } from './sessions/person.js';
 import { createSessionReader, type SessionReader } from './sessions/reader.js';
 import type { SessionEntry } from './sessions/record.js';
+import { createRedisRecords } from './sessions/record-store.js';
 import { createRestore, type Restore } from './sessions/restore.js';
 import { createResume, type ResumeSession } from './sessions/resume.js';
 import { createStoreEpochs, type StoreEpochs } from './sessions/store-epoch.js';
 import { createVanished } from './sessions/vanished.js';
 import { createRecordWatch, type RecordWatch } from './sessions/watch.js';
+import { createWhoami, type Whoami } from './sessions/whoami.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
@@ -86,7 +88,7 @@ export class Connections {
 
   /** Those that hold records, each once. */
   get ofRecords(): ReadonlySet<RedisConnection> {
-    return new Set(this.#config.sessions.map((session) => this.of(session)));
+    return new Set(this.#config.sessions.filter(({ http }) => !http).map((session) => this.of(session)));
   }
 
   async ready(timeoutMs: number): Promise<void> {
@@ -121,14 +123,27 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics });
   const apply = revocations.apply;
   const ledger = createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
-  const entries = config.sessions.map((session): SessionEntry => toEntry(session, config, connections, options.principal));
+  const asked = new Map<string, Whoami>();
+  for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
+  const entries = config.sessions.map((session): SessionEntry => {
+    const format = createFormat(session, config.redis.keyPrefix);
+    const map = options.principal;
+    return {
+      name: session.name,
+      format,
+      mapping: map || !session.principal ? createFunctionMapping(map ?? (() => null), session.name) : createPathMapping(session.principal),
+      store: asked.get(session.name) ?? createRedisRecords(connections.of(session).client, format.storage),
+      refreshable: !session.http,
+      limits: session,
+    };
+  });
   const vanished = createVanished(audit, metrics);
   const judge = createLogoutJudge(clock);
   const epochs = new Map<RedisConnection, StoreEpochs>();
   for (const connection of connections.ofRecords) epochs.set(connection, createStoreEpochs(connection.client, clock, log));
   const epochsOf = (entry: string): StoreEpochs | undefined => {
     const session = config.sessions.find(({ name }) => name === entry);
-    return session && epochs.get(connections.of(session));
+    return session && !session.http ? epochs.get(connections.of(session)) : undefined;
   };
 
   const events = createEventStream({
@@ -176,7 +191,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     stores: [...connections.ofRecords].map((connection) => ({
       track: (listeners) => startTracking({ name: nameOf(connection, config, connections), connection, log, metrics, ...listeners }),
       epochs: epochs.get(connection) ?? createStoreEpochs(connection.client, clock, log),
-      entries: entries.filter((entry) => entry.client === connection.client),
+      entries: entries.filter(({ name }) => epochsOf(name) === epochs.get(connection)),
     })),
     ledger,
     logout,
@@ -232,18 +247,8 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
       vanished.close();
       watch.close();
       events.close();
+      for (const app of asked.values()) app.close();
     },
-  };
-}
-
-function toEntry(session: SessionConfig, config: Config, connections: Connections, map: MappingFunction | undefined): SessionEntry {
-  return {
-    name: session.name,
-    format: createKoaSessionFormat({ ...session, reservedPrefix: config.redis.keyPrefix }),
-    mapping: map || !session.principal ? createFunctionMapping(map ?? (() => null), session.name) : createPathMapping(session.principal),
-    client: connections.of(session).client,
-    keyPrefix: session.keyPrefix,
-    limits: session,
   };
 }
 

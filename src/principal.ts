@@ -48,7 +48,7 @@ export type BearerRejection = keyof typeof BEARER_REJECTIONS;
 export const SESSION_REJECTIONS = {
   'bad-id': 'what stands in the cookie is no session id',
   'bad-signature': 'no configured secret made its signature',
-  'unknown-session': 'Redis has no such record',
+  'unknown-session': 'there is no such record, or the app that was asked knows nobody by it',
   'unreadable-record': 'what is there is no session record',
   expired: 'the record is past its end',
   'nobody-logged-in': 'the mapping found no subject',

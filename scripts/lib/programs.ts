@@ -17,15 +17,28 @@ export function onPath(program: string): string | undefined {
     });
 }
 
-/** A program of Debian's package, where this process may install it. `policy-rc.d` keeps the package from starting a service of its own. */
-export function install(program: string): string | undefined {
+/**
+ * A program that is there and `works`, else out of Debian's packages, where this process may install them.
+ * @throws where it is not to be had, with what to install.
+ */
+export function provide(program: string, packages: readonly string[] = [program], works: (path: string) => boolean = () => true): string {
+  const isThere = (path: string | undefined): path is string => path !== undefined && works(path);
+  const path = onPath(program);
+  if (isThere(path)) return path;
+  const installed = install(program, packages);
+  if (isThere(installed)) return installed;
+  throw new Error(`${program} is needed: install ${packages.join(' and ')} with the package manager of this system.`);
+}
+
+/** A program of Debian's packages. `policy-rc.d` keeps them from starting a service of their own. */
+export function install(program: string, packages: readonly string[] = [program]): string | undefined {
   if (!onPath('apt-get') || process.getuid?.() !== 0) return undefined;
-  process.stderr.write(`Installing ${program} with apt-get …\n`);
+  process.stderr.write(`Installing ${packages.join(', ')} with apt-get …\n`);
   const policy = '/usr/sbin/policy-rc.d';
   const holdServices = !existsSync(policy);
   if (holdServices) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
   try {
-    const command = ['install', '-y', '-qq', '--no-install-recommends', program];
+    const command = ['install', '-y', '-qq', '--no-install-recommends', ...packages];
     if (!succeeds('apt-get', command) && !(succeeds('apt-get', ['update', '-qq']) && succeeds('apt-get', command))) return undefined;
   } finally {
     if (holdServices) rmSync(policy, { force: true });

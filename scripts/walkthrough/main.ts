@@ -99,7 +99,7 @@ const configPath = join(directory, 'crossfade.yaml');
 
 /** What `crossfade init` writes, with the legacy app's secret and a key prefix of this run's own. */
 function writeConfig(): void {
-  init(directory, { issuer: origin, redis: server.url, cookie: 'koa.sess', subject: 'user.id' });
+  init(directory, { issuer: origin, redis: server.url, format: 'koa-session', subject: 'user.id' });
   writeFileSync(join(directory, 'session-secrets'), `${cookieSecret}\n`);
   const text = readFileSync(configPath, 'utf8')
     .replace(/ {6}# (tenant|roles|scope): /g, '      $1: ')

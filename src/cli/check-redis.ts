@@ -12,7 +12,7 @@ import { createMetrics } from '../telemetry/metrics.js';
 /** Whether each Redis that the configuration names answers, keeps what it is given, and fits the fleet that is alive. */
 export async function checkRedis(config: Config): Promise<Finding[]> {
   const targets: { at: string; target: RedisTarget; records: boolean }[] = [
-    { at: 'redis', target: config.redis, records: config.sessions.some(({ redis }) => !redis) },
+    { at: 'redis', target: config.redis, records: config.sessions.some(({ redis, http }) => !redis && !http) },
   ];
   config.sessions.forEach(({ redis }, index) => {
     if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, records: true });

@@ -8,6 +8,10 @@ import { loadKeyDirectory } from '../keys/load.js';
 import { selfTest } from '../keys/self-test.js';
 import { readFlagFile } from '../rollout/flag-file.js';
 import { isStage } from '../rollout/stage.js';
+import { reusesIds } from '../sessions/formats.js';
+import { readJsonRecord } from '../sessions/json-record.js';
+import { createPathMapping } from '../sessions/mapping.js';
+import { askWhoami } from '../sessions/whoami.js';
 import { createIssuer } from '../tokens/issue.js';
 import { createProbe } from '../tokens/probe.js';
 import { checkRedis } from './check-redis.js';
@@ -32,8 +36,9 @@ export async function check({ config: path, json = false }: CheckOptions): Promi
       ...(await checkKeys(config)),
       ...(await checkFlags(config)),
       ...(await checkRedis(config)),
+      ...(await checkWhoami(config)),
     ];
-    notes = noteClusters(config);
+    notes = [...noteClusters(config), ...noteReusedIds(config)];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     findings = error.problems;
@@ -77,10 +82,11 @@ function bare(domain: string): string {
 
 function checkPaths({ http, sessions, redis }: Config): Finding[] {
   const found: Finding[] = [];
-  sessions.forEach(({ keyPrefix, cookieOptions }, index) => {
-    if (keyPrefix !== '' && keyPrefix.startsWith(redis.keyPrefix)) {
+  sessions.forEach(({ keyPrefix, json, cookieOptions }, index) => {
+    const prefix = json?.key.split('{id}')[0] ?? keyPrefix;
+    if (prefix !== '' && prefix.startsWith(redis.keyPrefix)) {
       found.push({
-        path: `sessions[${index}].keyPrefix`,
+        path: `sessions[${index}].${json ? 'json.key' : 'keyPrefix'}`,
         message: `starts with redis.keyPrefix (${redis.keyPrefix}): no session would be read, since those keys are the bridge's own`,
       });
     }
@@ -145,6 +151,39 @@ async function checkSdkKey(path: string): Promise<Finding[]> {
   const at = 'rollout.flags.launchdarkly.sdkKeyFile';
   if (key === undefined) return [{ path: at, message: 'the file that it names cannot be read' }];
   return key.trim() === '' ? [{ path: at, message: 'the file that it names is empty' }] : [];
+}
+
+/** A question without a cookie must find nobody: else the app names somebody to whoever asks. */
+async function checkWhoami({ sessions }: Config): Promise<Finding[]> {
+  const found = sessions.map(async ({ http, principal }, index): Promise<Finding[]> => {
+    if (!http) return [];
+    const path = `sessions[${index}].http.url`;
+    try {
+      const text = await askWhoami(http);
+      const record = text === undefined ? undefined : readJsonRecord(text);
+      const anybody = record && principal ? await createPathMapping(principal)(record) : undefined;
+      return anybody && !('rejected' in anybody && anybody.rejected === 'nobody-logged-in')
+        ? [{ path, message: 'names somebody for a request without a cookie' }]
+        : [];
+    } catch (error) {
+      return [{ path, message: error instanceof Error ? error.message : 'cannot be asked' }];
+    }
+  });
+  return (await Promise.all(found)).flat();
+}
+
+/** Without the time of a login, nothing tells the next one under the same id from a late write. */
+function noteReusedIds({ sessions }: Config): Finding[] {
+  return sessions.flatMap(({ format, principal }, index) =>
+    reusesIds(format) && principal && principal.authTime === undefined
+      ? [
+          {
+            path: `sessions[${index}].principal.authTime`,
+            message: `${format} may give the same id to the next login: without the time of the login it is refused within tokens.resurrectionSeconds after a logout`,
+          },
+        ]
+      : [],
+  );
 }
 
 /** What is as it is: nothing to mend, but to know. */

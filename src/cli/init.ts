@@ -1,30 +1,36 @@
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type SessionFormatName, withFormatDefaults } from '../config/session-formats.js';
 
 export interface InitOptions {
   readonly issuer: string;
   readonly redis: string;
-  readonly cookie: string;
+  readonly format: SessionFormatName;
+  /** Default: that of the format. */
+  readonly cookie?: string;
   readonly subject: string;
 }
 
 /** `crossfade init`: everything that a first start needs, except the app's own cookie secrets. Overwrites nothing; says what it did. */
 export function init(directory: string, options: InitOptions): string[] {
+  const isSigned = withFormatDefaults(options).signature !== 'none';
   mkdirSync(join(directory, 'keys'), { recursive: true, mode: 0o700 });
   return [
     write(directory, 'crossfade.yaml', configText(options), 0o644),
     write(directory, 'keys/first.pem', newKey(), 0o600),
     write(directory, 'fleet-secret', `${randomBytes(32).toString('base64url')}\n`, 0o600),
     write(directory, 'admin-token', `${randomBytes(32).toString('base64url')}\n`, 0o600),
-    write(directory, 'session-secrets', '', 0o600),
+    ...(isSigned ? [write(directory, 'session-secrets', '', 0o600)] : []),
     write(directory, 'flags.json', FLAGS, 0o644),
     '',
     'Next:',
-    "  1. put the app's cookie secrets (app.keys) into session-secrets, one a line, newest first",
-    '  2. crossfade check                     what is still wrong',
-    '  3. crossfade check --sample 1000       how many real sessions map to a principal, read-only',
-    '  4. crossfade serve',
+    ...[
+      ...(isSigned ? ["put the app's cookie secrets (app.keys) into session-secrets, one a line, newest first"] : []),
+      'crossfade check                     what is still wrong',
+      ...(options.format === 'http' ? [] : ['crossfade check --sample 1000       how many real sessions map to a principal, read-only']),
+      'crossfade serve',
+    ].map((step, at) => `  ${at + 1}. ${step}`),
   ];
 }
 
@@ -61,7 +67,44 @@ function newKey(): string {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
 
-function configText({ issuer, redis, cookie, subject }: InitOptions): string {
+/** The entry of `sessions`: what the format needs, and nothing that it has not. */
+function sessionText({ format, cookie, subject }: InitOptions): string {
+  const usual = withFormatDefaults({ format });
+  const line = (text: string, ...about: string[]) => [...about.map((words) => `# ${words}`), text];
+  const lines = [
+    `format: ${format}`,
+    `cookie: ${JSON.stringify(cookie ?? (usual.cookie || 'sid'))}`,
+    ...(format === 'json'
+      ? line(
+          'json: { key: "session:{id}" }',
+          'The Redis key; JSON in a string, unless storage: hash; expiresAt: path of a time. signature: keygrip, express or cookie-signature.',
+        )
+      : []),
+    ...(format === 'http'
+      ? line(
+          'http: { url: "http://127.0.0.1:8000/whoami" }',
+          'Asked with the cookie: 200 and JSON, or 401. docs/formats.md has lines for four frameworks.',
+        )
+      : []),
+    ...(format === 'php' ? line('serializeHandler: php', 'session.serialize_handler: php or php_serialize.') : []),
+    ...(format === 'json' || format === 'http'
+      ? []
+      : line(`keyPrefix: ${JSON.stringify(usual.keyPrefix)}`, "What stands in front of the id in the Redis key; this is the library's default.")),
+    ...(usual.signature === 'none'
+      ? []
+      : line('secretsFile: ./session-secrets', 'The cookie secrets of the legacy app (app.keys, secret), one a line, newest first.')),
+    ...line('principal:', 'Where in the record the person is. Nothing that is not named here gets into a token.'),
+    `  subject: ${subject}`,
+    '  # tenant: user.tenant',
+    '  # roles: user.roles',
+    '  # scope: user.scope',
+    '  # authTime: user.loggedInAt',
+  ];
+  return ['  - name: web', ...lines.map((text) => `    ${text}`)].join('\n');
+}
+
+function configText(options: InitOptions): string {
+  const { issuer, redis } = options;
   return `# yaml-language-server: $schema=./node_modules/crossfade/dist/config.schema.json
 # Every setting with its default: docs/configuration.md. \${VAR} takes an environment variable.
 
@@ -82,20 +125,7 @@ redis:
   url: ${JSON.stringify(redis)}
 
 sessions:
-  - name: web
-    format: koa-session
-    cookie: ${JSON.stringify(cookie)}
-    # What the app's store puts in front of the cookie's value; "" for koa-session's default.
-    keyPrefix: ""
-    # app.keys of the legacy app, one a line, newest first.
-    secretsFile: ./session-secrets
-    # Where in the record the person is. Nothing that is not named here gets into a token.
-    principal:
-      subject: ${subject}
-      # tenant: user.tenant
-      # roles: user.roles
-      # scope: user.scope
-      # authTime: user.loggedInAt
+${sessionText(options)}
 
 keys: { directory: ./keys, algorithm: ES256 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
+import { SESSION_FORMATS, type SessionFormatName } from '../config/session-formats.js';
 import { check } from './check.js';
 import { clamp, parseDuration, parseStage, release } from './clamp.js';
 import { end } from './end.js';
@@ -32,7 +33,8 @@ program
   .argument('[directory]', 'where', '.')
   .option('--issuer <url>', "the app's own URL", 'http://localhost:8787')
   .option('--redis <url>', 'where Redis is', 'redis://127.0.0.1:6379/0')
-  .option('--cookie <name>', "name of the app's session cookie", 'koa.sess')
+  .option('--format <format>', `how the app writes its sessions: ${SESSION_FORMATS.join(', ')}`, parseFormat, 'koa-session')
+  .option('--cookie <name>', "name of the app's session cookie; by default that of the format")
   .option('--subject <path>', 'where in the record the person is', 'user.id')
   .option('--client <id>', 'instead: make a secret for a confidential client, print it once, and keep its hash')
   .action((directory, options) => {
@@ -47,7 +49,7 @@ program
   .option('--json', 'for programs')
   .option('--sample <n>', 'read up to N real sessions, change nothing, and say how many map to a principal', positiveInteger)
   .option('--redis <url>', 'sample this Redis instead: no configuration is needed')
-  .option('--cookie <name>', "with --redis: name of the app's session cookie", 'koa.sess')
+  .option('--cookie <name>', "with --redis: name of the app's session cookie, for what is printed")
   .option('--key-prefix <prefix>', 'with --redis: what the keys of sessions start with', '')
   .option('--subject <path>', 'with --redis: where in the record the person is', 'user.id')
   .option('--tenant <path>', 'with --redis: where the tenant is')
@@ -159,6 +161,12 @@ program
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await end(options));
+
+function parseFormat(text: string): SessionFormatName {
+  const format = SESSION_FORMATS.find((known) => known === text);
+  if (!format) throw new InvalidArgumentError(`one of ${SESSION_FORMATS.join(', ')}`);
+  return format;
+}
 
 function parseTime(text: string): Date {
   const time = new Date(text);

@@ -1,11 +1,15 @@
 import { Cluster, type Redis } from 'ioredis';
-import { ConfigError, type RedisTarget, type SessionConfig } from '../config/config.js';
+import { type Config, ConfigError, type RedisTarget, type SessionConfig } from '../config/config.js';
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { Secret } from '../config/secret.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
-import { createKoaSessionFormat } from '../sessions/koa-session.js';
-import { createPathMapping } from '../sessions/mapping.js';
+import type { RecordShape } from '../sessions/format.js';
+import { reusesIds, shapeOf } from '../sessions/formats.js';
+import { endOf } from '../sessions/keyed-format.js';
+import { createPathMapping, type Mapping } from '../sessions/mapping.js';
+import { recognise } from '../sessions/recognise.js';
+import { createRedisRecords } from '../sessions/record-store.js';
 import { createLog } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { print } from './print.js';
@@ -14,7 +18,7 @@ export interface SampleFlags {
   readonly sample: number;
   readonly json?: boolean;
   readonly redis: string;
-  readonly cookie: string;
+  readonly cookie?: string;
   readonly keyPrefix: string;
   readonly subject: string;
   readonly tenant?: string;
@@ -23,51 +27,58 @@ export interface SampleFlags {
   readonly authTime?: string;
 }
 
-/** What a sample of one entry found. Counts and configured paths only. */
+/** What a sample of one entry found. Counts, configured paths and names of formats only. */
 export interface SampleReport {
   readonly entry: string;
   readonly sessions: number;
   readonly mapped: number;
   readonly keysLookedAt: number;
+  /** How many sessions there are of each format. */
+  readonly formats: Readonly<Record<string, number>>;
+  /** What looks like a session, but not of the configured format, or cannot be read, with how many. */
+  readonly others: Readonly<Record<string, number>>;
   /** Why sessions do not map, with how many. */
   readonly reasons: Readonly<Record<string, number>>;
   /** How many of the mapped sessions have each optional member. */
   readonly members: Readonly<Record<string, number>>;
+  /** What to know before tokens are made of them. */
+  readonly warnings: readonly string[];
 }
 
 interface SampleTarget {
   readonly entry: string;
   readonly redis: RedisTarget;
-  readonly keyPrefix: string;
+  /** What the keys look like. */
+  readonly keys: { readonly before: string; readonly behind: string };
   readonly reservedPrefix: string;
   readonly paths: NonNullable<SessionConfig['principal']>;
+  /** Undefined: whatever is recognised. */
+  readonly only?: { readonly format: SessionConfig['format']; readonly shape: RecordShape };
 }
 
-/** `crossfade check --sample N`, with a configuration: every entry of `sessions`. */
+/** `crossfade check --sample N`, with a configuration: every entry of `sessions` that is kept in Redis. */
 export async function sampleFromConfig({ config: path, sample, json = false }: { config: string; sample: number; json?: boolean }): Promise<number> {
   const config = await loadConfig(path);
   const unmapped = unmappedSessions(config);
   if (unmapped.length > 0) throw new ConfigError(path, unmapped);
-  const targets = config.sessions.flatMap((session): SampleTarget[] =>
-    session.principal
-      ? [
-          {
-            entry: session.name,
-            redis: session.redis ?? config.redis,
-            keyPrefix: session.keyPrefix,
-            reservedPrefix: config.redis.keyPrefix,
-            paths: session.principal,
-          },
-        ]
-      : [],
-  );
+  const targets = config.sessions.flatMap((session) => toTarget(session, config));
+  if (targets.length === 0) throw new Error('no entry of sessions is kept in Redis: there is nothing to sample');
   return await sampleAll(targets, sample, json);
+}
+
+function toTarget(session: SessionConfig, config: Config): SampleTarget[] {
+  const { name, format, principal, redis = config.redis } = session;
+  if (!principal || format === 'http') return [];
+  const [before = '', behind = ''] = session.json?.key.split('{id}') ?? [session.keyPrefix];
+  // Unsigned: what the library marked as its own is a session, everything else in the database is not.
+  const shape = shapeOf({ ...session, signature: 'none' });
+  return [{ entry: name, redis, keys: { before, behind }, reservedPrefix: config.redis.keyPrefix, paths: principal, only: { format, shape } }];
 }
 
 /** `crossfade check --redis URL --subject user.id`: before there is a configuration. */
 export async function sampleFromFlags(flags: SampleFlags): Promise<number> {
   if (!/^rediss?:\/\//.test(flags.redis)) throw new Error('--redis: must start with redis:// or rediss://');
-  const { subject, tenant, roles, scope, authTime } = flags;
+  const { subject, tenant, roles, scope, authTime, keyPrefix } = flags;
   const paths = {
     subject,
     ...(tenant === undefined ? {} : { tenant }),
@@ -75,7 +86,8 @@ export async function sampleFromFlags(flags: SampleFlags): Promise<number> {
     ...(scope === undefined ? {} : { scope }),
     ...(authTime === undefined ? {} : { authTime }),
   };
-  const target = { entry: flags.cookie, redis: { url: new Secret(flags.redis) }, keyPrefix: flags.keyPrefix, reservedPrefix: 'crossfade:', paths };
+  const keys = { before: keyPrefix, behind: '' };
+  const target = { entry: flags.cookie ?? 'redis', redis: { url: new Secret(flags.redis) }, keys, reservedPrefix: 'crossfade:', paths };
   return await sampleAll([target], flags.sample, flags.json ?? false);
 }
 
@@ -92,16 +104,23 @@ async function sampleAll(targets: readonly SampleTarget[], count: number, json: 
 const KEYS_PER_SESSION = 100;
 const MIN_KEYS = 100_000;
 
-async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: SampleTarget, count: number): Promise<SampleReport> {
-  // Unsigned: what koa-session marked as its own is a session, everything else in the database is not.
-  const format = createKoaSessionFormat({ cookie: entry, keyPrefix, signed: false, secrets: [], reservedPrefix });
-  const mapping = createPathMapping(paths);
-  const reasons: Record<string, number> = {};
-  const members: Record<string, number> = {};
-  let sessions = 0;
-  let mapped = 0;
-  let keysLookedAt = 0;
+class Tally {
+  readonly formats: Record<string, number> = {};
+  readonly others: Record<string, number> = {};
+  readonly reasons: Record<string, number> = {};
+  readonly members: Record<string, number> = {};
+  sessions = 0;
+  mapped = 0;
+  keysLookedAt = 0;
 
+  add(counts: Record<string, number>, name: string): void {
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+}
+
+async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: SampleTarget, count: number): Promise<SampleReport> {
+  const mapping = createPathMapping(paths);
+  const tally = new Tally();
   const connection = connectRedis(redis, {
     name: entry,
     commandTimeoutMs: 5000,
@@ -111,70 +130,103 @@ async function sampleOne({ entry, redis, keyPrefix, reservedPrefix, paths }: Sam
   });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
-    for await (const key of scanKeys(connection, keyPrefix)) {
-      if (sessions >= count || keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
-      keysLookedAt += 1;
+    // Bytes tell what every format tells, and more.
+    const storage = only?.shape.storage === 'hash' ? 'hash' : 'bytes';
+    const records = createRedisRecords(connection.client, storage);
+    for await (const key of scanKeys(connection, keys, storage)) {
+      if (tally.sessions >= count || tally.keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
+      tally.keysLookedAt += 1;
       if (key.startsWith(reservedPrefix)) continue;
-      const replies = await connection.client.pipeline().get(key).pttl(key).exec();
-      const text = replies?.[0]?.[1];
-      if (typeof text !== 'string') continue;
-      const parsed = format.parse({ text, ttlMs: Number(replies?.[1]?.[1]) }, Date.now());
-      if ('rejected' in parsed) {
-        if (parsed.rejected === 'expired') sessions += tally(reasons, 'expired');
-        continue;
-      }
-      sessions += 1;
-      const outcome = await mapping(parsed.record);
-      if ('rejected' in outcome) tally(reasons, outcome.why);
-      else {
-        mapped += 1;
-        const { tenant, roles, scope, authTime } = outcome.identity;
-        for (const [name, given] of Object.entries({ tenant, roles: roles[0], scope: scope[0], authTime })) {
-          if (given !== undefined) tally(members, name);
-        }
-      }
+      const stored = await records.read(key);
+      if (typeof stored === 'string') continue;
+      await lookAt(key, stored, only, mapping, tally);
     }
   } finally {
     connection.close();
   }
-  return { entry, sessions, mapped, keysLookedAt, reasons, members };
+  const { formats, others, sessions, mapped, keysLookedAt, reasons, members } = tally;
+  return { entry, sessions, mapped, keysLookedAt, formats, others, reasons, members, warnings: warningsOf(tally) };
 }
 
-async function* scanKeys({ client }: RedisConnection, keyPrefix: string): AsyncGenerator<string> {
-  const match = `${keyPrefix.replaceAll(/[\\*?[\]]/g, String.raw`\$&`)}*`;
+async function lookAt(key: string, { text, ttlMs }: { text: string; ttlMs: number }, only: SampleTarget['only'], mapping: Mapping, tally: Tally) {
+  const found = only ? { name: only.format, shape: only.shape } : recognise(key, text);
+  const read = found?.shape?.read(found.shape.storage === 'text' ? fromBytes(text) : text);
+  if (!found || !read) {
+    const looksLike = recognise(key, text)?.name;
+    if (looksLike !== undefined && looksLike !== 'json') tally.add(tally.others, looksLike);
+    return;
+  }
+  const parsed = endOf(read, ttlMs, Date.now());
+  const outcome = 'rejected' in parsed ? { rejected: parsed.rejected, why: parsed.rejected } : await mapping(parsed.record);
+  // Any object may be JSON of somebody's: without a person it is no session.
+  if (!only && found.name === 'json' && 'rejected' in outcome) return;
+  tally.sessions += 1;
+  tally.add(tally.formats, found.name);
+  if ('rejected' in outcome) {
+    tally.add(tally.reasons, outcome.why);
+    return;
+  }
+  tally.mapped += 1;
+  const { tenant, roles, scope, authTime } = outcome.identity;
+  for (const [name, given] of Object.entries({ tenant, roles: roles[0], scope: scope[0], authTime })) {
+    if (given !== undefined) tally.add(tally.members, name);
+  }
+}
+
+function fromBytes(text: string): string {
+  return Buffer.from(text, 'latin1').toString('utf8');
+}
+
+function warningsOf({ formats, members, mapped }: Tally): string[] {
+  const reusing = Object.keys(formats).filter((name) => reusesIds(name));
+  if (reusing.length === 0 || (members['authTime'] ?? 0) >= mapped) return [];
+  return [
+    `${reusing.join(' and ')}: an id may serve the next login as well; without principal.authTime a login within tokens.resurrectionSeconds after a logout is taken for a late write. Let the app note the time of the login in the session.`,
+  ];
+}
+
+async function* scanKeys({ client }: RedisConnection, { before, behind }: SampleTarget['keys'], storage: 'hash' | 'bytes'): AsyncGenerator<string> {
+  const match = `${escapeGlob(before)}*${escapeGlob(behind)}`;
+  const type = storage === 'hash' ? 'hash' : 'string';
   const nodes: readonly Redis[] = client instanceof Cluster ? client.nodes('master') : [client];
   for (const node of nodes) {
     let cursor = '0';
     do {
-      const [next, keys] = await node.scan(cursor, 'MATCH', match, 'COUNT', 500, 'TYPE', 'string');
+      const [next, keys] = await node.scan(cursor, 'MATCH', match, 'COUNT', 500, 'TYPE', type);
       cursor = next;
       yield* keys;
     } while (cursor !== '0');
   }
 }
 
-function tally(counts: Record<string, number>, name: string): 1 {
-  counts[name] = (counts[name] ?? 0) + 1;
-  return 1;
+function escapeGlob(text: string): string {
+  return text.replaceAll(/[\\*?[\]]/g, String.raw`\$&`);
 }
 
 function anonymous(reasons: SampleReport['reasons']): number {
   return Object.entries(reasons).reduce((sum, [reason, count]) => (reason.startsWith('no ') || reason === 'expired' ? sum + count : sum), 0);
 }
 
-function printReport({ entry, sessions, mapped, keysLookedAt, reasons, members }: SampleReport): void {
+function printReport({ entry, sessions, mapped, keysLookedAt, formats, others, reasons, members, warnings }: SampleReport): void {
   const n = (count: number) => count.toLocaleString('en-US');
   print.line(
     `${entry}: ${n(sessions)} ${sessions === 1 ? 'session' : 'sessions'} among ${n(keysLookedAt)} ${keysLookedAt === 1 ? 'key' : 'keys'}; nothing was written.`,
   );
+  const list = (counts: Readonly<Record<string, number>>) =>
+    Object.entries(counts)
+      .map(([name, count]) => `${n(count)} ${name}`)
+      .join(', ');
+  if (sessions > 0) print.line(`  ${list(formats)}.`);
+  if (Object.keys(others).length > 0) print.line(`  Beside them, or instead: ${list(others)} (docs/formats.md says what to do about each).`);
   if (sessions === 0) {
-    print.line('  No koa-session record was found: is it this Redis, this database, this --key-prefix?');
+    print.line('  No session record was found: is it this Redis, this database, this key prefix, this format?');
     return;
   }
   const why = Object.entries(reasons).map(([reason, count]) => `${n(count)} ${phrase(reason, count)}`);
   print.line(`  ${n(mapped)} of ${n(sessions)} map${why.length > 0 ? `; ${why.join('; ')}` : ''}.`);
   for (const [name, count] of Object.entries(members))
     print.line(`  ${n(count)} of ${n(mapped)} have ${name === 'authTime' ? 'an authTime' : name}.`);
+  for (const warning of warnings) print.line(`  Warning: ${warning}`);
 }
 
 /** "3 have no user.id", "1 has no user.id", "2 where user.roles is not a list of strings". */

@@ -21,7 +21,16 @@ export interface RedisTarget {
   readonly password?: Secret;
 }
 
-export type SessionConfig = Omit<Parsed['sessions'][number], 'redis' | 'secretsFile'> & {
+export type SessionConfig = Omit<
+  Parsed['sessions'][number],
+  'redis' | 'secretsFile' | 'cookie' | 'keyPrefix' | 'signed' | 'serializeHandler' | 'rolling'
+> & {
+  readonly cookie: string;
+  readonly keyPrefix: string;
+  /** How the cookie is signed. */
+  readonly signature: 'keygrip' | 'express' | 'cookie-signature' | 'none';
+  readonly serializeHandler: 'php' | 'php_serialize';
+  readonly rolling: boolean;
   readonly secrets: readonly Secret[];
   readonly redis?: RedisTarget;
 };

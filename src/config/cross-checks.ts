@@ -1,18 +1,12 @@
 import type { Config, ConfigProblem, Parsed } from './config.js';
+import { signingOf, withFormatDefaults } from './session-formats.js';
 
 /** What one field's own rule cannot see. */
 export function crossChecks(config: Parsed): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (path: string, message: string) => problems.push({ path, message });
 
-  config.sessions.forEach((session, index) => {
-    const at = `sessions[${index}]`;
-    if (session.format !== 'koa-session') add(`${at}.format`, `${session.format} is not in this version of Crossfade; only koa-session is`);
-    if (session.signed && !session.secretsFile) add(`${at}.secretsFile`, "a signed cookie needs the app's cookie secrets; or say signed: false");
-  });
-  config.services.forEach((service, index) => {
-    if (service.upstream === 'jwt') add(`services[${index}].upstream`, 'jwt is not in this version of Crossfade; only headers is');
-  });
+  config.sessions.forEach((session, index) => problems.push(...checkSession(session, `sessions[${index}]`)));
   config.clients.forEach((client, index) => {
     for (const permission of ['introspect', 'issue'] as const) {
       if (client[permission] && client.type !== 'confidential') add(`clients[${index}].${permission}`, 'is for confidential clients only');
@@ -26,9 +20,9 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
       add(`rollout.cohorts[${index}].name`, `${cohort.name} is the id of a client: choose another name`);
   });
   duplicates(config.sessions.map(({ name }) => name)).forEach((name) => add('sessions', `two entries are named ${name}`));
-  duplicates(config.sessions.map(({ cookie, keyPrefix, redis }) => JSON.stringify([cookie, keyPrefix, redis]))).forEach(() =>
-    add('sessions', 'two entries read the same cookie from the same place'),
-  );
+  duplicates(
+    config.sessions.map(withFormatDefaults).map(({ cookie, keyPrefix, json, http, redis }) => JSON.stringify([cookie, keyPrefix, json, http, redis])),
+  ).forEach(() => add('sessions', 'two entries read the same cookie from the same place'));
   duplicates(config.clients.map(({ id }) => id)).forEach((id) => add('clients', `two clients have the id ${id}`));
   duplicates(config.services.map(({ id }) => id)).forEach((id) => add('services', `two services have the id ${id}`));
   const { publishSeconds, selfTestSeconds } = config.keys;
@@ -42,6 +36,40 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
   if (config.listen.port !== 0 && config.listen.port === config.admin.port && config.listen.host === config.admin.host) {
     add('admin.port', 'is the same as listen.port; operators need a port of their own');
   }
+  return problems;
+}
+
+type ParsedSession = Parsed['sessions'][number];
+
+/** What only one format has. */
+const SETTINGS_OF: Readonly<Record<'serializeHandler' | 'json' | 'http', ParsedSession['format']>> = {
+  serializeHandler: 'php',
+  json: 'json',
+  http: 'http',
+};
+
+/** Whether an entry says what its format needs, and nothing that its format has not. */
+function checkSession(session: ParsedSession, at: string): ConfigProblem[] {
+  const problems: ConfigProblem[] = [];
+  const add = (name: string, message: string) => problems.push({ path: `${at}.${name}`, message });
+  const { format, json, http } = session;
+  const { cookie, signature } = withFormatDefaults(session);
+
+  if (cookie === '') add('cookie', `say its name: there is no usual one for ${format}`);
+  for (const setting of ['serializeHandler', 'json', 'http'] as const) {
+    if (session[setting] !== undefined && format !== SETTINGS_OF[setting]) add(setting, `is for format ${SETTINGS_OF[setting]} only`);
+  }
+  if (format === 'json' && !json) add('json', 'say where the records are, for example { key: "app:{id}:session" }');
+  if (format === 'http' && !http) add('http', 'say whom to ask, for example { url: http://127.0.0.1:8000/whoami }');
+  const signing = signingOf(format);
+  if (signing === 'never' && session.signed) add('signed', `is not for ${format}: nothing signs its cookie that could be checked here`);
+  if (signing === 'always' && session.signed === false) add('signed', `${format} always signs its cookie`);
+  if (json?.signature && session.signed === false) add('json.signature', 'and signed: false contradict each other');
+  if (signature !== 'none' && !session.secretsFile) add('secretsFile', "a signed cookie needs the app's cookie secrets; or say signed: false");
+  if (json && signature === 'none' && (json.key.split('{id}')[0] ?? '').replaceAll('{', '').length < 2)
+    add('json.key', 'must start with at least two characters of its own before {id}: an unsigned cookie could name any key');
+  if (session.keyPrefix !== undefined && (json ?? http)) add('keyPrefix', `is not for ${format}${json ? ': json.key says it' : ''}`);
+  if (http && session.redis) add('redis', 'is not for http: the app itself is asked');
   return problems;
 }
 

@@ -8,6 +8,7 @@ import { crossChecks } from './cross-checks.js';
 import { configSchema } from './schema.js';
 import { Secret } from './secret.js';
 import { readAdminToken, readFleetSecret, readSecretFile, readSecretHash, readSessionSecrets } from './secret-files.js';
+import { withFormatDefaults } from './session-formats.js';
 
 export interface ResolveOptions {
   /** What relative paths are relative to. Default: the working directory. */
@@ -67,7 +68,7 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
       commandTimeoutMs: config.redis.commandTimeoutMs,
     },
     sessions: config.sessions.map(({ redis, secretsFile, ...session }, index) => ({
-      ...session,
+      ...withFormatDefaults(session),
       secrets: secretsFile ? readSessionSecrets(read(secretsFile, `sessions[${index}].secretsFile`), index, problems) : [],
       ...(redis ? { redis: resolveTarget(redis, `sessions[${index}].redis`, read, baseDir, problems) } : {}),
     })),

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { SESSION_FORMATS } from './session-formats.js';
 
 // The entries of the configuration: where Redis is, one kind of session, one client, LaunchDarkly.
 
@@ -50,34 +51,68 @@ export const bridgeRedisSchema = z
 
 const mappedPath = z.string().regex(/^[^.\s]+(\.[^.\s]+)*$/, 'must be a path like user.id');
 
+const jsonSession = z.strictObject({
+  key: z
+    .string()
+    .refine((value) => value.split('{id}').length === 2, 'must hold {id} once')
+    .describe('The Redis key, with `{id}` where the id stands: `app:{id}:session`.'),
+  storage: z.enum(['string', 'hash']).default('string').describe('`string`: JSON. `hash`: the fields are the members, or `field` holds JSON.'),
+  field: z.string().min(1).optional().describe('Field of the hash that holds the record as JSON. Default: every field is a member of the record.'),
+  signature: z
+    .enum(['keygrip', 'express', 'cookie-signature'])
+    .optional()
+    .describe(
+      'How the cookie is signed: `keygrip` (a second cookie, `.sig`), `express` (`res.cookie` with `signed: true`) or `cookie-signature` (the same without `s:`). Default: `keygrip`; `signed: false` where it is not.',
+    ),
+  expiresAt: mappedPath
+    .optional()
+    .describe('Path of the time at which the session ends: seconds, milliseconds or ISO 8601. Default: only the time to live of the key counts.'),
+});
+
+const whoami = z.strictObject({
+  url: z
+    .url({ protocol: /^https?$/ })
+    .describe('Is asked by GET with the one cookie; 200 with a JSON object says who it is, 401 or `null` that it is nobody.'),
+  timeoutMs: z.int().min(10).max(10_000).default(1000).describe('How long an answer may take before the request is answered 503.'),
+  expiresAt: mappedPath.optional().describe('Path in the answer of the time at which the session ends.'),
+});
+
 export const sessionSchema = z.strictObject({
   name: z.string().regex(CLIENT_ID).default('web').describe('Name of this entry; part of every `sid`, so it must not change while tokens live.'),
   format: z
-    .enum(['koa-session', 'koa-generic-session', 'express-session', 'php', 'json', 'http'])
+    .enum(SESSION_FORMATS)
     .default('koa-session')
-    .describe('How the legacy app writes its sessions. This version reads `koa-session`.'),
+    .describe('How the legacy app writes its sessions; `http`: the app itself is asked. docs/formats.md has a table.'),
   cookie: z
     .string()
     .regex(/^[!#$%&'*+\-.^_`|~0-9A-Za-z:]+$/, 'must be a cookie name')
-    .default('koa.sess')
-    .describe('Name of the cookie: `koa.sess` since koa-session 6, `koa:sess` before.'),
+    .optional()
+    .describe(
+      'Name of the cookie. Default: that of the library (`koa.sess`; `koa:sess` before koa-session 6; `koa.sid`, `connect.sid`, `PHPSESSID`); none for `json` and `http`.',
+    ),
   keyPrefix: z
     .string()
-    .default('')
+    .optional()
     .describe(
-      "What stands before the cookie's value in the Redis key. koa-session's own `prefix` option stands in the cookie too and is left out here.",
+      'What stands before the id in the Redis key. Default: that of the library (`""`, `koa:sess:`, `sess:`, `PHPREDIS_SESSION:`). koa-session\'s own `prefix` option stands in the cookie too and is left out here; `json` has `json.key`.',
     ),
   idPattern: z
     .string()
     .refine(isPattern, 'must be a regular expression')
     .optional()
     .describe(
-      'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : + / = ~ -`, at most 256; with `signed: false` only what koa-session generates itself.',
+      'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : + / = ~ -`, at most 256; where the cookie is not signed only what the library generates itself.',
     ),
   secretsFile: file.optional().describe("The legacy app's cookie secrets (`app.keys`), one a line, newest first."),
-  signed: z.boolean().default(true).describe('`false` where the app does not sign its cookie.'),
+  signed: z
+    .boolean()
+    .optional()
+    .describe('`false` where the app does not sign its cookie. Default: as the library does; PHP does not, and for `http` the app itself checks.'),
+  serializeHandler: z.enum(['php', 'php_serialize']).optional().describe("PHP's `session.serialize_handler`, for `php` only. Default: `php`."),
+  json: jsonSession.optional().describe('Where the records of `json` are, and how they look.'),
+  http: whoami.optional().describe('Whom to ask, for `http`.'),
   redis: recordsRedis.optional().describe('Where the records are, if elsewhere than the keys of the bridge.'),
-  rolling: z.boolean().default(false).describe('Whether the app prolongs a session at each use.'),
+  rolling: z.boolean().optional().describe('Whether the app prolongs a session at each use. Default: no; for `php` yes, since PHP always does.'),
   absoluteTtlSeconds: seconds(60, 31_622_400)
     .default(7_776_000)
     .describe('How long a rolling session, or one without an end of its own, may be carried over at most, from the login on.'),

@@ -152,7 +152,9 @@ export const configSchema = z.strictObject({
   services: z
     .array(z.strictObject({ id: z.string().regex(CLIENT_ID), audience: z.string().min(1), upstream: z.enum(['headers', 'jwt']).default('headers') }))
     .default([])
-    .describe('Services that a token may be asked for by `audience`. `upstream: jwt` is not in this version.'),
+    .describe(
+      'Services that a token may be asked for by `audience`. `upstream: jwt`: behind forward-auth with `?service=ID`, the service gets a token of its own, whatever the client sent.',
+    ),
   limits: z
     .strictObject({ exchangePerSessionPerMinute: z.int().min(1).default(30), failuresPerAddressPerMinute: z.int().min(1).default(60) })
     .prefault({})

@@ -17,9 +17,16 @@ import type { Guarded } from './guarded.js';
 import type { Peers } from './peer.js';
 import type { Rejection } from './state.js';
 
+/** `endsAt`: when whatever is made of the credential ends at the latest, in seconds since the epoch. */
 export type Authentication =
   | { readonly kind: 'anonymous'; readonly client: ResolvedClient; readonly rejection?: Rejection }
-  | { readonly kind: 'authenticated'; readonly client: ResolvedClient; readonly principal: Principal; readonly decision: Decision }
+  | {
+      readonly kind: 'authenticated';
+      readonly client: ResolvedClient;
+      readonly principal: Principal;
+      readonly decision: Decision;
+      readonly endsAt: number;
+    }
   /** `principal`: of a session that is good, and that the stage does not accept here. */
   | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
 
@@ -38,8 +45,11 @@ export interface AuthenticatorOptions {
   readonly metrics: Metrics;
 }
 
-/** credential → principal → stage → decision. Throws where an infrastructure failure leaves no answer but 503. */
-export type Authenticate = (request: IncomingMessage) => Promise<Authentication>;
+/**
+ * credential → principal → stage → decision. `alsoFor`: an audience whose tokens are accepted beside those for the bridge. Throws where an
+ * infrastructure failure leaves no answer but 503.
+ */
+export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Promise<Authentication>;
 
 /** Conflicts that are looked into at once, at most: they are counted beside the request, never in its way. */
 const MAX_CONFLICT_LOOKS = 64;
@@ -52,15 +62,15 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     return clients.resolve(clientTraits(request, peers, provenId));
   }
 
-  async function byBearer(request: IncomingMessage, bearer: string, cookies: CookiePairs): Promise<Authentication> {
-    const outcome = await verifyBearer(bearer);
+  async function byBearer(request: IncomingMessage, bearer: string, cookies: CookiePairs, alsoFor: string | undefined): Promise<Authentication> {
+    const outcome = await verifyBearer(bearer, alsoFor);
     switch (outcome.kind) {
       case 'authenticated': {
         const { principal } = outcome;
         const client = clientOf(request, principal.client);
         lookForConflict(principal, cookies);
         guarded.accepted(principal);
-        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal) };
+        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: outcome.endsAt };
       }
       case 'rejected':
         metrics.rejections.inc({ credential: 'bearer', reason: outcome.reason });
@@ -87,7 +97,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     audit('session.answered', { sid });
     const client = clientOf(request);
     const principal = toPrincipal(outcome.session, client.id);
-    return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal) };
+    return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: endOf(outcome.session) };
   }
 
   async function byCookie(request: IncomingMessage, cookies: CookiePairs): Promise<Authentication> {
@@ -111,7 +121,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
           return { kind: 'refused', client, refusal, principal };
         }
         if (decision.rules.shadowMint) shadowMint(principal);
-        return { kind: 'authenticated', client, principal, decision };
+        return { kind: 'authenticated', client, principal, decision, endsAt: endOf(outcome.session) };
       }
     }
   }
@@ -134,12 +144,17 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
       });
   }
 
-  return async function authenticate(request) {
-    const presented = readCredentials(request);
+  return async function authenticate(request, alsoFor) {
+    const presented = readCredentials(request, peers.uriOf(request));
     if (presented.malformed) return { kind: 'refused', client: clientOf(request), refusal: malformedRefusal(presented.malformed) };
-    if (presented.bearer !== undefined) return await byBearer(request, presented.bearer, presented.cookies);
+    if (presented.bearer !== undefined) return await byBearer(request, presented.bearer, presented.cookies, alsoFor);
     return await byCookie(request, presented.cookies);
   };
+}
+
+/** As it is now: unused, a rolling session ends before what is made of it may. */
+function endOf({ endsAt, expiresAt = endsAt }: LiveSession): number {
+  return Math.min(endsAt, expiresAt);
 }
 
 export function malformedRefusal(malformed: NonNullable<PresentedCredentials['malformed']>): Refusal {

@@ -1,6 +1,7 @@
 import type { Context } from 'koa';
 import type { Config, SessionConfig } from '../config/config.js';
 import { parseCookies } from '../sessions/cookies.js';
+import type { SessionEntry } from '../sessions/record.js';
 
 type CookieOptions = SessionConfig['cookieOptions'];
 
@@ -20,7 +21,10 @@ export interface BridgeCookies {
   clearAll(ctx: Context): void;
 }
 
-export function createBridgeCookies({ issuer, http, sessions }: Pick<Config, 'issuer' | 'http' | 'sessions'>): BridgeCookies {
+export function createBridgeCookies(
+  { issuer, http, sessions }: Pick<Config, 'issuer' | 'http' | 'sessions'>,
+  entries: readonly Pick<SessionEntry, 'name' | 'format'>[],
+): BridgeCookies {
   // On http, which the config allows for a loopback host only, a browser would refuse a Secure cookie and its prefix.
   const secure = issuer.startsWith('https:');
   const refreshName = secure ? '__Secure-xfr' : 'xfr';
@@ -43,8 +47,9 @@ export function createBridgeCookies({ issuer, http, sessions }: Pick<Config, 'is
     },
     clearAll(ctx) {
       ctx.append('Set-Cookie', cookieLine(refreshName, '', refreshOptions, 0));
-      for (const { cookie, signed, cookieOptions } of sessions) {
-        for (const name of signed ? [cookie, `${cookie}.sig`] : [cookie]) ctx.append('Set-Cookie', cookieLine(name, '', cookieOptions, 0));
+      for (const { name: entry, cookieOptions } of sessions) {
+        const names = entries.find(({ name }) => name === entry)?.format.cookieNames ?? [];
+        for (const name of names) ctx.append('Set-Cookie', cookieLine(name, '', cookieOptions, 0));
       }
     },
   };

@@ -85,7 +85,9 @@ export function createExchange(options: ExchangeOptions): GrantType {
   }
 
   function toGrant(session: LiveSession, client: ResolvedClient, audience: string, scope: readonly string[] | undefined): Grant {
-    const life = familyLife(session, options.lives, clock);
+    const whole = familyLife(session, options.lives, clock);
+    // Without a refresh token the family is there for its one access token.
+    const life = session.refreshable ? whole : { ...whole, endsAt: Math.min(whole.endsAt, epochSeconds(clock) + options.lives.accessTtlSeconds) };
     if (life.endsAt <= epochSeconds(clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
     return {
       client: client.id,
@@ -146,7 +148,8 @@ export function createExchange(options: ExchangeOptions): GrantType {
       const access = await sign({ ...toPrincipal(session, client.id), scope }, family, grant);
       await refuseIfGone(session);
       audit('exchange.granted', { client: client.id, sid: session.sid, family, audience });
-      answerTokens(ctx, client, { access, refreshToken, scope, grant, issuedTokenType: ACCESS_TOKEN_TYPE }, options.cookies, clock);
+      const given = session.refreshable ? { refreshToken } : {};
+      answerTokens(ctx, client, { access, ...given, scope, grant, issuedTokenType: ACCESS_TOKEN_TYPE }, options.cookies, clock);
     } catch (error) {
       await takeBack(session.sid, family);
       throw error;

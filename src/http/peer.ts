@@ -10,6 +10,8 @@ export interface Peers {
   hostOf(request: IncomingMessage): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
   methodOf(request: IncomingMessage): string;
+  /** Path and query of the request that a proxy asks about; undefined where none does. */
+  uriOf(request: IncomingMessage): string | undefined;
 }
 
 export function createPeers(trustProxy: readonly string[]): Peers {
@@ -50,6 +52,7 @@ export function createPeers(trustProxy: readonly string[]): Peers {
       const original = trusts(request) ? (header(request, 'x-original-method') ?? header(request, 'x-forwarded-method')) : undefined;
       return (original ?? request.method ?? 'GET').toUpperCase();
     },
+    uriOf: (request) => (trusts(request) ? (header(request, 'x-original-uri') ?? header(request, 'x-forwarded-uri')) : undefined),
   };
 }
 

@@ -38,7 +38,7 @@ export function createOwnPaths(basePath: string): (path: string) => boolean {
 }
 
 function isVerifyPath(path: string, basePath: string): boolean {
-  return path === `${basePath}/verify` || path.startsWith(`${basePath}/verify/`);
+  return path === `${basePath}/verify` || path.startsWith(`${basePath}/verify/`) || path.startsWith(`${basePath}/verify;`);
 }
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */

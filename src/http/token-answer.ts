@@ -12,7 +12,8 @@ import type { BridgeCookies } from './cookies.js';
 /** Tokens as they go to the client (RFC 6749, section 5.1): the refresh token in the body or in a cookie. */
 export interface TokenAnswer {
   readonly access: IssuedToken;
-  readonly refreshToken: string;
+  /** Absent where the session cannot be asked again without its cookie. */
+  readonly refreshToken?: string | undefined;
   readonly scope: readonly string[];
   readonly grant: Grant;
   /** RFC 8693, section 2.2.1: for exchanges. */
@@ -27,7 +28,7 @@ export function unusedEnd({ endsAt, idleSeconds }: Pick<Grant, 'endsAt' | 'idleS
 export function answerTokens(ctx: Context, client: ResolvedClient, answer: TokenAnswer, cookies: BridgeCookies, clock: Clock): void {
   const { access, refreshToken, scope, grant, issuedTokenType } = answer;
   const inCookie = client.config?.refreshTransport === 'cookie';
-  if (inCookie) cookies.setRefresh(ctx, refreshToken, unusedEnd(grant, clock));
+  if (inCookie && refreshToken !== undefined) cookies.setRefresh(ctx, refreshToken, unusedEnd(grant, clock));
   ctx.set('Cache-Control', 'no-store');
   ctx.set('Pragma', 'no-cache');
   ctx.body = {
@@ -36,7 +37,7 @@ export function answerTokens(ctx: Context, client: ResolvedClient, answer: Token
     token_type: 'Bearer',
     expires_in: access.expiresIn,
     ...(scope.length > 0 ? { scope: scope.join(' ') } : {}),
-    ...(inCookie ? {} : { refresh_token: refreshToken }),
+    ...(inCookie || refreshToken === undefined ? {} : { refresh_token: refreshToken }),
   };
 }
 

@@ -1,15 +1,15 @@
-import { Cluster } from 'ioredis';
+import { type ChainableCommander, Cluster } from 'ioredis';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisConnection } from './connection.js';
 
-/** GET and PTTL of a key, as a pipeline answers them. */
-export type TrackedReply = readonly [[Error | null, unknown] | undefined, [Error | null, unknown] | undefined];
+/** The replies to two commands, as a pipeline gives them. */
+export type TrackedReplies = readonly [[Error | null, unknown] | undefined, [Error | null, unknown] | undefined];
 
 /** Redis' client-side-caching news (CLIENT TRACKING), used to hear of a change, never to skip a read. */
 export interface Tracking {
-  /** Reads a key so that its next change is news. Rejects with what ioredis rejects with. */
-  read(key: string): Promise<TrackedReply>;
+  /** Reads a key, by two commands, so that its next change is news. Rejects with what ioredis rejects with. */
+  read(queue: (pipeline: ChainableCommander) => ChainableCommander): Promise<TrackedReplies>;
   /** Whether news arrives at the moment. */
   readonly active: boolean;
   close(): void;
@@ -104,10 +104,10 @@ export function startTracking({ name, connection, onNews, onLost, log, metrics }
     get active() {
       return active;
     },
-    async read(key) {
+    async read(queue) {
       const pipeline = client.pipeline();
       if (active) pipeline.client('CACHING', 'YES');
-      const replies = (await pipeline.get(key).pttl(key).exec()) ?? [];
+      const replies = (await queue(pipeline).exec()) ?? [];
       return [replies.at(-2), replies.at(-1)];
     },
     close() {

@@ -1,26 +1,34 @@
 import type { SessionRejection } from '../principal.js';
 import type { CookiePairs } from './cookies.js';
 
-/** What a cookie says of itself, before Redis is asked: the key of its record, or why it names none. */
+/** What a cookie says of itself, before anybody is asked: the key of its record, or why it names none. */
 export type LocatedSession = { readonly key: string } | { readonly rejected: SessionRejection };
 
 /** A record as the legacy app wrote it. */
 export type SessionRecord = Readonly<Record<string, unknown>>;
 
-export type ParsedRecord =
-  | {
-      readonly record: SessionRecord;
-      /** When the session ends, in ms since the epoch; absent where neither the record nor Redis knows an end. */
-      readonly expiresAtMs?: number;
-      /** How long the session may lie unused, in ms, where the record says so. */
-      readonly idleMs?: number;
-    }
-  | { readonly rejected: SessionRejection };
+/** What a record says, whether it has ended or not. */
+export interface ReadRecord {
+  readonly record: SessionRecord;
+  /** When the session ends, in ms since the epoch; absent where the record does not say. */
+  readonly expiresAtMs?: number;
+  /** How long the session may lie unused, in ms, where the record says so. */
+  readonly idleMs?: number;
+}
 
-/** What Redis has under a session's key, read in one round trip. */
+/** The same with what the store knows of its end: absent where neither knows one. */
+export type ParsedRecord = ReadRecord | { readonly rejected: SessionRejection };
+
+/**
+ * How a record lies in Redis: as text in a string, as bytes in one (kept as a text of one character for each byte), or as the fields of
+ * a hash (kept as their JSON).
+ */
+export type RecordStorage = 'text' | 'bytes' | 'hash';
+
+/** What is stored under a session's key. */
 export interface StoredRecord {
   readonly text: string;
-  /** Redis' own time to live in ms; negative where the key has none. */
+  /** The store's own time to live in ms; negative where the key has none. */
   readonly ttlMs: number;
 }
 
@@ -29,6 +37,7 @@ export interface StoredRecord {
  * throws nothing; what it cannot use it rejects with a reason.
  */
 export interface SessionFormat {
+  readonly storage: RecordStorage;
   /** One answer for each cookie of this format's name, in their order; none where the request has no such cookie. */
   locate(cookies: CookiePairs): readonly LocatedSession[];
   parse(stored: StoredRecord, nowMs: number): ParsedRecord;
@@ -44,6 +53,10 @@ export interface SessionFormat {
 export interface DormantRecord {
   readonly key: string;
   readonly text: string;
+  /** When it was to end, where only the store knew. */
+  readonly expiresAtMs?: number | undefined;
+  /** How long it might lie unused, where only the store knew. */
+  readonly idleMs?: number | undefined;
   readonly nowMs: number;
   readonly endsAtMs: number;
   /** Whether use prolongs such a session: then it gets its idle life anew, else its old end. */
@@ -54,4 +67,19 @@ export interface RestoredRecord {
   readonly key: string;
   readonly text: string;
   readonly ttlMs: number;
+}
+
+/** What tells one kind of record from another: all that a format knows beside cookie and key. */
+export interface RecordShape {
+  readonly storage: RecordStorage;
+  /** What the app makes by itself for an id. */
+  readonly generatedId: RegExp;
+  /** Undefined for what is no record of this kind. */
+  read(text: string): ReadRecord | undefined;
+  /** The same record, to end at another time, in ms since the epoch. */
+  withEnd(text: string, endsAtMs: number): string;
+  /** How much longer than the session the app keeps the record, in ms. */
+  readonly outlivesMs: number;
+  /** New ids in the app's own spelling, the most likely first. */
+  newIds(oldId: string): readonly string[];
 }

@@ -12,6 +12,8 @@ const schema = z.object({
   authTimeMs: z.number().optional(),
   /** When the record was to end, in ms since the epoch; absent where it had no end. */
   expiresAtMs: z.number().optional(),
+  /** How long it might lie unused then, in ms; absent where nothing says so. */
+  idleMs: z.number().optional(),
   /** What was unchanged in its Redis then: if it still is, a record that is gone was taken away by somebody. */
   epoch: z.string().optional(),
 });

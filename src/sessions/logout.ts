@@ -40,7 +40,7 @@ export interface LogoutOptions {
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
   readonly apply: (event: EndEvent) => void;
-  readonly entries: readonly Pick<SessionEntry, 'name' | 'client'>[];
+  readonly entries: readonly Pick<SessionEntry, 'name' | 'store'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Called before a record is deleted here, so that its own news is no surprise. */
   readonly forget: (place: Omit<SessionPlace, 'sid'>) => void;
@@ -94,9 +94,7 @@ export function createLogout(options: LogoutOptions): Logout {
     const entry = entries.find((known) => known.name === name);
     if (!entry) return;
     forget({ entry: name, key });
-    await entry.client.del(key).catch((cause: unknown) => {
-      throw unavailable('redis', cause);
-    });
+    await entry.store.remove(key);
   }
 
   /** Whose session it is now: the same id may have been given to another person since. */

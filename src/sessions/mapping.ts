@@ -2,6 +2,7 @@ import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { SessionRecord } from './format.js';
+import { readTime } from './time.js';
 
 /** What a mapping function may give: null or undefined means that nobody is logged in. */
 export interface MappedIdentity {
@@ -31,8 +32,6 @@ export type Mapping = (record: SessionRecord) => MappingOutcome | Promise<Mappin
 
 const MAX_VALUE_LENGTH = 1024;
 const MAX_LIST_LENGTH = 256;
-/** The end of the year 9999: later is no time that somebody logged in at. */
-const MAX_SECONDS = 253_402_300_799;
 /** How long a mapping function may take. */
 const FUNCTION_TIMEOUT_MS = 2000;
 
@@ -105,7 +104,7 @@ export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (mem
   const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
   if (!scope?.every((token) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token)))
     return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
-  const authTimeMs = toMilliseconds(found['authTime']);
+  const authTimeMs = readTime(found['authTime'], 'last');
   if (authTimeMs === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
     return unmappable(nameOf('authTime'), 'is not a time');
   return {
@@ -138,17 +137,6 @@ function toList(value: unknown, fromText: (text: string) => string[]): string[] 
   if (!Array.isArray(list) || list.length > MAX_LIST_LENGTH) return undefined;
   const texts = list.filter((item): item is string => typeof item === 'string' && toText(item) !== undefined);
   return texts.length === list.length ? texts : undefined;
-}
-
-/** Seconds, milliseconds (over 10^11) or ISO 8601, as milliseconds; a time in whole seconds as the last of that second. */
-function toMilliseconds(value: unknown): number | undefined {
-  if (typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value)) {
-    const ms = Date.parse(value);
-    return Number.isNaN(ms) || ms < 0 ? undefined : ms + (/[.,]\d/.test(value) ? 0 : 999);
-  }
-  if (typeof value !== 'number' || value < 0) return undefined;
-  const ms = Math.floor(value > 1e11 ? value : Number.isInteger(value) ? value * 1000 + 999 : value * 1000);
-  return ms < (MAX_SECONDS + 1) * 1000 ? ms : undefined;
 }
 
 /** The zero time of other languages (year 1): the app recorded none. */

@@ -1,20 +1,19 @@
 import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
-import { unavailable } from '../errors.js';
 import type { Identity, SessionRejection } from '../principal.js';
-import type { RedisClient } from '../redis/connection.js';
 import type { ParsedRecord, SessionFormat, StoredRecord } from './format.js';
 import type { Mapping } from './mapping.js';
+import type { RecordStore } from './record-store.js';
 
 /** One entry of the config's `sessions`, ready to read. */
 export interface SessionEntry {
   readonly name: string;
   readonly format: SessionFormat;
   readonly mapping: Mapping;
-  readonly client: RedisClient;
-  /** What stands before an id in the Redis key. */
-  readonly keyPrefix: string;
+  readonly store: RecordStore;
+  /** Whether tokens can be renewed: not where nothing is kept of a session that could be asked without its cookie. */
+  readonly refreshable: boolean;
   readonly limits: Pick<SessionConfig, 'rolling' | 'absoluteTtlSeconds'>;
 }
 
@@ -28,6 +27,8 @@ export interface LiveSession {
   readonly endsAt: number;
   /** How long it may lie unused, in seconds, where use prolongs it: what is made from it lives no longer unused. */
   readonly idleSeconds?: number;
+  /** Whether a refresh token may be made from it. */
+  readonly refreshable: boolean;
   /** The record as it was read. */
   readonly source: RecordSource;
 }
@@ -50,10 +51,10 @@ export type RecordReading =
 
 /**
  * Reads the record under `key` and finds out whose session it is.
- * @throws {CrossfadeError} `temporarily_unavailable` where Redis does not answer or the mapping function fails.
+ * @throws {CrossfadeError} `temporarily_unavailable` where the store does not answer or the mapping function fails.
  */
 export async function readSession(entry: SessionEntry, key: string, clock: Clock): Promise<RecordReading> {
-  return await readAs(entry, key, await readStored(entry.client, key), clock);
+  return await readAs(entry, key, await entry.store.read(key), clock);
 }
 
 /** The same for a record that was read already; a reason where there was none to read. */
@@ -70,6 +71,7 @@ export async function readAs(entry: SessionEntry, key: string, stored: StoredRec
     identity: mapped.identity,
     ...(expiresAtMs === undefined ? {} : { expiresAt: Math.floor(expiresAtMs / 1000) }),
     ...lifeOf(parsed, mapped.identity, entry.limits, nowMs),
+    refreshable: entry.refreshable,
     source: {
       entry: entry.name,
       key,
@@ -88,32 +90,6 @@ export function sidOf(entry: string, key: string): string {
 
 export function samePerson(one: Pick<Identity, 'subject' | 'tenant'>, other: Pick<Identity, 'subject' | 'tenant'>): boolean {
   return one.subject === other.subject && one.tenant === other.tenant;
-}
-
-/** Record and time to live in one round trip. A key of another type is no session; every other failure is Redis' own. */
-async function readStored(client: RedisClient, key: string): Promise<StoredRecord | SessionRejection> {
-  const replies = await client
-    .pipeline()
-    .get(key)
-    .pttl(key)
-    .exec()
-    .catch((cause: unknown) => {
-      throw unavailable('redis', cause);
-    });
-  return toStored(replies?.[0], replies?.[1]);
-}
-
-type Reply = [error: Error | null, result: unknown] | undefined;
-
-/** What the replies to GET and PTTL say. */
-export function toStored(text: Reply, ttl: Reply): StoredRecord | SessionRejection {
-  if (!text || !ttl) throw unavailable('redis');
-  const failure = text[0] ?? ttl[0];
-  if (failure?.message.startsWith('WRONGTYPE')) return 'unreadable-record';
-  if (failure) throw unavailable('redis', failure);
-  // -2: its time was over between the two.
-  if (text[1] === null || Number(ttl[1]) === -2) return 'unknown-session';
-  return { text: String(text[1]), ttlMs: Number(ttl[1]) };
 }
 
 /**

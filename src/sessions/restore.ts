@@ -1,5 +1,4 @@
 import type { Clock } from '../clock.js';
-import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
@@ -44,7 +43,7 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
     // It gets another sid: one that was spared when its person was ended would be spared no longer.
     if (heard.endedPerson('', toLogin(kept))) return undefined;
     const nowMs = clock.now();
-    const record = entry?.format.restore({ key: kept.key, text: kept.text, nowMs, endsAtMs, rolling: entry.limits.rolling });
+    const record = entry?.format.restore({ ...kept, nowMs, endsAtMs, rolling: entry.limits.rolling });
     return entry && record && record.ttlMs > 0 ? { entry, record } : undefined;
   }
 
@@ -56,9 +55,7 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
       if (!made) return undefined;
       const { entry, record } = made;
       const restored = { sid: sidOf(entry.name, record.key), entry: entry.name, key: record.key };
-      await entry.client.set(record.key, record.text, 'PX', Math.ceil(record.ttlMs), 'NX').catch((cause: unknown) => {
-        throw unavailable('redis', cause);
-      });
+      await entry.store.create(record.key, record.text, record.ttlMs);
       return restored;
     },
 
@@ -67,7 +64,7 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
     async discard({ entry, key }) {
       await byName
         .get(entry)
-        ?.client.del(key)
+        ?.store.remove(key)
         .catch(() => undefined); // Nobody knows its id: it ends by itself.
     },
 

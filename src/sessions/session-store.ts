@@ -3,6 +3,7 @@ import { parse as parseJson } from 'secure-json-parse';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Identity, Principal } from '../principal.js';
+import type { RedisClient } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -29,6 +30,9 @@ export interface StoreCall {
 
 export interface SessionStoreOptions {
   readonly entry: SessionEntry;
+  /** Where the records are, and what stands before an id in their keys. */
+  readonly client: RedisClient;
+  readonly keyPrefix: string;
   readonly sessions: SessionReader;
   readonly ledger: SessionLedger;
   readonly logout: Logout;
@@ -71,7 +75,7 @@ interface Loaded {
  * if the record is still there and its login has not ended: a slow request does not undo a logout. A login is written in any case.
  */
 export function createSessionStore(options: SessionStoreOptions): SessionStore {
-  const { entry, sessions, ledger, logout, resume, names, clock, log, metrics } = options;
+  const { entry, client, keyPrefix, sessions, ledger, logout, resume, names, clock, log, metrics } = options;
   const byKey = new LRUCache<string, Loaded>({ max: MAX_LOADED, ttl: LOADED_MS });
   const byRequest = new WeakMap<object, Map<string, Loaded>>();
   let toldOfNone = false;
@@ -113,7 +117,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const noted = isLogout && (before.authTimeMs !== undefined || (await ledger.kept(sid)) !== undefined);
     const endedAt = noted ? await ledger.now(sid) : undefined;
     const px = Math.max(1, Math.ceil(ttlMs));
-    const written = await asking(known && !isLogin ? entry.client.set(key, text, 'PX', px, 'XX') : entry.client.set(key, text, 'PX', px));
+    const written = await asking(known && !isLogin ? client.set(key, text, 'PX', px, 'XX') : client.set(key, text, 'PX', px));
     if (written === null) return refuse();
     noteLoaded(key, next.kind === 'session' ? { identity: next.session.identity } : {}, call);
     if (before && endedAt !== undefined) await logout.note(sid, 'legacy-logout', endedLogin(before, endedAt));
@@ -176,17 +180,17 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
   return {
     async get(key, _maxAge, call = {}) {
       const token = names.read(key);
-      return token ? await getByToken(token, call) : await getByKey(entry.keyPrefix + key, call);
+      return token ? await getByToken(token, call) : await getByKey(keyPrefix + key, call);
     },
     async set(key, session, maxAge, call = {}) {
       const token = names.read(key);
       const text = JSON.stringify(session);
       const ttlMs = typeof maxAge === 'number' ? maxAge : entry.limits.absoluteTtlSeconds * 1000;
-      await (token ? setByToken(token, text, ttlMs, call) : setByKey(entry.keyPrefix + key, text, ttlMs, call));
+      await (token ? setByToken(token, text, ttlMs, call) : setByKey(keyPrefix + key, text, ttlMs, call));
     },
     async destroy(key, call = {}) {
       const token = names.read(key);
-      if (!token) return await destroyByKey(entry.keyPrefix + key, call);
+      if (!token) return await destroyByKey(keyPrefix + key, call);
       const kept = await find(token);
       if (kept) noteLoaded(kept.key, {}, call);
       await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });

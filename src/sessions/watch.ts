@@ -7,7 +7,8 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { SessionLedger } from './ledger.js';
 import { type Fate, isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
-import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, toStored } from './record.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from './record.js';
+import { queueRead, toStored } from './record-store.js';
 import { createSlots, type Slots } from './slots.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
@@ -187,7 +188,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   async function read({ store: { tracking, slots }, entry, key }: Watched, arm: boolean): Promise<RecordReading> {
     return await slots.run(async () => {
       if (!arm || !tracking) return await readSession(entry, key, clock);
-      return await readAs(entry, key, toStored(...(await tracking.read(key))), clock);
+      return await readAs(entry, key, await readTracked(tracking, entry, key), clock);
     });
   }
 
@@ -269,6 +270,10 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
       for (const { tracking } of listening) tracking?.close();
     },
   };
+}
+
+async function readTracked(tracking: Tracking, { format: { storage } }: SessionEntry, key: string): Promise<ReturnType<typeof toStored>> {
+  return toStored(storage, ...(await tracking.read((pipeline) => queueRead(pipeline, storage, key))));
 }
 
 /** What a later look is compared with. */

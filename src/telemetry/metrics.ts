@@ -31,6 +31,18 @@ export function createMetrics({ processMetrics = false } = {}) {
       labelNames: ['where'] as const,
       registers,
     }),
+    upstreamTokens: new Counter({
+      name: 'crossfade_upstream_tokens_total',
+      help: 'Answers of forward-auth for a service with upstream: jwt, by outcome: minted, kept, unavailable.',
+      labelNames: ['service', 'outcome'] as const,
+      registers,
+    }),
+    whoamiAnswers: new Counter({
+      name: 'crossfade_whoami_answers_total',
+      help: 'Questions to a legacy app of format http, by outcome: answered, nobody, failed.',
+      labelNames: ['entry', 'outcome'] as const,
+      registers,
+    }),
     sessionAnswers: new Counter({
       name: 'crossfade_session_answered_for_bearer_total',
       help: 'Requests whose bearer could not be verified because keys are in doubt, answered by the cookie of the same session.',

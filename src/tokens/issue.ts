@@ -23,8 +23,8 @@ export interface IssuerOptions {
 
 export interface IssueRequest {
   readonly principal: Principal;
-  /** Id of its family of refresh tokens: `fid`. */
-  readonly family: string;
+  /** Id of its family of refresh tokens: `fid`; absent for tokens that nothing renews. */
+  readonly family?: string;
   readonly audience: string;
   /** The token never lives beyond this, in seconds since the epoch (law 2). */
   readonly endsAt: number;

@@ -20,8 +20,8 @@ export function familyIdle({ idleSeconds }: Pick<LiveSession, 'idleSeconds'>, { 
 }
 
 /** What is kept of a session that tokens are made from. */
-export function toKept({ identity, source }: LiveSession, epoch: string | undefined): KeptSession {
+export function toKept({ identity, source, idleSeconds }: LiveSession, epoch: string | undefined): KeptSession {
   const { subject, tenant, authTimeMs } = identity;
   const { entry, key, text, expiresAtMs } = source;
-  return { entry, key, text, subject, tenant, authTimeMs, expiresAtMs, epoch };
+  return { entry, key, text, subject, tenant, authTimeMs, expiresAtMs, idleMs: idleSeconds === undefined ? undefined : idleSeconds * 1000, epoch };
 }

@@ -15,7 +15,8 @@ export interface VerificationPolicy {
 }
 
 export type BearerOutcome =
-  | { readonly kind: 'authenticated'; readonly principal: Principal; readonly token: VerifiedToken }
+  /** `endsAt`: its `exp`. */
+  | { readonly kind: 'authenticated'; readonly principal: Principal; readonly token: VerifiedToken; readonly endsAt: number }
   /** `ended`: what of a token that was revoked has ended. */
   | { readonly kind: 'rejected'; readonly reason: BearerRejection; readonly ended?: 'session' | 'family' | 'person' }
   /** Somebody else's token, or no JWT at all. */
@@ -39,7 +40,8 @@ export interface Revocations {
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
 }
 
-export type VerifyBearer = (token: string) => Promise<BearerOutcome>;
+/** `alsoFor`: an audience whose tokens are accepted beside those for the bridge. */
+export type VerifyBearer = (token: string, alsoFor?: string) => Promise<BearerOutcome>;
 
 /** Longer tokens are refused unread, and not issued. */
 export const MAX_TOKEN_BYTES = 8192;
@@ -86,7 +88,7 @@ export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, cl
     return (reason === 'bad-issuer' || reason === 'bad-audience') && keys.isStale;
   }
 
-  return async function verifyBearer(token) {
+  return async function verifyBearer(token, alsoFor) {
     if (token.split('.', 4).length !== 3) return { kind: 'foreign' };
     if (token.length > MAX_TOKEN_BYTES) return rejected('too-large');
     const decoded = decodeOneSpelling(token);
@@ -95,7 +97,8 @@ export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, cl
     const { header, payload } = decoded;
     const kid = typeof header['kid'] === 'string' ? header['kid'] : '';
     const key = keys.find(kid);
-    const audience = audienceUnder(decoded.payload['iss'], payload['iat']);
+    const accepted = audienceUnder(decoded.payload['iss'], payload['iat']);
+    const audience = accepted && alsoFor !== undefined ? [...accepted, alsoFor] : accepted;
     if (!audience && !key) return { kind: 'foreign' };
     const bad = audience ? (headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock))) : 'bad-issuer';
     const principal = claimedPrincipal(payload);
@@ -115,7 +118,7 @@ export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, cl
     if (revocations?.wereRead === false) return { kind: 'in-doubt', about: 'revocations', sid };
     const ended = revocations?.whatEnded({ sid, subject, ...verified });
     if (ended) return { kind: 'rejected', reason: 'revoked', ended };
-    return { kind: 'authenticated', principal, token: verified };
+    return { kind: 'authenticated', principal, token: verified, endsAt: Number(payload['exp']) };
   };
 }
 

@@ -158,7 +158,7 @@ describe('crossfade check --sample', () => {
 
   it('says when nothing was found, and refuses what is no number', async () => {
     const none = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', randomUUID()]);
-    expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No koa-session record was found') });
+    expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No session record was found') });
     expect((await runCli(['check', '--sample', 'many'])).stderr).toContain('a whole number from 1 on');
     expect(await runCli(['check', '--redis', 'redis://127.0.0.1:1/0'])).toMatchObject({ status: 2, stderr: 'Redis does not answer\n' });
   });

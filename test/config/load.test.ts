@@ -52,7 +52,7 @@ describe('the configuration', () => {
           format: 'koa-session',
           cookie: 'koa.sess',
           keyPrefix: '',
-          signed: true,
+          signature: 'keygrip',
           rolling: false,
           absoluteTtlSeconds: 7_776_000,
           cookieOptions: { path: '/', secure: true, httpOnly: true, sameSite: 'lax' },
@@ -134,21 +134,72 @@ describe('the configuration', () => {
     ]);
   });
 
+  it('has the defaults of each format’s library', () => {
+    const principal = { subject: 'id' };
+    const { sessions } = resolveConfig(
+      {
+        ...minimal,
+        sessions: [
+          { name: 'a', format: 'koa-generic-session', secretsFile: 'session-secrets', principal },
+          { name: 'b', format: 'express-session', secretsFile: 'session-secrets', principal },
+          { name: 'c', format: 'php', principal },
+          { name: 'd', format: 'json', cookie: 'sid', secretsFile: 'session-secrets', json: { key: 's:{id}' }, principal },
+          { name: 'e', format: 'http', cookie: 'sid', http: { url: 'http://127.0.0.1:1/' }, principal },
+        ],
+      },
+      { baseDir: directory },
+    );
+    expect(sessions.map(({ cookie, keyPrefix, signature, rolling }) => [cookie, keyPrefix, signature, rolling])).toEqual([
+      ['koa.sid', 'koa:sess:', 'keygrip', false],
+      ['connect.sid', 'sess:', 'express', false],
+      ['PHPSESSID', 'PHPREDIS_SESSION:', 'none', true],
+      ['sid', '', 'keygrip', false],
+      ['sid', '', 'none', false],
+    ]);
+  });
+
+  it('reports of each format what it needs and what is not for it', () => {
+    const principal = { subject: 'id' };
+    const problems = problemsOf({
+      ...minimal,
+      sessions: [
+        { name: 'a', format: 'php', signed: true, json: { key: 's:{id}' }, principal },
+        { name: 'b', format: 'express-session', signed: false, serializeHandler: 'php', principal },
+        { name: 'c', format: 'json', principal },
+        { name: 'd', format: 'http', cookie: 'x', redis: { url: 'redis://127.0.0.1' }, principal },
+        { name: 'e', format: 'json', cookie: 'y', signed: false, json: { key: '{id}' }, keyPrefix: 'z', principal },
+        { name: 'f', format: 'json', cookie: 'y', signed: false, json: { key: 's:{id}', signature: 'express' }, principal },
+      ],
+    });
+    expect(problems).toEqual([
+      'sessions[0].json: is for format json only',
+      'sessions[0].signed: is not for php: nothing signs its cookie that could be checked here',
+      'sessions[1].serializeHandler: is for format php only',
+      'sessions[1].signed: express-session always signs its cookie',
+      'sessions[2].cookie: say its name: there is no usual one for json',
+      'sessions[2].json: say where the records are, for example { key: "app:{id}:session" }',
+      "sessions[2].secretsFile: a signed cookie needs the app's cookie secrets; or say signed: false",
+      'sessions[3].http: say whom to ask, for example { url: http://127.0.0.1:8000/whoami }',
+      'sessions[4].json.key: must start with at least two characters of its own before {id}: an unsigned cookie could name any key',
+      'sessions[4].keyPrefix: is not for json: json.key says it',
+      'sessions[5].json.signature: and signed: false contradict each other',
+    ]);
+    expect(problemsOf({ ...minimal, sessions: [{ format: 'json', cookie: 'a', json: { key: 's:{id}:{id}' }, principal }] })).toEqual([
+      'sessions[0].json.key: must hold {id} once',
+    ]);
+  });
+
   it('reports what only the whole can show', () => {
     const [session] = minimal.sessions;
     const problems = problemsOf({
       ...minimal,
-      sessions: [session, session, { name: 'php', format: 'php', principal: { subject: 'id' }, cookie: 'PHPSESSID' }],
-      services: [{ id: 'a', audience: 'a', upstream: 'jwt' }],
+      sessions: [session, session],
       clients: [{ id: 'web' }, { id: 'web' }],
       rollout: { cohorts: [{ name: 'web', client: 'web' }] },
       listen: { port: 9000 },
       admin: { port: 9000 },
     });
     expect(problems).toEqual([
-      'sessions[2].format: php is not in this version of Crossfade; only koa-session is',
-      "sessions[2].secretsFile: a signed cookie needs the app's cookie secrets; or say signed: false",
-      'services[0].upstream: jwt is not in this version of Crossfade; only headers is',
       'rollout.cohorts[0].name: web is the id of a client: choose another name',
       'sessions: two entries are named web',
       'sessions: two entries read the same cookie from the same place',

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { freePort } from '../../scripts/lib/private-redis.js';
-import { install, onPath } from '../../scripts/lib/programs.js';
+import { provide } from '../../scripts/lib/programs.js';
 import { type Service, startService } from '../support/serve.js';
 import { createWorld, type World } from '../support/world.js';
 
@@ -31,8 +31,7 @@ afterAll(async () => {
 
 /** The shipped files as they are, but for where the bridge is. */
 async function startNginx(port: number, app: string): Promise<() => Promise<void>> {
-  const nginx = onPath('nginx') ?? install('nginx');
-  if (!nginx) throw new Error('nginx is needed: install it with the package manager of this system');
+  const nginx = provide('nginx');
   const directory = join(world.directory, 'nginx');
   mkdirSync(join(directory, 'logs'), { recursive: true });
   const shared = readFileSync(join(SHIPPED, 'crossfade.conf'), 'utf8').replaceAll('http://127.0.0.1:8787', service.url);

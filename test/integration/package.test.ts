@@ -39,7 +39,7 @@ it('is usable from import, with its names and no others', async () => {
 it('brings a JSON Schema for editors', async () => {
   const schema: unknown = JSON.parse(readFileSync(join(app, 'node_modules/crossfade/dist/config.schema.json'), 'utf8'));
   expect(schema).toMatchObject({
-    properties: { issuer: {}, sessions: { items: { properties: { cookie: { default: 'koa.sess' } } } } },
+    properties: { issuer: {}, sessions: { items: { properties: { format: 'koa-session', cookie: { default: 'koa.sess' } } } } },
     required: ['issuer', 'audience', 'fleetSecretFile', 'redis', 'sessions'],
   });
 });
@@ -52,7 +52,7 @@ it('brings a command line', async () => {
 it("README's lines mount it in a Koa app", async () => {
   const [, lines = ''] = /In the Koa app[\s\S]*?```js\n([\s\S]*?)```/.exec(readFileSync(join(ROOT, 'README.md'), 'utf8')) ?? [];
   const keyPrefix = `crossfade-readme-${process.pid}:`;
-  init(app, { issuer: 'http://localhost:8787', redis: sharedRedisUrl(), cookie: 'koa.sess', subject: 'user.id' });
+  init(app, { issuer: 'http://localhost:8787', redis: sharedRedisUrl(), format: 'koa-session', cookie: 'koa.sess', subject: 'user.id' });
   writeFileSync(join(app, 'session-secrets'), 'the-cookie-secret-of-the-readme');
   const config = readFileSync(join(app, 'crossfade.yaml'), 'utf8').replace(/^redis:$/m, `redis:\n  keyPrefix: "${keyPrefix}"`);
   writeFileSync(join(app, 'crossfade.yaml'), config);

@@ -1,10 +1,13 @@
 import Keygrip from 'keygrip';
 import { describe, expect, it } from 'vitest';
 import { Secret } from '../../src/config/secret.js';
+import { createCookieScheme } from '../../src/sessions/cookie-scheme.js';
 import { parseCookies } from '../../src/sessions/cookies.js';
-import { createKoaSessionFormat } from '../../src/sessions/koa-session.js';
+import { createKeyedFormat, SIGNED_ID } from '../../src/sessions/keyed-format.js';
+import { koaSessionShape } from '../../src/sessions/koa-session.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
-import { sidOf, toStored } from '../../src/sessions/record.js';
+import { sidOf } from '../../src/sessions/record.js';
+import { toStored } from '../../src/sessions/record-store.js';
 
 const NOW = 1_800_000_000_000;
 
@@ -20,11 +23,11 @@ describe('cookies', () => {
 });
 
 describe('koa-session records', () => {
-  const format = createKoaSessionFormat({
-    cookie: 'koa.sess',
-    keyPrefix: '',
-    signed: true,
-    secrets: [new Secret('x')],
+  const format = createKeyedFormat({
+    scheme: createCookieScheme({ cookie: 'koa.sess', signature: 'keygrip', secrets: [new Secret('x')] }),
+    shape: koaSessionShape,
+    keyOf: { before: '', behind: '' },
+    idPattern: SIGNED_ID,
     reservedPrefix: 'crossfade:',
   });
   const parse = (record: unknown, ttlMs = -1) => format.parse({ text: JSON.stringify(record), ttlMs }, NOW);
@@ -43,9 +46,9 @@ describe('koa-session records', () => {
   });
 
   it('whose time is over between the two replies of Redis are gone, and do not count as ones that never end', () => {
-    expect(toStored([null, '{}'], [null, -2])).toBe('unknown-session');
-    expect(toStored([null, '{}'], [null, -1])).toEqual({ text: '{}', ttlMs: -1 });
-    expect(toStored([null, '{}'], [null, 0])).toEqual({ text: '{}', ttlMs: 0 });
+    expect(toStored('text', [null, '{}'], [null, -2])).toBe('unknown-session');
+    expect(toStored('text', [null, '{}'], [null, -1])).toEqual({ text: '{}', ttlMs: -1 });
+    expect(toStored('text', [null, '{}'], [null, 0])).toEqual({ text: '{}', ttlMs: 0 });
   });
 
   it('of many cookies of one name the signed ones count, and at most four records are read', () => {

@@ -2,6 +2,15 @@
 declare module 'koa2' {
   export { default } from 'koa';
 }
+/** They have no types of their own. */
+declare module 'koa-generic-session' {
+  import type Koa from 'koa';
+
+  export default function session(options: { readonly store: unknown }): Koa.Middleware;
+}
+declare module 'koa-redis' {
+  export default function createStore(options: { readonly client: unknown }): object;
+}
 declare module 'koa-session-5' {
   import type Koa from 'koa';
   import type { CreateSessionOptions } from 'koa-session';

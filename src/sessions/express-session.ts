@@ -1,0 +1,32 @@
+import { randomBytes } from 'node:crypto';
+import type { RecordShape } from './format.js';
+import { isRecord, readJsonRecord } from './json-record.js';
+
+/** 24 random bytes, as uid-safe spells them. */
+const GENERATED_ID = /^[\w-]{32}$/;
+
+/**
+ * Records of express-session in connect-redis 3 to 10: JSON with a `cookie` member. The `expires` in it goes stale, since a touch moves
+ * only the time to live of the key: that is the authority (C7).
+ */
+export const expressSessionShape: RecordShape = {
+  storage: 'text',
+  generatedId: GENERATED_ID,
+  outlivesMs: 0,
+
+  read(text) {
+    const record = readJsonRecord(text);
+    if (!record || !isRecord(record['cookie'])) return undefined;
+    const { originalMaxAge } = record['cookie'];
+    return { record, ...(typeof originalMaxAge === 'number' && originalMaxAge > 0 ? { idleMs: originalMaxAge } : {}) };
+  },
+
+  withEnd(text, endsAtMs) {
+    const record = readJsonRecord(text);
+    const cookie = record?.['cookie'];
+    if (!isRecord(cookie) || typeof cookie['expires'] !== 'string') return text;
+    return JSON.stringify({ ...record, cookie: { ...cookie, expires: new Date(endsAtMs).toISOString() } });
+  },
+
+  newIds: () => [randomBytes(24).toString('base64url'), randomBytes(16).toString('hex'), randomBytes(32).toString('base64url')],
+};

@@ -1,0 +1,47 @@
+import type { SessionConfig } from '../config/config.js';
+import { createCookieScheme } from './cookie-scheme.js';
+import { expressSessionShape } from './express-session.js';
+import type { RecordShape, SessionFormat } from './format.js';
+import { createJsonShape } from './json-session.js';
+import { createKeyedFormat, SIGNED_ID } from './keyed-format.js';
+import { koaGenericSessionShape } from './koa-generic-session.js';
+import { koaSessionShape, markedKoaSessionShape } from './koa-session.js';
+import { createPhpShape } from './php-session.js';
+import { createWhoamiFormat } from './whoami.js';
+
+/** How the records of an entry look. */
+export function shapeOf({ format, signature, serializeHandler, json }: SessionConfig): RecordShape {
+  switch (format) {
+    case 'koa-session':
+      return signature === 'none' ? markedKoaSessionShape : koaSessionShape;
+    case 'koa-generic-session':
+      return koaGenericSessionShape;
+    case 'express-session':
+      return expressSessionShape;
+    case 'php':
+      return createPhpShape(serializeHandler);
+    case 'json':
+    case 'http':
+      return createJsonShape(json ?? { storage: 'string' });
+  }
+}
+
+/** Whether an app of this kind, as `recognise` names it, gives an id to the next login as well, left to itself. */
+export function reusesIds(name: string): boolean {
+  return name === 'json' || name.startsWith('php');
+}
+
+/** `reservedPrefix`: what the bridge's own keys start with. */
+export function createFormat(session: SessionConfig, reservedPrefix: string): SessionFormat {
+  if (session.http) return createWhoamiFormat(session.cookie, session.http);
+  const shape = shapeOf(session);
+  const [before = '', behind = ''] = session.json?.key.split('{id}') ?? [session.keyPrefix];
+  const isProven = session.signature !== 'none';
+  return createKeyedFormat({
+    scheme: createCookieScheme(session),
+    shape,
+    keyOf: { before, behind },
+    idPattern: session.idPattern === undefined ? (isProven ? SIGNED_ID : shape.generatedId) : new RegExp(`^(?:${session.idPattern})$`),
+    reservedPrefix,
+  });
+}

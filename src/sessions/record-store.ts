@@ -1,0 +1,69 @@
+import type { ChainableCommander } from 'ioredis';
+import { unavailable } from '../errors.js';
+import type { SessionRejection } from '../principal.js';
+import type { RedisClient } from '../redis/connection.js';
+import { asking } from '../redis/replies.js';
+import type { RecordStorage, StoredRecord } from './format.js';
+import { readJsonRecord } from './json-record.js';
+
+/** Where the records of an entry are. All methods throw `temporarily_unavailable` where it cannot be known. */
+export interface RecordStore {
+  /** The record under a key, or why there is none. */
+  read(key: string): Promise<StoredRecord | SessionRejection>;
+  /** Writes a record under a new key. */
+  create(key: string, text: string, ttlMs: number): Promise<void>;
+  remove(key: string): Promise<void>;
+}
+
+/** The records of an app that keeps them in Redis: each read is one round trip. */
+export function createRedisRecords(client: RedisClient, storage: RecordStorage): RecordStore {
+  return {
+    async read(key) {
+      const replies = await asking(queueRead(client.pipeline(), storage, key).exec());
+      return toStored(storage, replies?.[0], replies?.[1]);
+    },
+
+    async create(key, text, ttlMs) {
+      const px = Math.ceil(ttlMs);
+      if (storage === 'hash')
+        await asking(
+          client
+            .multi()
+            .hset(key, { ...readJsonRecord(text) })
+            .pexpire(key, px)
+            .exec(),
+        );
+      else await asking(client.set(key, Buffer.from(text, storage === 'bytes' ? 'latin1' : 'utf8'), 'PX', px, 'NX'));
+    },
+
+    async remove(key) {
+      await asking(client.del(key));
+    },
+  };
+}
+
+/** Adds the two commands that read a record and its time to live. */
+export function queueRead(pipeline: ChainableCommander, storage: RecordStorage, key: string): ChainableCommander {
+  const reading = storage === 'hash' ? pipeline.hgetall(key) : storage === 'bytes' ? pipeline.getBuffer(key) : pipeline.get(key);
+  return reading.pttl(key);
+}
+
+export type Reply = readonly [error: Error | null, result: unknown] | undefined;
+
+/** What the replies to those two say. */
+export function toStored(storage: RecordStorage, found: Reply, ttl: Reply): StoredRecord | SessionRejection {
+  if (!found || !ttl) throw unavailable('redis');
+  const failure = found[0] ?? ttl[0];
+  if (failure?.message.startsWith('WRONGTYPE')) return 'unreadable-record';
+  if (failure) throw unavailable('redis', failure);
+  const text = toRecordText(storage, found[1]);
+  // -2: its time was over between the two.
+  if (text === undefined || Number(ttl[1]) === -2) return 'unknown-session';
+  return { text, ttlMs: Number(ttl[1]) };
+}
+
+function toRecordText(storage: RecordStorage, value: unknown): string | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (storage === 'hash') return Object.keys(value).length === 0 ? undefined : JSON.stringify(value);
+  return Buffer.isBuffer(value) ? value.toString('latin1') : String(value);
+}
