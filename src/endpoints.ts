@@ -108,11 +108,11 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const upstream = createUpstreamTokens({
     signingKey: () => signing.signingKey(),
     verifies: (kid) => ring.find(kid) !== undefined && !ring.isDenied(kid),
+    revocations,
     issueAccessToken,
     clock,
     metrics,
   });
-  revocations.onApplied(upstream.apply);
 
   const foreignBearer = config.bearer.foreign;
   const requests = createClientRequests(clients, peers, audit);
@@ -163,7 +163,6 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     path: `${config.http.basePath}/verify`,
     anonymous: config.verify.anonymous,
     services: config.services,
-    peers,
   });
   const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
 

@@ -26,7 +26,7 @@ export function init(directory: string, options: InitOptions): string[] {
     '',
     'Next:',
     ...[
-      ...(isSigned ? ["put the app's cookie secrets (app.keys) into session-secrets, one a line, newest first"] : []),
+      ...(isSigned ? ["put the app's cookie secrets (app.keys in Koa, secret in Express) into session-secrets, one a line, newest first"] : []),
       'crossfade check                     what is still wrong',
       ...(options.format === 'http' ? [] : ['crossfade check --sample 1000       how many real sessions map to a principal, read-only']),
       'crossfade serve',

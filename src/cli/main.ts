@@ -107,6 +107,7 @@ program
   .option('--json', 'for programs')
   .action(async (options) => await release(options));
 
+// A kid may begin with -, which looks like an option; a real one that is unknown is then one argument too many.
 const keys = program.command('keys').description('signing keys: make, show, rotate, take out of use');
 
 keys
@@ -136,7 +137,8 @@ keys
 keys
   .command('retire')
   .description('take a key out of use for good once nothing that it signed lives')
-  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
+  .allowUnknownOption()
   .option('--why <text>', 'for the audit')
   .option('--force', 'also while tokens that it signed may live')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
@@ -146,7 +148,8 @@ keys
 keys
   .command('revoke')
   .description('take a key that has leaked out of use: its tokens stop at once, and their holders refresh')
-  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
+  .allowUnknownOption()
   .requiredOption('--why <text>', 'for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')

@@ -4,11 +4,11 @@ import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { Secret } from '../config/secret.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
-import type { RecordShape } from '../sessions/format.js';
+import type { RecordShape, StoredRecord } from '../sessions/format.js';
 import { reusesIds, shapeOf } from '../sessions/formats.js';
 import { endOf } from '../sessions/keyed-format.js';
 import { createPathMapping, type Mapping } from '../sessions/mapping.js';
-import { recognise } from '../sessions/recognise.js';
+import { type Recognised, recognise, recogniseHash } from '../sessions/recognise.js';
 import { createRedisRecords } from '../sessions/record-store.js';
 import { createLog } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -106,6 +106,8 @@ const MIN_KEYS = 100_000;
 
 class Tally {
   readonly formats: Record<string, number> = {};
+  /** The same as the configuration calls them. */
+  readonly read = new Set<SessionConfig['format']>();
   readonly others: Record<string, number> = {};
   readonly reasons: Record<string, number> = {};
   readonly members: Record<string, number> = {};
@@ -131,15 +133,19 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     // Bytes tell what every format tells, and more.
-    const storage = only?.shape.storage === 'hash' ? 'hash' : 'bytes';
-    const records = createRedisRecords(connection.client, storage);
-    for await (const key of scanKeys(connection, keys, storage)) {
-      if (tally.sessions >= count || tally.keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
-      tally.keysLookedAt += 1;
-      if (key.startsWith(reservedPrefix)) continue;
-      const stored = await records.read(key);
-      if (typeof stored === 'string') continue;
-      await lookAt(key, stored, only, mapping, tally);
+    const storages = only ? ([only.shape.storage === 'hash' ? 'hash' : 'bytes'] as const) : (['bytes', 'hash'] as const);
+    for (const storage of storages) {
+      const records = createRedisRecords(connection.client, storage);
+      const seen = new Set<string>();
+      for await (const key of scanKeys(connection, keys, storage)) {
+        if (tally.sessions >= count || tally.keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
+        // SCAN may give a key twice.
+        if (seen.has(key)) continue;
+        seen.add(key);
+        tally.keysLookedAt += 1;
+        const stored = key.startsWith(reservedPrefix) ? 'reserved' : await records.read(key);
+        if (typeof stored !== 'string') await lookAt(key, stored, { storage, only, isOwn: keys.before !== '' }, mapping, tally);
+      }
     }
   } finally {
     connection.close();
@@ -148,20 +154,28 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
   return { entry, sessions, mapped, keysLookedAt, formats, others, reasons, members, warnings: warningsOf(tally) };
 }
 
-async function lookAt(key: string, { text, ttlMs }: { text: string; ttlMs: number }, only: SampleTarget['only'], mapping: Mapping, tally: Tally) {
-  const found = only ? { name: only.format, shape: only.shape } : recognise(key, text);
-  const read = found?.shape?.read(found.shape.storage === 'text' ? fromBytes(text) : text);
-  if (!found || !read) {
-    const looksLike = recognise(key, text)?.name;
-    if (looksLike !== undefined && looksLike !== 'json') tally.add(tally.others, looksLike);
+interface Looking {
+  readonly storage: 'bytes' | 'hash';
+  readonly only: SampleTarget['only'];
+  /** Whether what stands under these keys is meant to be a session. */
+  readonly isOwn: boolean;
+}
+
+async function lookAt(key: string, { text, ttlMs }: StoredRecord, { storage, only, isOwn }: Looking, mapping: Mapping, tally: Tally): Promise<void> {
+  const looksLike = storage === 'hash' ? recogniseHash(text) : recognise(key, text);
+  const how: Recognised | undefined = only ? { name: only.format, read: only } : looksLike;
+  const read = how?.read?.shape.read(how.read.shape.storage === 'text' ? fromBytes(text) : text);
+  if (!how?.read || !read) {
+    if (looksLike && !looksLike.isVague) tally.add(tally.others, looksLike.name);
+    else if (only && isOwn) tally.add(tally.others, `no ${only.format}`);
     return;
   }
   const parsed = endOf(read, ttlMs, Date.now());
   const outcome = 'rejected' in parsed ? { rejected: parsed.rejected, why: parsed.rejected } : await mapping(parsed.record);
-  // Any object may be JSON of somebody's: without a person it is no session.
-  if (!only && found.name === 'json' && 'rejected' in outcome) return;
+  if (how.isVague && 'rejected' in outcome) return;
   tally.sessions += 1;
-  tally.add(tally.formats, found.name);
+  tally.add(tally.formats, how.name);
+  tally.read.add(how.read.format);
   if ('rejected' in outcome) {
     tally.add(tally.reasons, outcome.why);
     return;
@@ -177,8 +191,8 @@ function fromBytes(text: string): string {
   return Buffer.from(text, 'latin1').toString('utf8');
 }
 
-function warningsOf({ formats, members, mapped }: Tally): string[] {
-  const reusing = Object.keys(formats).filter((name) => reusesIds(name));
+function warningsOf({ read, members, mapped }: Tally): string[] {
+  const reusing = [...read].filter(reusesIds);
   if (reusing.length === 0 || (members['authTime'] ?? 0) >= mapped) return [];
   return [
     `${reusing.join(' and ')}: an id may serve the next login as well; without principal.authTime a login within tokens.resurrectionSeconds after a logout is taken for a late write. Let the app note the time of the login in the session.`,

@@ -21,6 +21,9 @@ export interface ServeOptions {
  */
 const LAME_DUCK = 0.25;
 
+/** A proxy lets larger headers in (nginx 32 KiB), and requests of HTTP/1.0, which name no host: refused here they would be taken for a failure. */
+const SERVER = { maxHeaderSize: 48 * 1024, requireHostHeader: false };
+
 /** `crossfade serve`: both ports, until SIGTERM or SIGINT; then requests under way are answered, and the status is 0. */
 export async function serve(options: ServeOptions): Promise<void> {
   const config = await loadConfig(options.config);
@@ -76,7 +79,7 @@ async function listenOnBoth(admin: RequestListener, app: RequestListener, config
 
 /** @throws {Error} in words for an operator, where the port cannot be had. */
 async function listen(handler: RequestListener, { host, port }: { host: string; port: number }, name: string): Promise<Server> {
-  const server = createServer(handler);
+  const server = createServer(SERVER, handler);
   server.listen(port, host);
   try {
     await once(server, 'listening');

@@ -53,7 +53,7 @@ function checkSession(session: ParsedSession, at: string): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (name: string, message: string) => problems.push({ path: `${at}.${name}`, message });
   const { format, json, http } = session;
-  const { cookie, signature } = withFormatDefaults(session);
+  const { cookie, keyPrefix, signature } = withFormatDefaults(session);
 
   if (cookie === '') add('cookie', `say its name: there is no usual one for ${format}`);
   for (const setting of ['serializeHandler', 'json', 'http'] as const) {
@@ -68,6 +68,10 @@ function checkSession(session: ParsedSession, at: string): ConfigProblem[] {
   if (signature !== 'none' && !session.secretsFile) add('secretsFile', "a signed cookie needs the app's cookie secrets; or say signed: false");
   if (json && signature === 'none' && (json.key.split('{id}')[0] ?? '').replaceAll('{', '').length < 2)
     add('json.key', 'must start with at least two characters of its own before {id}: an unsigned cookie could name any key');
+  if (keyPrefix === '' && signature === 'none' && (format === 'php' || format === 'koa-generic-session'))
+    add('keyPrefix', 'must not be empty: an unsigned cookie could name any key');
+  if (signing === 'never' && session.secretsFile) add('secretsFile', `is not for ${format}: nothing signs its cookie that could be checked here`);
+  if (http && session.idPattern !== undefined) add('idPattern', 'is not for http: the app itself knows its cookies');
   if (session.keyPrefix !== undefined && (json ?? http)) add('keyPrefix', `is not for ${format}${json ? ': json.key says it' : ''}`);
   if (http && session.redis) add('redis', 'is not for http: the app itself is asked');
   return problems;

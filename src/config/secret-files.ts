@@ -10,7 +10,7 @@ export function readSecretFile(path: string, at: string, problems: ConfigProblem
     if (text.trim() === '')
       problems.push({
         path: at,
-        message: `the file that it names is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys) there, one a line, newest first" : ''}`,
+        message: `the file that it names is empty${at.endsWith('secretsFile') ? ": put the app's cookie secrets (app.keys in Koa, secret in Express) there, one a line, newest first" : ''}`,
       });
     return text;
   } catch (error) {

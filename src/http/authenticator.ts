@@ -17,7 +17,7 @@ import type { Guarded } from './guarded.js';
 import type { Peers } from './peer.js';
 import type { Rejection } from './state.js';
 
-/** `endsAt`: when whatever is made of the credential ends at the latest, in seconds since the epoch. */
+/** `endsAt`: when whatever is made of the credential ends at the latest, in seconds since the epoch. `family`: of a bearer. */
 export type Authentication =
   | { readonly kind: 'anonymous'; readonly client: ResolvedClient; readonly rejection?: Rejection }
   | {
@@ -26,6 +26,7 @@ export type Authentication =
       readonly principal: Principal;
       readonly decision: Decision;
       readonly endsAt: number;
+      readonly family?: string;
     }
   /** `principal`: of a session that is good, and that the stage does not accept here. */
   | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
@@ -66,11 +67,12 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     const outcome = await verifyBearer(bearer, alsoFor);
     switch (outcome.kind) {
       case 'authenticated': {
-        const { principal } = outcome;
+        const { principal, token } = outcome;
+        const ofFamily = token.family === undefined ? {} : { family: token.family };
         const client = clientOf(request, principal.client);
         lookForConflict(principal, cookies);
         guarded.accepted(principal);
-        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: outcome.endsAt };
+        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: outcome.endsAt, ...ofFamily };
       }
       case 'rejected':
         metrics.rejections.inc({ credential: 'bearer', reason: outcome.reason });
@@ -145,7 +147,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
   }
 
   return async function authenticate(request, alsoFor) {
-    const presented = readCredentials(request, peers.uriOf(request));
+    const presented = readCredentials(request, peers.urisOf(request));
     if (presented.malformed) return { kind: 'refused', client: clientOf(request), refusal: malformedRefusal(presented.malformed) };
     if (presented.bearer !== undefined) return await byBearer(request, presented.bearer, presented.cookies, alsoFor);
     return await byCookie(request, presented.cookies);

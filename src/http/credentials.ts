@@ -14,13 +14,13 @@ export interface PresentedCredentials {
 const NO_COOKIES: CookiePairs = [];
 
 /**
- * RFC 6750, section 2: the header is the one way to send a token; the form body and the query are refused. `originalUri`: of the request
+ * RFC 6750, section 2: the header is the one way to send a token; the form body and the query are refused. `originalUris`: of the request
  * that a proxy asks about.
  */
-export function readCredentials(request: IncomingMessage, originalUri?: string): PresentedCredentials {
+export function readCredentials(request: IncomingMessage, originalUris: readonly string[] = []): PresentedCredentials {
   const { cookie, authorization } = request.headers;
   const cookies = cookie === undefined ? NO_COOKIES : parseCookies(cookie);
-  if (hasQueryToken(request.url) || hasQueryToken(originalUri)) return { cookies, malformed: 'token-in-query' };
+  if ([request.url, ...originalUris].some(hasQueryToken)) return { cookies, malformed: 'token-in-query' };
   if (authorization === undefined) return { cookies };
   // Node drops a second Authorization header from `headers` without a word.
   if (request.rawHeaders.filter((name, at) => at % 2 === 0 && name.toLowerCase() === 'authorization').length > 1)

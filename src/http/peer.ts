@@ -10,8 +10,11 @@ export interface Peers {
   hostOf(request: IncomingMessage): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
   methodOf(request: IncomingMessage): string;
-  /** Path and query of the request that a proxy asks about; undefined where none does. */
-  uriOf(request: IncomingMessage): string | undefined;
+  /**
+   * Path and query of the request that a proxy asks about. A proxy sets one of the two headers that say so, and may pass on the other as the
+   * client sent it: so what speaks against a request counts in either.
+   */
+  urisOf(request: IncomingMessage): readonly string[];
 }
 
 export function createPeers(trustProxy: readonly string[]): Peers {
@@ -49,11 +52,17 @@ export function createPeers(trustProxy: readonly string[]): Peers {
       return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
     },
     methodOf(request) {
-      const original = trusts(request) ? (header(request, 'x-original-method') ?? header(request, 'x-forwarded-method')) : undefined;
-      return (original ?? request.method ?? 'GET').toUpperCase();
+      const given = trusts(request) ? ['x-original-method', 'x-forwarded-method'].flatMap((name) => header(request, name)?.toUpperCase() ?? []) : [];
+      // The same as for paths: only what is a page navigation by both is one.
+      return given.find((method) => method !== 'GET' && method !== 'HEAD') ?? given[0] ?? (request.method ?? 'GET').toUpperCase();
     },
-    uriOf: (request) => (trusts(request) ? (header(request, 'x-original-uri') ?? header(request, 'x-forwarded-uri')) : undefined),
+    urisOf: (request) => (trusts(request) ? originalUris(request) : []),
   };
+}
+
+/** Whoever says it: to be believed only where it speaks against the request. */
+export function originalUris(request: IncomingMessage): readonly string[] {
+  return ['x-original-uri', 'x-forwarded-uri'].flatMap((name) => header(request, name) ?? []);
 }
 
 function withoutPort(address: string): string {

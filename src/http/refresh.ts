@@ -48,7 +48,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     if (!options.canSign()) throw unavailable('signing');
     const { rules, stage, reason } = await rollout.decide(client, principal);
     if (rules.refresh !== 'return' || !client.config?.wayBack || narrowed || !resumed) return;
-    if (resumed.kind === 'dormant' && !options.restore.canRestore(resumed.kept, endsAt * 1000)) return;
+    if (resumed.kind === 'dormant' && (resumed.isThere || !options.restore.canRestore(resumed.kept, endsAt * 1000))) return;
     throw new CrossfadeError('unauthorized_client', {
       message: 'this client is called back to its session',
       details: { stage, reason, return_uri: options.returnUri },

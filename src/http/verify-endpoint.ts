@@ -66,12 +66,12 @@ export function createVerifyEndpoint(options: VerifyEndpointOptions): (ctx: Cont
   /** What the service sees in `Authorization`: a token of its own where it is to have one, else what the client sent. */
   async function credentialFor(
     ctx: Context,
-    { principal, endsAt }: Extract<Authentication, { kind: 'authenticated' }>,
+    source: Extract<Authentication, { kind: 'authenticated' }>,
     { service }: VerifySettings,
   ): Promise<string | undefined> {
     if (service?.upstream !== 'jwt') return header(ctx.req, 'authorization');
     if (!peers.trusts(ctx.req)) return undefined;
-    const token = await upstream.tokenFor(principal, service, endsAt);
+    const token = await upstream.tokenFor(source, service);
     ctx.set('X-Auth-Upstream', token === undefined ? 'unavailable' : 'jwt');
     return token === undefined ? undefined : `Bearer ${token}`;
   }

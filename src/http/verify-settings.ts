@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.js';
 import { unavailable } from '../errors.js';
-import type { Peers } from './peer.js';
+import { originalUris } from './peer.js';
 
 /** What the proxy asks about: each route may want something else. */
 export interface VerifySettings {
@@ -21,11 +21,17 @@ interface SettingsOptions {
   readonly path: string;
   readonly anonymous: Config['verify']['anonymous'];
   readonly services: Config['services'];
-  readonly peers: Pick<Peers, 'uriOf'>;
 }
 
 /** Proxies send the same few over and over. */
 const MAX_KNOWN = 1000;
+
+/** `.` or `..` between slashes, in any spelling that somebody may take for one. */
+const DOT_SEGMENT = /(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|$)/i;
+
+function spelledAlike(query: string): string {
+  return new URLSearchParams(query.split('#', 1)[0]).toString();
+}
 
 /** What is wrong with settings, for the operator. */
 class UnusableSettings extends Error {
@@ -37,7 +43,7 @@ class UnusableSettings extends Error {
  * proxy that appends the client's own path and query (Envoy), parameters of that segment: `/auth/verify;scope=read:orders/…` (RFC 3986,
  * section 3.3). The client's own query never counts: with it anybody could ask to be let in.
  */
-export function createReadVerifySettings({ path, anonymous, services, peers }: SettingsOptions): ReadVerifySettings {
+export function createReadVerifySettings({ path, anonymous, services }: SettingsOptions): ReadVerifySettings {
   const known = new LRUCache<string, VerifySettings>({ max: MAX_KNOWN });
 
   function read(parameters: URLSearchParams): VerifySettings {
@@ -61,10 +67,15 @@ export function createReadVerifySettings({ path, anonymous, services, peers }: S
     const at = url.indexOf('?');
     const [own, query] = at < 0 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)];
     const [segment = ''] = own.slice(path.length).split('/', 1);
-    if (segment.startsWith(';')) return segment.slice(1).replaceAll(';', '&');
+    if (segment.startsWith(';')) {
+      // A proxy that matched another path, and passes this one on as the client wrote it: then the parameters are the client's.
+      if (DOT_SEGMENT.test(own)) throw new UnusableSettings('the path has dot segments: the proxy must normalise it');
+      return segment.slice(1).replaceAll(';', '&');
+    }
     if (own !== path || query === '') return '';
-    const original = peers.uriOf(request);
-    if (original?.slice(original.indexOf('?') + 1) === query) throw new UnusableSettings('the query is the client’s own: give the proxy a fixed one');
+    // Whoever asks with exactly the operator's own settings as a query is refused as well: the two cannot be told apart.
+    if (originalUris(request).some((uri) => spelledAlike(uri.slice(uri.indexOf('?') + 1)) === spelledAlike(query)))
+      throw new UnusableSettings('the query is the client’s own: give the proxy a fixed one');
     return query;
   }
 

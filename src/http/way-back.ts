@@ -1,5 +1,5 @@
 import type { Context } from 'koa';
-import { CrossfadeError } from '../errors.js';
+import { CrossfadeError, unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Rollout } from '../rollout/rollout.js';
@@ -112,6 +112,8 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
       giveCookies(ctx, client, resumed.session);
       return 'live';
     }
+    // Whether its person has logged out meanwhile cannot be told: a second record must not bring that back.
+    if (resumed.isThere) throw unavailable('mapping');
     giveCookies(ctx, client, await openSession(client, await bringBack(token, grant, resumed.kept, client)));
     return 'restored';
   }

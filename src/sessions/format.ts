@@ -21,7 +21,7 @@ export type ParsedRecord = ReadRecord | { readonly rejected: SessionRejection };
 
 /**
  * How a record lies in Redis: as text in a string, as bytes in one (kept as a text of one character for each byte), or as the fields of
- * a hash (kept as their JSON).
+ * a hash (kept as their JSON, the values a character for each byte).
  */
 export type RecordStorage = 'text' | 'bytes' | 'hash';
 

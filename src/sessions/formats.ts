@@ -26,9 +26,9 @@ export function shapeOf({ format, signature, serializeHandler, json }: SessionCo
   }
 }
 
-/** Whether an app of this kind, as `recognise` names it, gives an id to the next login as well, left to itself. */
-export function reusesIds(name: string): boolean {
-  return name === 'json' || name.startsWith('php');
+/** Whether an app of this kind gives an id to the next login as well, left to itself. */
+export function reusesIds(format: SessionConfig['format']): boolean {
+  return format === 'json' || format === 'php';
 }
 
 /** `reservedPrefix`: what the bridge's own keys start with. */

@@ -1,8 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { applyEdits, modify } from 'jsonc-parser';
 import type { SessionConfig } from '../config/config.js';
 import type { RecordShape, SessionRecord } from './format.js';
-import { isRecord, readJsonRecord } from './json-record.js';
-import { readTime } from './time.js';
+import { isRecord, readJson, readJsonRecord } from './json-record.js';
+import { readTime, spellIsoTimeAs } from './time.js';
 
 /** At least 16 characters that nobody guesses, and none that leads to another part of a key. */
 const GENERATED_ID = /^[\w-]{16,256}$/;
@@ -17,16 +18,15 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
   const path = expiresAt?.split('.');
 
   function readRecord(text: string): SessionRecord | undefined {
-    const outer = readJsonRecord(text);
-    if (!outer || storage === 'string') return outer;
-    if (field === undefined) return readFields(outer);
-    const inner = outer[field];
-    return typeof inner === 'string' ? readJsonRecord(inner) : undefined;
+    if (storage === 'string') return readJsonRecord(text);
+    const fields = readFields(text);
+    if (!fields) return undefined;
+    if (field !== undefined) return readJsonRecord(fields[field] ?? '');
+    return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, readField(value)]));
   }
 
-  /** The end stands where the app wrote it, and as the app spells it. */
-  function replaceEnd(record: SessionRecord, endsAtMs: number): SessionRecord {
-    return path ? (replaceAt(record, path, (old) => spellTime(old, endsAtMs)) ?? record) : record;
+  function endIn(record: SessionRecord): unknown {
+    return path?.reduce<unknown>((value, name) => (isRecord(value) && Object.hasOwn(value, name) ? value[name] : undefined), record);
   }
 
   return {
@@ -37,25 +37,21 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
     read(text) {
       const record = readRecord(text);
       if (!record || !path) return record && { record };
-      const end = readTime(
-        path.reduce<unknown>((value, name) => (isRecord(value) && Object.hasOwn(value, name) ? value[name] : undefined), record),
-        'first',
-      );
+      const end = readTime(endIn(record), 'first');
       // A session whose end cannot be read might be over: it is none.
       return end === undefined ? undefined : { record, expiresAtMs: end };
     },
 
+    /** Nothing but the time is touched: what another language wrote, JavaScript would spell otherwise. */
     withEnd(text, endsAtMs) {
-      const outer = readJsonRecord(text) ?? {};
-      if (storage === 'string') return JSON.stringify(replaceEnd(outer, endsAtMs));
-      if (field !== undefined) {
-        const inner = readJsonRecord(String(outer[field])) ?? {};
-        return JSON.stringify({ ...outer, [field]: JSON.stringify(replaceEnd(inner, endsAtMs)) });
-      }
-      const [first] = path ?? [];
-      if (first === undefined) return text;
-      const value = replaceEnd(readFields(outer) ?? {}, endsAtMs)[first];
-      return JSON.stringify({ ...outer, [first]: typeof value === 'object' ? JSON.stringify(value) : String(value) });
+      const record = readRecord(text);
+      if (!record || !path) return text;
+      const end = spellTime(endIn(record), endsAtMs);
+      if (storage === 'string') return replaceAt(text, path, end);
+      const [first = '', ...rest] = field === undefined ? path : [field, ...path];
+      const old = readFields(text)?.[first] ?? '';
+      const value = rest.length === 0 ? String(end) : replaceAt(old, rest, end);
+      return replaceAt(text, [first], toBytes(value));
     },
 
     newIds: (oldId) => {
@@ -65,30 +61,32 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
   };
 }
 
-/** A field that holds an object or a list as JSON is one; everything else is text, numbers too: a person's id may be 007. */
-function readFields(fields: SessionRecord): SessionRecord | undefined {
-  const record: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(fields)) {
-    if (typeof value === 'string' && /^[[{]/.test(value)) {
-      const inner = readJsonRecord(`{"value":${value}}`);
-      if (!inner) return undefined;
-      record[name] = inner['value'];
-    } else record[name] = value;
-  }
-  return record;
+/** The fields of a hash, whose values are kept a character for each byte, as the text that they are. */
+function readFields(text: string): Readonly<Record<string, string>> | undefined {
+  const fields = readJsonRecord(text);
+  return fields && Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, toText(String(value))]));
 }
 
-function replaceAt(record: SessionRecord, [name, ...rest]: readonly string[], replace: (old: unknown) => unknown): SessionRecord | undefined {
-  if (name === undefined || !Object.hasOwn(record, name)) return undefined;
-  const old = record[name];
-  if (rest.length === 0) return { ...record, [name]: replace(old) };
-  const inner = isRecord(old) ? replaceAt(old, rest, replace) : undefined;
-  return inner && { ...record, [name]: inner };
+/** A field that holds an object or a list as JSON is one; everything else is text, numbers too: a person's id may be 007. */
+function readField(value: string): unknown {
+  return (/^[[{]/.test(value) ? readJson(value) : undefined) ?? value;
+}
+
+function replaceAt(json: string, path: readonly string[], value: unknown): string {
+  return applyEdits(json, modify(json, [...path], value, {}));
+}
+
+function toText(bytes: string): string {
+  return Buffer.from(bytes, 'latin1').toString('utf8');
+}
+
+function toBytes(text: string): string {
+  return Buffer.from(text, 'utf8').toString('latin1');
 }
 
 /** As the old one: ISO 8601, ms (over 10^11) or seconds, as a number or as its digits. */
 function spellTime(old: unknown, timeMs: number): unknown {
-  if (typeof old === 'string' && !/^\d+(\.\d+)?$/.test(old)) return new Date(timeMs).toISOString();
+  if (typeof old === 'string' && !/^\d+(\.\d+)?$/.test(old)) return spellIsoTimeAs(old, timeMs);
   const value = Number(old) > 1e11 ? Math.floor(timeMs) : Math.floor(timeMs / 1000);
   return typeof old === 'string' ? String(value) : value;
 }

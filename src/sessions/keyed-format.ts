@@ -51,13 +51,27 @@ export function createKeyedFormat({ scheme, shape, keyOf, idPattern, reservedPre
       const id = shape.newIds(idIn(dormant.key)).find((one) => idPattern.test(one));
       if (!found || id === undefined) return undefined;
       const endsAtMs = newEnd(dormant, found.expiresAtMs ?? dormant.expiresAtMs, found.idleMs ?? dormant.idleMs);
+      const text = writeEnd(shape, dormant.text, endsAtMs);
+      if (text === undefined) return undefined;
       return {
         key: before + id + behind,
-        text: shape.withEnd(dormant.text, endsAtMs),
+        text,
         ttlMs: endsAtMs <= dormant.nowMs ? 0 : endsAtMs - dormant.nowMs + shape.outlivesMs,
       };
     },
   };
+}
+
+/** Undefined where what was written would not be read as it is meant: such a session is not brought back. */
+function writeEnd(shape: RecordShape, text: string, endsAtMs: number): string | undefined {
+  try {
+    const written = shape.withEnd(text, endsAtMs);
+    const again = shape.read(written);
+    return again && (again.expiresAtMs ?? endsAtMs) <= endsAtMs ? written : undefined;
+  } catch {
+    // Nested deeper than the stack: nothing that an app would have made.
+    return undefined;
+  }
 }
 
 /** A session ends where its record says, or with its key, whichever is earlier. */

@@ -40,7 +40,7 @@ export interface LogoutOptions {
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
   readonly apply: (event: EndEvent) => void;
-  readonly entries: readonly Pick<SessionEntry, 'name' | 'store'>[];
+  readonly entries: readonly Pick<SessionEntry, 'name' | 'store' | 'refreshable'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Called before a record is deleted here, so that its own news is no surprise. */
   readonly forget: (place: Omit<SessionPlace, 'sid'>) => void;
@@ -99,7 +99,9 @@ export function createLogout(options: LogoutOptions): Logout {
 
   /** Whose session it is now: the same id may have been given to another person since. */
   async function ownerOf(place: Omit<SessionPlace, 'sid'> | undefined, kept: KeptSession | undefined): Promise<Identity | undefined> {
-    const reading = place && (await readKnown(place.entry, place.key));
+    // An app that is to be asked, and may be away, must not keep anybody from logging out.
+    const canBeRead = entries.some(({ name, refreshable }) => name === place?.entry && refreshable);
+    const reading = place && canBeRead ? await readKnown(place.entry, place.key) : undefined;
     if (reading?.kind === 'session') return reading.session.identity;
     return kept && toIdentity(kept);
   }

@@ -2,7 +2,8 @@ import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { SessionRecord } from './format.js';
-import { readTime } from './time.js';
+import { isRecord } from './json-record.js';
+import { isBeforeEpoch, readTime } from './time.js';
 
 /** What a mapping function may give: null or undefined means that nobody is logged in. */
 export interface MappedIdentity {
@@ -126,20 +127,24 @@ function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null && value !== '';
 }
 
+/** U+FFFD stands for bytes that were no UTF-8: two persons whose names differ only there would be one. */
 function toText(value: unknown): string | undefined {
-  if (typeof value === 'string') return value !== '' && value.length <= MAX_VALUE_LENGTH && value.isWellFormed() ? value : undefined;
+  if (typeof value === 'string') {
+    const isWhole = value.isWellFormed() && !value.includes('\ufffd');
+    return value !== '' && value.length <= MAX_VALUE_LENGTH && isWhole ? value : undefined;
+  }
   return Number.isSafeInteger(value) ? String(value) : undefined;
 }
 
 function toList(value: unknown, fromText: (text: string) => string[]): string[] | undefined {
   if (!isGiven(value)) return [];
-  const list = typeof value === 'string' ? fromText(value) : value;
+  const list = typeof value === 'string' ? fromText(value) : isSparseList(value) ? Object.values(value) : value;
   if (!Array.isArray(list) || list.length > MAX_LIST_LENGTH) return undefined;
   const texts = list.filter((item): item is string => typeof item === 'string' && toText(item) !== undefined);
   return texts.length === list.length ? texts : undefined;
 }
 
-/** The zero time of other languages (year 1): the app recorded none. */
-function isBeforeEpoch(value: unknown): boolean {
-  return typeof value === 'string' && /^\d{4}-\d{2}-\d{2}/.test(value) && Date.parse(value) < 0;
+/** What PHP makes of a list with gaps: a map whose keys are numbers. */
+function isSparseList(value: unknown): value is Readonly<Record<string, unknown>> {
+  return isRecord(value) && Object.keys(value).every((key) => /^\d+$/.test(key));
 }

@@ -106,7 +106,13 @@ export function createPersons(options: PersonsOptions): Persons {
       apply(ended);
       const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
       const person = { subject, roles: [], scope: [] };
-      for (const sid of sessions) await logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
+      const failures: unknown[] = [];
+      for (const sid of sessions) {
+        const ending = logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
+        await ending.catch((error: unknown) => failures.push(error));
+      }
+      // One that cannot be ended keeps none of the others.
+      if (failures.length > 0) throw failures[0];
       // A login in the same ms counts as older: whoever logs in once this has resolved is not to be taken for that.
       for (let turn = 0; turn < MAX_TURNS && clock.now() <= notBefore; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
       audit('person.ended', { why, sessions: sessions.length });

@@ -118,13 +118,19 @@ class PhpReader {
     const record: Record<string, unknown> = {};
     let isList = true;
     for (let at = 0; at < length; at++) {
-      const key = this.value(MAX_DEPTH);
-      if (typeof key !== 'string' && typeof key !== 'number') throw new Unreadable();
+      const key = this.#key();
       isList &&= key === at;
       setMember(record, String(key), this.value(depth + 1));
     }
     this.#expect('}');
     return isList ? Object.values(record) : record;
+  }
+
+  #key(): string | number {
+    const type = this.#bytes[this.#at];
+    const key = type === 'i' || type === 's' ? this.value(0) : undefined;
+    if (typeof key !== 'string' && typeof key !== 'number') throw new Unreadable();
+    return key;
   }
 
   #length(): number {

@@ -20,10 +20,10 @@ export function createPhpShape(handler: 'php' | 'php_serialize'): RecordShape {
     },
     withEnd: (text) => text,
     /** As long as the old one: the app may check. Hexadecimal digits are in every alphabet of PHP's. */
-    newIds: (oldId) => [
-      randomBytes(Math.ceil(Math.max(32, oldId.length) / 2))
+    newIds: ({ length }) => [
+      randomBytes(Math.ceil(length / 2))
         .toString('hex')
-        .slice(0, Math.max(32, oldId.length)),
+        .slice(0, length),
     ],
   };
 }

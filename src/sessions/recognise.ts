@@ -1,3 +1,4 @@
+import type { SessionFormatName } from '../config/session-formats.js';
 import { expressSessionShape } from './express-session.js';
 import type { RecordShape } from './format.js';
 import { isRecord, readJsonRecord } from './json-record.js';
@@ -6,11 +7,14 @@ import { koaGenericSessionShape } from './koa-generic-session.js';
 import { markedKoaSessionShape } from './koa-session.js';
 import { createPhpShape } from './php-session.js';
 
-/** What a value in Redis looks like. `shape`: how it is read; absent where it cannot be. */
+/** What a value in Redis looks like. */
 export interface Recognised {
   /** As a person calls it: the `format` of the configuration, or what made it. */
   readonly name: string;
-  readonly shape?: RecordShape;
+  /** How it is read; absent where it cannot be. */
+  readonly read?: { readonly format: SessionFormatName; readonly shape: RecordShape };
+  /** Much else looks like that: it is a session only if there is a person in it. */
+  readonly isVague?: true;
 }
 
 /** Only code of the language that wrote them could read these, and would run what they say: they are named, never parsed. */
@@ -21,24 +25,38 @@ const FOREIGN: readonly (readonly [name: string, ...begins: string[]])[] = [
   ['igbinary (PHP)', '\x00\x00\x00\x02'],
 ];
 
+const PHP_PREFIX = 'PHPREDIS_SESSION:';
+
 /** `bytes`: a character for each byte. Undefined: nothing that looks like a session. */
 export function recognise(key: string, bytes: string): Recognised | undefined {
   const foreign = FOREIGN.find(([, ...begins]) => begins.some((begin) => bytes.startsWith(begin)));
   if (foreign) return { name: foreign[0] };
   if (bytes.startsWith('{')) return recogniseJson(Buffer.from(bytes, 'latin1').toString('utf8'));
+  const isPhps = key.startsWith(PHP_PREFIX);
   for (const handler of ['php', 'php_serialize'] as const) {
     const shape = createPhpShape(handler);
-    if (shape.read(bytes)) return { name: handler === 'php' ? 'php' : 'php (php_serialize)', shape };
+    const found = { name: handler === 'php' ? 'php' : 'php (php_serialize)', read: { format: 'php', shape } } as const;
+    if (bytes !== '' && shape.read(bytes)) return isPhps ? found : { ...found, isVague: true };
   }
-  return key.startsWith('PHPREDIS_SESSION:') ? { name: 'php with objects' } : undefined;
+  return isPhps && bytes !== '' ? { name: 'php with objects' } : undefined;
+}
+
+/** `text`: the fields of a hash, as they are read. */
+export function recogniseHash(text: string): Recognised | undefined {
+  const values = Object.values(readJsonRecord(text) ?? {}).map(String);
+  const foreign = FOREIGN.find(([, ...begins]) => begins.some((begin) => values.some((value) => value.startsWith(begin))));
+  if (foreign) return { name: `${foreign[0]} in a hash` };
+  const shape = createJsonShape({ storage: 'hash' });
+  return { name: 'json (storage: hash)', read: { format: 'json', shape }, isVague: true };
 }
 
 function recogniseJson(text: string): Recognised | undefined {
   const record = readJsonRecord(text);
   if (!record) return undefined;
-  if (markedKoaSessionShape.read(text)) return { name: 'koa-session', shape: markedKoaSessionShape };
+  const found = (format: SessionFormatName, shape: RecordShape) => ({ name: format, read: { format, shape } });
+  if (markedKoaSessionShape.read(text)) return found('koa-session', markedKoaSessionShape);
   const { cookie } = record;
-  if (isRecord(cookie) && 'originalMaxAge' in cookie) return { name: 'express-session', shape: expressSessionShape };
-  if (isRecord(cookie) && 'overwrite' in cookie) return { name: 'koa-generic-session', shape: koaGenericSessionShape };
-  return { name: 'json', shape: createJsonShape({ storage: 'string' }) };
+  if (isRecord(cookie) && 'originalMaxAge' in cookie) return found('express-session', expressSessionShape);
+  if (isRecord(cookie) && 'overwrite' in cookie) return found('koa-generic-session', koaGenericSessionShape);
+  return { ...found('json', createJsonShape({ storage: 'string' })), isVague: true };
 }

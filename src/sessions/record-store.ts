@@ -25,14 +25,7 @@ export function createRedisRecords(client: RedisClient, storage: RecordStorage):
 
     async create(key, text, ttlMs) {
       const px = Math.ceil(ttlMs);
-      if (storage === 'hash')
-        await asking(
-          client
-            .multi()
-            .hset(key, { ...readJsonRecord(text) })
-            .pexpire(key, px)
-            .exec(),
-        );
+      if (storage === 'hash') await asking(client.multi().hset(key, toFields(text)).pexpire(key, px).exec());
       else await asking(client.set(key, Buffer.from(text, storage === 'bytes' ? 'latin1' : 'utf8'), 'PX', px, 'NX'));
     },
 
@@ -42,9 +35,13 @@ export function createRedisRecords(client: RedisClient, storage: RecordStorage):
   };
 }
 
+function toFields(text: string): Record<string, Buffer> {
+  return Object.fromEntries(Object.entries(readJsonRecord(text) ?? {}).map(([name, bytes]) => [name, Buffer.from(String(bytes), 'latin1')]));
+}
+
 /** Adds the two commands that read a record and its time to live. */
 export function queueRead(pipeline: ChainableCommander, storage: RecordStorage, key: string): ChainableCommander {
-  const reading = storage === 'hash' ? pipeline.hgetall(key) : storage === 'bytes' ? pipeline.getBuffer(key) : pipeline.get(key);
+  const reading = storage === 'hash' ? pipeline.hgetallBuffer(key) : storage === 'bytes' ? pipeline.getBuffer(key) : pipeline.get(key);
   return reading.pttl(key);
 }
 
@@ -64,6 +61,9 @@ export function toStored(storage: RecordStorage, found: Reply, ttl: Reply): Stor
 
 function toRecordText(storage: RecordStorage, value: unknown): string | undefined {
   if (value === null || value === undefined) return undefined;
-  if (storage === 'hash') return Object.keys(value).length === 0 ? undefined : JSON.stringify(value);
+  if (storage === 'hash') {
+    const fields = Object.entries(value).map(([name, bytes]) => [name, Buffer.isBuffer(bytes) ? bytes.toString('latin1') : String(bytes)]);
+    return fields.length === 0 ? undefined : JSON.stringify(Object.fromEntries(fields));
+  }
   return Buffer.isBuffer(value) ? value.toString('latin1') : String(value);
 }

@@ -10,8 +10,8 @@ import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 /** What a token's session has become. */
 export type Resumed =
   | { readonly kind: 'live'; readonly session: LiveSession; readonly epoch: StoreEpoch | undefined }
-  /** The record is gone, and nobody logged out: what was last seen of it stands in. */
-  | { readonly kind: 'dormant'; readonly kept: KeptSession }
+  /** Nobody logged out, and what was last seen of the record stands in: it is gone; or `isThere`, and cannot be read at the moment. */
+  | { readonly kind: 'dormant'; readonly kept: KeptSession; readonly isThere?: true }
   /** Its person has logged out, or another has taken the place. */
   | { readonly kind: 'ended' };
 
@@ -56,8 +56,10 @@ export function createResume({ sessions, ledger, logout, judge, epochsOf, vanish
         return { kind: 'ended' };
       case 'unknown':
         throw unavailable('redis');
-      case 'vanished':
       case 'unclear':
+        vanished(sid);
+        return { kind: 'dormant', kept, isThere: true };
+      case 'vanished':
         vanished(sid);
         return { kind: 'dormant', kept };
       case 'expired':

@@ -4,14 +4,14 @@ import { unavailable } from '../errors.js';
 import type { SessionRejection } from '../principal.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { SessionFormat, StoredRecord } from './format.js';
+import type { LocatedSession, SessionFormat, StoredRecord } from './format.js';
 import { readJsonRecord } from './json-record.js';
 import { createJsonShape } from './json-session.js';
 import { endOf } from './keyed-format.js';
 import type { RecordStore } from './record-store.js';
 
-/** What may stand in a cookie (RFC 6265, section 4.1.1), and so in the header in which it is passed on. */
-const COOKIE_VALUE = /^[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{1,4000}$/;
+/** Whatever can stand in a header: the app alone knows what its cookies look like. */
+const COOKIE_VALUE = /^[ -:<-~\x80-\xff]{1,4000}$/;
 /** Cookies of the name that are asked about for one request, at most. */
 const MAX_COOKIES = 4;
 const MAX_BODY_BYTES = 64 * 1024;
@@ -33,8 +33,9 @@ export function createWhoamiFormat(cookie: string, { expiresAt }: WhoamiConfig):
     cookieNames: [cookie],
     locate: (cookies) =>
       [...new Set(cookies.flatMap(([name, value]) => (name === cookie ? [value] : [])))]
-        .slice(0, MAX_COOKIES)
-        .map((value) => (COOKIE_VALUE.test(value) ? { key: value } : { rejected: 'bad-id' })),
+        .map((value): LocatedSession => (COOKIE_VALUE.test(value) ? { key: value } : { rejected: 'bad-id' }))
+        .sort((one, other) => Number('rejected' in one) - Number('rejected' in other))
+        .slice(0, MAX_COOKIES),
     parse: ({ text, ttlMs }, nowMs) => endOf(read(text), ttlMs, nowMs),
     cookiesOf: (value) => [[cookie, value]],
     restore: () => undefined,
@@ -68,7 +69,8 @@ export function createWhoami({ url, cookie, timeoutMs, entry, log, metrics }: Wh
     resetTimeout: PAUSE_MS,
     enableSnapshots: false,
     // Anybody may send a cookie that the app answers with 500: that must not take the others' answers away.
-    errorFilter: (error: unknown) => error instanceof NoAnswer && error.isOfThisCookie,
+    // Nor must too many at once: that is no fault of the app.
+    errorFilter: (error: unknown) => (error instanceof NoAnswer ? error.isOfThisCookie : isOverCapacity(error)),
   });
   breaker.on('open', () => log.error({ entry }, 'the app that is asked whom a cookie belongs to does not answer; not asked for a while'));
   breaker.on('close', () => log.info({ entry }, 'the app that is asked whom a cookie belongs to answers again'));
@@ -87,6 +89,10 @@ export function createWhoami({ url, cookie, timeoutMs, entry, log, metrics }: Wh
     remove: async () => undefined,
     close: () => breaker.shutdown(),
   };
+}
+
+function isOverCapacity(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ESEMLOCKED';
 }
 
 /** Why there was no answer; never with anything that was sent or received. */

@@ -19,8 +19,6 @@ export interface RevocableToken {
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
 export interface RevocationIndex {
   apply(event: EndEvent): void;
-  /** Calls `listener` with everything that ends from now on, for what is kept in memory beside this. */
-  onApplied(listener: (event: EndEvent) => void): void;
   /** What of a token was ended; undefined: nothing. */
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
   endedLogin(sid: string, subject: string): Ended | undefined;
@@ -58,7 +56,6 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
   const families = createExpiring<Extract<EndEvent, { type: 'family.ended' }>>(clock);
   const persons = createExpiring<PersonEnds>(clock);
   const listeners = new Map<string, Set<Listener>>();
-  const appliers: ((event: EndEvent) => void)[] = [];
   const loginKey = (sid: string, subject: string) => `${sid} ${subject}`;
 
   function tell(sid: string, subject?: string): void {
@@ -83,10 +80,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
   }
 
   return {
-    onApplied: (listener) => void appliers.push(listener),
-
     apply(event) {
-      for (const listener of appliers) listener(event);
       switch (event.type) {
         case 'session.ended': {
           const key = loginKey(event.sid, event.subject);

@@ -2,35 +2,44 @@ import { LRUCache } from 'lru-cache';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
-import type { EndEvent } from '../redis/events.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { IssueAccessToken } from './issue.js';
+import type { RevocableToken } from './revocation.js';
+import { MAX_TOKEN_BYTES, type Revocations } from './verify.js';
 
 /** Tokens for services behind the bridge, made of whatever credential the client sent (`upstream: jwt`). */
 export interface UpstreamTokens {
   /**
-   * A token of this principal for a service; the same one until 80 % of its life are over. Undefined: there is nothing to sign with.
-   * `endsAt`: when what it is made of ends, in seconds since the epoch; it never lives longer (law 2).
+   * A token of this principal for a service; the same one until 80 % of its life are over, or something of it was revoked. Undefined: there
+   * is nothing to sign with, or it would be too large.
    */
-  tokenFor(principal: Principal, service: { readonly id: string; readonly audience: string }, endsAt: number): Promise<string | undefined>;
-  /** Drops what was made for somebody whose session, family or person has ended. */
-  apply(event: EndEvent): void;
+  tokenFor(source: UpstreamSource, service: { readonly id: string; readonly audience: string }): Promise<string | undefined>;
+}
+
+/** What it is made of. */
+export interface UpstreamSource {
+  readonly principal: Principal;
+  /** Of the bearer; absent for a session. */
+  readonly family?: string | undefined;
+  /** When that ends, in seconds since the epoch: nothing made of it lives longer (law 2). */
+  readonly endsAt: number;
 }
 
 export interface UpstreamOptions {
   readonly signingKey: () => LoadedKey | undefined;
   /** Whether tokens of a key verify: not once it was taken out of use. */
   readonly verifies: (kid: string) => boolean;
+  readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly issueAccessToken: IssueAccessToken;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
 
 interface Kept {
-  /** Undefined where it could not be signed. */
+  /** Undefined where it could not be made. */
   readonly token: Promise<string | undefined>;
   readonly kid: string;
-  readonly subject: string;
+  readonly revocable: RevocableToken;
   /** When it ends at the latest; all times in seconds since the epoch. */
   readonly until: number;
   renewAt: number;
@@ -42,49 +51,54 @@ const KEPT_SHARE = 0.8;
 /** Sessions whose tokens are kept at once. */
 const MAX_SESSIONS = 50_000;
 
-export function createUpstreamTokens({ signingKey, verifies, issueAccessToken, clock, metrics }: UpstreamOptions): UpstreamTokens {
+export function createUpstreamTokens(options: UpstreamOptions): UpstreamTokens {
+  const { signingKey, verifies, revocations, issueAccessToken, clock, metrics } = options;
   /** By session, then by everything that the token says, its audience first: less scope is another token. */
   const bySession = new LRUCache<string, Map<string, Kept>>({ max: MAX_SESSIONS });
 
-  function isGood({ renewAt, until, kid }: Kept, endsAt: number): boolean {
-    return renewAt > epochSeconds(clock) && until <= endsAt && verifies(kid);
+  function isFresh({ renewAt, kid, revocable }: Kept): boolean {
+    return renewAt > epochSeconds(clock) && verifies(kid) && revocations.whatEnded(revocable) === undefined;
   }
 
-  function mint(principal: Principal, audience: string, endsAt: number, key: LoadedKey): Kept {
+  function mint({ principal, family, endsAt }: UpstreamSource, audience: string, key: LoadedKey): Kept {
+    const { sid, subject } = principal;
     const now = epochSeconds(clock);
     const until = Math.min(endsAt, now + UPSTREAM_TTL_SECONDS);
-    const token = issueAccessToken(key, { principal, audience, endsAt: until }).then(
+    const ofFamily = family === undefined ? {} : { family };
+    const token = issueAccessToken(key, { principal, ...ofFamily, audience, endsAt: until }).then(
       (issued) => {
-        kept.renewAt = now + Math.floor(issued.expiresIn * KEPT_SHARE);
-        return issued.token;
+        const isTooLarge = issued.token.length > MAX_TOKEN_BYTES;
+        kept.renewAt = isTooLarge ? 0 : now + Math.floor(issued.expiresIn * KEPT_SHARE);
+        return isTooLarge ? undefined : issued.token;
       },
       () => {
         kept.renewAt = 0;
         return undefined;
       },
     );
-    const kept: Kept = { token, kid: key.kid, subject: principal.subject, until, renewAt: until };
+    const kept: Kept = { token, kid: key.kid, revocable: { sid, subject, ...ofFamily, issuedAt: now }, until, renewAt: until };
     return kept;
   }
 
+  /** Beside those of the session that are still good. */
+  function keep(sid: string, says: string, minted: Kept): void {
+    const others = [...(bySession.get(sid) ?? [])].filter(([, kept]) => isFresh(kept));
+    bySession.set(sid, new Map([...others, [says, minted]]));
+  }
+
   return {
-    async tokenFor(principal, { id, audience }, endsAt) {
+    async tokenFor(source, { id, audience }) {
+      const { principal, family, endsAt } = source;
       const { sid, subject, tenant, client, roles, scope, authTime } = principal;
-      const says = JSON.stringify([audience, subject, tenant, client, roles, scope, authTime]);
-      const ofSession = bySession.get(sid) ?? new Map<string, Kept>();
-      const known = ofSession.get(says);
-      const kept = known && isGood(known, endsAt) ? known : undefined;
+      const says = JSON.stringify([audience, family, subject, tenant, client, roles, scope, authTime]);
+      const known = bySession.get(sid)?.get(says);
+      const kept = known && known.until <= endsAt && isFresh(known) ? known : undefined;
       const key = kept ? undefined : signingKey();
-      const minted = key && endsAt > epochSeconds(clock) ? mint(principal, audience, endsAt, key) : undefined;
-      if (minted) bySession.set(sid, ofSession.set(says, minted));
+      const minted = key && endsAt > epochSeconds(clock) ? mint(source, audience, key) : undefined;
+      if (minted) keep(sid, says, minted);
       const token = await (kept ?? minted)?.token;
       metrics.upstreamTokens.inc({ service: id, outcome: token === undefined ? 'unavailable' : kept ? 'kept' : 'minted' });
       return token;
-    },
-
-    apply(event) {
-      if (event.type !== 'subject.ended') bySession.delete(event.sid);
-      else for (const [sid, all] of bySession) if ([...all.values()].some(({ subject }) => subject === event.subject)) bySession.delete(sid);
     },
   };
 }

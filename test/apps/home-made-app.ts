@@ -38,13 +38,13 @@ export const hashOfFields: HomeMade = {
   remove: async (redis, id) => await redis.del(`app:{${id}}:session`),
 };
 
-/** JSON in a string that says itself when it ends, and a cookie that Express signed. */
-export function jsonWithEnd(secret: string): HomeMade {
+/** JSON in a string that says itself when it ends, and a cookie that Express signed; `mark` is what `res.cookie` puts in front. */
+export function jsonWithEnd(secret: string, mark = 's:'): HomeMade {
   return {
-    put: (ctx, id) => ctx.append('Set-Cookie', `app_session=${encodeURIComponent(`s:${sign(id, secret)}`)}; Path=/; HttpOnly`),
+    put: (ctx, id) => ctx.append('Set-Cookie', `app_session=${encodeURIComponent(`${mark}${sign(id, secret)}`)}; Path=/; HttpOnly`),
     take(ctx) {
       const value = decodeURIComponent(ctx.cookies.get('app_session') ?? '');
-      return value.startsWith('s:') ? unsign(value.slice(2), secret) || undefined : undefined;
+      return value.startsWith(mark) ? unsign(value.slice(mark.length), secret) || undefined : undefined;
     },
     newId: () => randomUUID(),
     write: async (redis, id, { id: user, ...rest }) =>

@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { startLegacyApp } from '../../scripts/lib/legacy-app.js';
+import { z } from 'zod';
+import { closeServer, startLegacyApp, urlOf } from '../../scripts/lib/legacy-app.js';
 import { startRedis } from '../../scripts/lib/private-redis.js';
 import { runCli } from '../support/cli.js';
 import { remember } from '../support/transcript.js';
@@ -49,6 +52,55 @@ describe('crossfade init', () => {
     const again = await runCli(['init', directory, '--client', 'orders-api']);
     expect({ status: again.status, stderr: again.stderr }).toEqual({ status: 2, stderr: expect.stringContaining('is there already') });
     expect((await runCli(['init', directory, '--client', '../x'])).status).toBe(2);
+  });
+});
+
+describe('crossfade init --format', () => {
+  const made = async (format: string) => {
+    const at = join(directory, format);
+    const { status, stdout } = await runCli(['init', at, '--format', format, '--redis', sharedRedisUrl()]);
+    for (const name of ['fleet-secret', 'admin-token']) remember(readFileSync(join(at, name), 'utf8').trim());
+    if (readdirSync(at).includes('session-secrets')) writeFileSync(join(at, 'session-secrets'), `${COOKIE_SECRET}\n`);
+    return { at, status, stdout };
+  };
+
+  it.each(['koa-generic-session', 'express-session', 'php', 'json'])(
+    '%s: check finds no fault with it, once secrets are in where the cookie is signed',
+    async (format) => {
+      const { at, status, stdout } = await made(format);
+      expect(status).toBe(0);
+      expect(stdout.includes('session-secrets')).toBe(format !== 'php');
+      const checked = await runCli(['check', '--config', join(at, 'crossfade.yaml'), '--json']);
+      expect({ status: checked.status, ...JSON.parse(checked.stdout) }).toMatchObject({ status: 0, findings: [] });
+      const notes = JSON.stringify(JSON.parse(checked.stdout).notes);
+      expect(notes.includes('may give the same id to the next login')).toBe(format === 'php' || format === 'json');
+    },
+  );
+
+  it('http: check asks the app once, without a cookie: it must be there, and name nobody', async () => {
+    const { at } = await made('http');
+    const file = join(at, 'crossfade.yaml');
+    const findings = async () =>
+      z
+        .object({ findings: z.array(z.object({ path: z.string(), message: z.string() })) })
+        .parse(JSON.parse((await runCli(['check', '--config', file, '--json'])).stdout)).findings;
+    let answer = '{"user":{"id":"u-alice"}}';
+    const server = createServer((_, response) => response.end(answer)).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('http://127.0.0.1:8000/whoami', `${urlOf(server)}/whoami`));
+    expect(await findings()).toEqual([{ path: 'sessions[0].http.url', message: 'names somebody for a request without a cookie' }]);
+    answer = 'null';
+    expect(await findings()).toEqual([]);
+    answer = '<html>';
+    expect(await findings()).toEqual([{ path: 'sessions[0].http.url', message: expect.stringContaining('without a JSON object') }]);
+    await closeServer(server);
+    expect(await findings()).toEqual([{ path: 'sessions[0].http.url', message: 'does not answer (ECONNREFUSED)' }]);
+  });
+
+  it('refuses a format that there is not, and names those that there are', async () => {
+    expect((await runCli(['init', directory, '--format', 'pickle'])).stderr).toContain(
+      'koa-session, koa-generic-session, express-session, php, json, http',
+    );
   });
 });
 

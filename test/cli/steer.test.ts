@@ -260,6 +260,9 @@ describe('crossfade keys', () => {
     expect((await crossfade('keys', 'retire', active ?? '')).stderr).toContain('rotate first');
     expect((await crossfade('keys', 'retire', old ?? '')).stderr).toMatch(/tokens that .* signed may live for another/);
     expect((await crossfade('keys', 'retire', 'nonsense')).stderr).toContain('no key of the fleet begins with nonsense');
+    // A thumbprint may look like an option.
+    expect((await crossfade('keys', 'retire', '-zzzzzzz')).stderr).toContain('no key of the fleet begins with -zzzzzzz');
+    expect((await crossfade('keys', 'retire', old ?? '', '--forse')).stderr).toContain('too many arguments');
     expect((await crossfade('keys', 'revoke', old ?? '')).stderr).toContain('--why');
     const retired = await crossfade('keys', 'retire', old ?? '', '--force', '--why', 'the test is over');
     expect(retired.stdout).toContain('Remove first.pem from the key directories');

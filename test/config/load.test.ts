@@ -168,6 +168,8 @@ describe('the configuration', () => {
         { name: 'c', format: 'json', principal },
         { name: 'd', format: 'http', cookie: 'x', redis: { url: 'redis://127.0.0.1' }, principal },
         { name: 'e', format: 'json', cookie: 'y', signed: false, json: { key: '{id}' }, keyPrefix: 'z', principal },
+        { name: 'g', format: 'koa-generic-session', signed: false, keyPrefix: '', principal },
+        { name: 'h', format: 'http', cookie: 'z', http: { url: 'http://a' }, idPattern: 'x', secretsFile: 'session-secrets', principal },
         { name: 'f', format: 'json', cookie: 'y', signed: false, json: { key: 's:{id}', signature: 'express' }, principal },
       ],
     });
@@ -182,7 +184,10 @@ describe('the configuration', () => {
       'sessions[3].http: say whom to ask, for example { url: http://127.0.0.1:8000/whoami }',
       'sessions[4].json.key: must start with at least two characters of its own before {id}: an unsigned cookie could name any key',
       'sessions[4].keyPrefix: is not for json: json.key says it',
-      'sessions[5].json.signature: and signed: false contradict each other',
+      'sessions[5].keyPrefix: must not be empty: an unsigned cookie could name any key',
+      'sessions[6].secretsFile: is not for http: nothing signs its cookie that could be checked here',
+      'sessions[6].idPattern: is not for http: the app itself knows its cookies',
+      'sessions[7].json.signature: and signed: false contradict each other',
     ]);
     expect(problemsOf({ ...minimal, sessions: [{ format: 'json', cookie: 'a', json: { key: 's:{id}:{id}' }, principal }] })).toEqual([
       'sessions[0].json.key: must hold {id} once',

@@ -40,10 +40,7 @@ it('getting started: its commands work in their order, on a Redis with real sess
   const [port, adminPort] = [await freePort(), await freePort()];
   const { mkdirSync } = await import('node:fs');
   mkdirSync(join(directory, 'bin'));
-  writeFileSync(
-    join(directory, 'bin', 'crossfade'),
-    `#!/bin/sh\nexec node --import ${ROOT}node_modules/tsx/dist/loader.mjs ${ROOT}src/cli/main.ts "$@"\n`,
-  );
+  writeFileSync(join(directory, 'bin', 'crossfade'), `#!/bin/sh\nexec node ${ROOT}dist/cli/main.js "$@"\n`);
   chmodSync(join(directory, 'bin', 'crossfade'), 0o755);
 
   const blocks = [...PAGE.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, text = '']) =>

@@ -11,8 +11,8 @@ import { hashOfFields, jsonInField, jsonWithEnd, startHomeMadeApp } from '../app
 import { startKoaGenericApp } from '../apps/koa-generic-app.js';
 import { startPhpApp } from '../apps/php-app.js';
 import { writeKey } from '../support/keys.js';
-import { exchangeNative, postExchange, postRefresh, postReturn } from '../support/tokens.js';
-import { remember, rememberCookie } from '../support/transcript.js';
+import { cookiesOf, exchangeNative, postExchange, postRefresh, postReturn } from '../support/tokens.js';
+import { remember } from '../support/transcript.js';
 import { createWorld, type World } from '../support/world.js';
 
 type SessionEntry = ConfigInput['sessions'][number];
@@ -85,6 +85,17 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
       secretsFile: 'session-secrets',
       json: { key: 'login-{id}', signature: 'express', expiresAt: 'meta.until' },
       principal: { subject: 'account.uid', tenant: 'account.tenant', roles: 'account.roles', scope: 'account.scope', authTime: 'account.since' },
+    },
+  ],
+  [
+    'home-made: the same, signed by cookie-signature alone',
+    async (redis, secrets) => await startHomeMadeApp(redis.url, secrets, jsonWithEnd(secrets[0] ?? '', '')),
+    {
+      format: 'json',
+      cookie: 'app_session',
+      secretsFile: 'session-secrets',
+      json: { key: 'login-{id}', signature: 'cookie-signature', expiresAt: 'meta.until' },
+      principal: { subject: 'account.uid', scope: 'account.scope', authTime: 'account.since' },
     },
   ],
   [
@@ -197,12 +208,3 @@ describe.each(FORMATS)('%s', (_what, start, entry) => {
     }
   });
 });
-
-function cookiesOf(response: Response): string {
-  const cookie = response.headers
-    .getSetCookie()
-    .map((line) => line.split(';')[0] ?? '')
-    .join('; ');
-  rememberCookie(cookie);
-  return cookie;
-}

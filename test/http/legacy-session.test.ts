@@ -343,8 +343,13 @@ describe('the store', () => {
 
   it('is for an entry that the config has', async () => {
     const world = await openWorld();
-    expect(() => world.bridge.sessionStore('php')).toThrow('sessions: there is no entry named php');
+    expect(() => world.bridge.sessionStore('php')).toThrow('sessions: there is no entry of koa-session named php');
     const none = await openWorld({ configure: (config) => ({ ...config, sessions: [] }) });
-    expect(() => none.bridge.sessionStore()).toThrow('no sessions are configured');
+    expect(() => none.bridge.sessionStore()).toThrow('no sessions of koa-session are configured');
+    const other = await openWorld({
+      configure: (config) => ({ ...config, sessions: [{ name: 'php', format: 'php', principal: { subject: 'id' } }, ...config.sessions] }),
+    });
+    expect(() => other.bridge.sessionStore('php')).toThrow('sessions: there is no entry of koa-session named php');
+    expect(other.bridge.sessionStore()).toBeDefined();
   });
 });

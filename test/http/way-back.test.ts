@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
 import { expectError } from '../support/expect-error.js';
-import { exchangeNative, postAsBrowser, postRefresh, postReturn, refreshCookie, refreshNative } from '../support/tokens.js';
-import { rememberCookie } from '../support/transcript.js';
+import { cookiesOf, exchangeNative, postAsBrowser, postRefresh, postReturn, refreshCookie, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, ISSUER, type World } from '../support/world.js';
 
@@ -13,16 +12,6 @@ beforeAll(async () => {
   world = await createWorld({ legacy: { session: { maxAge: 3_600_000 } } });
 });
 afterAll(async () => await world.close());
-
-/** The `Cookie` header of a browser after this answer. */
-function cookiesOf(response: Response): string {
-  const cookie = response.headers
-    .getSetCookie()
-    .map((line) => line.split(';')[0] ?? '')
-    .join('; ');
-  rememberCookie(cookie);
-  return cookie;
-}
 
 /** The person that the legacy app itself sees behind a cookie. */
 async function seenByLegacy(at: World, cookie: string): Promise<string> {

@@ -1,4 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { expect, it } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
@@ -7,12 +9,12 @@ import { startService } from '../support/serve.js';
 import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { createWorld } from '../support/world.js';
 
-const PAGE = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+const ACL = readFileSync(new URL('../../docs/deploy/redis/users.acl', import.meta.url), 'utf8');
 
-it('docs/operations.md: with exactly the users that it names, everything works and Redis refuses nothing', async () => {
+it('docs/deploy/redis/users.acl: with exactly these users everything works, Redis refuses nothing of it, and all else', async () => {
   const [own, records] = [await startRedis(), await startRedis()];
   const admins = [new Redis(own.url), new Redis(records.url)] as const;
-  const lines = [...PAGE.matchAll(/^ACL SETUSER (\w+) (.*)$/gm)].map(([, name = '', rules = '']) => ({ name, rules }));
+  const lines = [...ACL.matchAll(/^user (bridge|records) (.*)$/gm)].map(([, name = '', rules = '']) => ({ name, rules }));
   expect(lines.map(({ name }) => name)).toEqual(['bridge', 'records']);
   for (const [at, { name, rules }] of lines.entries()) {
     const mine = rules.replace('PASSWORD', 'secret').replace('~crossfade:*', '~crossfade-test-*').split(' ');
@@ -20,11 +22,11 @@ it('docs/operations.md: with exactly the users that it names, everything works a
   }
   const as = (url: string, user: string) => url.replace('redis://', `redis://${user}:secret@`);
   const world = await createWorld({
-    legacy: { redisUrl: records.url },
+    legacy: { redisUrl: records.url, storePrefix: 'sess:' },
     configure: (config) => ({
       ...config,
       redis: { ...config.redis, url: as(own.url, 'bridge') },
-      sessions: (config.sessions ?? []).map((session) => ({ ...session, redis: { url: as(records.url, 'records') } })),
+      sessions: (config.sessions ?? []).map((session) => ({ ...session, keyPrefix: 'sess:', redis: { url: as(records.url, 'records') } })),
     }),
   });
   try {
@@ -48,6 +50,30 @@ it('docs/operations.md: with exactly the users that it names, everything works a
       const refused = await admin.call('ACL', 'LOG');
       expect(JSON.stringify(refused)).toBe('[]');
     }
+    for (const [url, commands] of [
+      [
+        as(records.url, 'records'),
+        [['get', 'cart:1'], ['keys', '*'], ['flushall'], ['scan', '0'], ['config', 'get', '*'], ['eval', 'return 1', '0']],
+      ],
+      [
+        as(own.url, 'bridge'),
+        [
+          ['get', 'sess:1'],
+          ['flushall'],
+          ['config', 'get', '*'],
+          ['acl', 'list'],
+          ['scan', '0'],
+          ['randomkey'],
+          ['dbsize'],
+          ['function', 'flush'],
+          ['script', 'flush'],
+        ],
+      ],
+    ] as const) {
+      const client = new Redis(url);
+      for (const [command, ...args] of commands) await expect(client.call(command, ...args), command).rejects.toThrow(/NOPERM/);
+      client.disconnect();
+    }
   } finally {
     await world.close();
     for (const admin of admins) admin.disconnect();
@@ -55,3 +81,15 @@ it('docs/operations.md: with exactly the users that it names, everything works a
     await records.stop();
   }
 }, 40_000);
+
+it('docs/deploy/redis/users.acl is a file that Redis starts with', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'crossfade-acl-'));
+  const file = join(directory, 'users.acl');
+  writeFileSync(file, ACL.replaceAll('>PASSWORD', '>secret').replace('user default off', 'user default on nopass ~* &* +@all'));
+  const redis = await startRedis({ args: ['--aclfile', file] });
+  const client = new Redis(redis.url);
+  expect(await client.call('ACL', 'USERS')).toEqual(['bridge', 'default', 'records']);
+  client.disconnect();
+  await redis.stop();
+  rmSync(directory, { recursive: true, force: true });
+});

@@ -39,7 +39,7 @@ it('is usable from import, with its names and no others', async () => {
 it('brings a JSON Schema for editors', async () => {
   const schema: unknown = JSON.parse(readFileSync(join(app, 'node_modules/crossfade/dist/config.schema.json'), 'utf8'));
   expect(schema).toMatchObject({
-    properties: { issuer: {}, sessions: { items: { properties: { format: 'koa-session', cookie: { default: 'koa.sess' } } } } },
+    properties: { issuer: {}, sessions: { items: { properties: { format: { default: 'koa-session' }, keyPrefix: { type: 'string' } } } } },
     required: ['issuer', 'audience', 'fleetSecretFile', 'redis', 'sessions'],
   });
 });

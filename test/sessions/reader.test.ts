@@ -8,6 +8,7 @@ import { koaSessionShape } from '../../src/sessions/koa-session.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
 import { sidOf } from '../../src/sessions/record.js';
 import { toStored } from '../../src/sessions/record-store.js';
+import { readTime } from '../../src/sessions/time.js';
 
 const NOW = 1_800_000_000_000;
 
@@ -57,6 +58,36 @@ describe('koa-session records', () => {
     const signed = Array.from({ length: 6 }, (_, n) => `koa.sess=id-${n}; koa.sess.sig=${signer.sign(`koa.sess=id-${n}`)}`);
     expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([{ key: 'id-0' }]);
     expect(format.locate(parseCookies([...junk, ...signed].join('; ')))).toHaveLength(4);
+  });
+});
+
+describe('times', () => {
+  it.each([
+    ['2026-01-01T10:00:00Z', '2026-01-01T10:00:00.000Z'],
+    ['2026-01-01 10:00:00', '2026-01-01T10:00:00.000Z'],
+    ['2026-01-01 10:00:00+05', '2026-01-01T05:00:00.000Z'],
+    ['2026-01-01 10:00:00-05', '2026-01-01T15:00:00.000Z'],
+    ['2026-01-01 10:00:00.123456+02', '2026-01-01T08:00:00.123Z'],
+    ['2026-01-01T10:00:00,5+0530', '2026-01-01T04:30:00.500Z'],
+    ['2026-01-01T10:00+01:00', '2026-01-01T09:00:00.000Z'],
+    ['2026-01-01', '2026-01-01T00:00:00.000Z'],
+    ['1767261600', '2026-01-01T10:00:00.000Z'],
+  ])('%s is %s', (text, iso) => {
+    expect(new Date(readTime(text, 'first') ?? 0).toISOString()).toBe(iso);
+  });
+
+  it.each([
+    '2026-01-01 (x) 5:00',
+    '2026-01-01T10:00:00 GMT+5',
+    '2026-13-01',
+    '2026-01-01T25:00:00Z',
+    '2026-01-01T10:00:00+99',
+    'tomorrow',
+    '',
+    '-5',
+    '1e9',
+  ])('%j is no time', (text) => {
+    expect(readTime(text, 'first')).toBeUndefined();
   });
 });
 

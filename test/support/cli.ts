@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { record } from './transcript.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
-const MAIN = fileURLToPath(new URL('../../src/cli/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 export interface CliResult {
   readonly status: number | null;
@@ -37,8 +37,8 @@ export interface RunningCli {
   ended(): Promise<number | null>;
 }
 
-export function startCli(args: readonly string[], cwd = ROOT): RunningCli {
-  const child = start(args, cwd);
+export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Record<string, string>> = {}): RunningCli {
+  const child = start(args, cwd, env);
   child.stdin?.end();
   const stderr = collect(child.stderr);
   const lines: Record<string, unknown>[] = [];
@@ -78,9 +78,8 @@ export function startCli(args: readonly string[], cwd = ROOT): RunningCli {
   };
 }
 
-function start(args: readonly string[], cwd: string): ChildProcess {
-  const tsx = import.meta.resolve('tsx');
-  return spawn(process.execPath, ['--import', tsx, MAIN, ...args], { cwd, stdio: ['pipe', 'pipe', 'pipe'] });
+function start(args: readonly string[], cwd: string, env: Readonly<Record<string, string>> = {}): ChildProcess {
+  return spawn(process.execPath, [MAIN, ...args], { cwd, env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
 }
 
 function collect(stream: NodeJS.ReadableStream | null): () => string {

@@ -39,10 +39,10 @@ type Shown = 'session' | 'bearer' | 'refresh' | 'exchange';
 const DO: readonly Shown[] = ['session', 'bearer', 'bearer', 'session', 'refresh', 'bearer', 'exchange'];
 
 /**
- * Clients that never stop: they show their session or their bearer to forward-auth, refresh and exchange, at one instance after the
- * other, as a load balancer would send them. What they hold is good, so no answer may be 401.
+ * Clients that never stop: they show their session or their bearer at a path that needs somebody (by default forward-auth itself), refresh
+ * and exchange, at one instance after the other, as a load balancer would send them. What they hold is good, so no answer may be 401.
  */
-export async function startLoad(urls: readonly string[], cookies: readonly string[]): Promise<Load> {
+export async function startLoad(urls: readonly string[], cookies: readonly string[], guarded = '/auth/verify'): Promise<Load> {
   let counts = fresh();
   let doing = DO;
   let answered = 0;
@@ -57,9 +57,9 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
   async function ask(what: Shown, client: Client, url: string): Promise<Response> {
     switch (what) {
       case 'session':
-        return await fetch(`${url}/auth/verify`, { headers: { cookie: client.cookie, 'x-client-id': 'android' } });
+        return await fetch(`${url}${guarded}`, { headers: { cookie: client.cookie, 'x-client-id': 'android' } });
       case 'bearer':
-        return await fetch(`${url}/auth/verify`, { headers: { authorization: `Bearer ${client.tokens.access_token}` } });
+        return await fetch(`${url}${guarded}`, { headers: { authorization: `Bearer ${client.tokens.access_token}` } });
       case 'refresh':
         return await post(url, { grant_type: 'refresh_token', refresh_token: client.tokens.refresh_token });
       case 'exchange':

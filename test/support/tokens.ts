@@ -1,7 +1,8 @@
 import { decodeJwt } from 'jose';
 import { z } from 'zod';
+import { cookieHeader } from '../../scripts/lib/legacy-app.js';
 import type { Instance } from './instance.js';
-import { remember, rememberToken } from './transcript.js';
+import { remember, rememberCookie, rememberToken } from './transcript.js';
 import { ORIGIN } from './world.js';
 
 export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
@@ -62,6 +63,13 @@ export async function postReturn(at: Instance, token: string, form: Record<strin
 
 export function basic(id: string, secret: string): Record<string, string> {
   return { authorization: `Basic ${Buffer.from(`${id}:${secret}`).toString('base64')}` };
+}
+
+/** The `Cookie` header of a browser after this answer. */
+export function cookiesOf(response: Response): string {
+  const cookie = cookieHeader(response);
+  rememberCookie(cookie);
+  return cookie;
 }
 
 /** The refresh cookie of a browser after this answer, as its `Cookie` header would hold it. */
