@@ -12,7 +12,7 @@ export default defineConfig({
           name: 'crossfade',
           include: ['test/**/*.test.ts'],
           exclude: ['test/law-8.test.ts'],
-          globalSetup: ['test/support/built.ts', 'test/support/run-directory.ts', 'test/support/run-redis.ts'],
+          globalSetup: ['test/support/installed.ts', 'test/support/built.ts', 'test/support/run-directory.ts', 'test/support/run-redis.ts'],
           setupFiles: ['test/support/record-answers.ts'],
           sequence: { groupOrder: 0 },
         },
