@@ -16,6 +16,11 @@ export interface Principal {
   readonly via: 'session' | 'jwt';
 }
 
+/** Whether a text is one name of a scope (RFC 6749, section 3.3). */
+export function isScopeToken(text: string): boolean {
+  return /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(text);
+}
+
 /** What a mapping, by paths or by a function, makes of a session record. */
 export interface Identity {
   readonly subject: string;

@@ -5,9 +5,9 @@ import { toMember } from '../fleet/fleet.js';
 import { describeStrangers } from '../fleet/store.js';
 import { majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
-import { connectRedis, type RedisClient } from '../redis/connection.js';
-import { createLog } from '../telemetry/log.js';
+import type { RedisClient } from '../redis/connection.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { connectQuietly } from './room.js';
 
 /** Whether each Redis that the configuration names answers, keeps what it is given, and fits the fleet that is alive. */
 export async function checkRedis(config: Config): Promise<Finding[]> {
@@ -22,13 +22,7 @@ export async function checkRedis(config: Config): Promise<Finding[]> {
 }
 
 async function checkOneRedis({ at, target, records }: { at: string; target: RedisTarget; records: boolean }, config: Config): Promise<Finding[]> {
-  const connection = connectRedis(target, {
-    name: at,
-    commandTimeoutMs: 2000,
-    probeKey: 'crossfade-readiness',
-    log: createLog({ level: 'silent' }),
-    metrics: createMetrics(),
-  });
+  const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000 });
   try {
     if (!(await connection.ready(3000))) {
       const problem = connection.problem();

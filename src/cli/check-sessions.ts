@@ -1,5 +1,5 @@
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
-import { reusesIds } from '../sessions/formats.js';
+import { keyOf, reusesIds } from '../sessions/formats.js';
 import { readJsonRecord } from '../sessions/json-record.js';
 import { createPathMapping } from '../sessions/mapping.js';
 import { askWhoami } from '../sessions/whoami.js';
@@ -43,7 +43,7 @@ function bare(domain: string): string {
 function checkPaths({ http, sessions, redis }: Config): Finding[] {
   const found: Finding[] = [];
   sessions.forEach(({ keyPrefix, json, cookieOptions }, index) => {
-    const prefix = json?.key.split('{id}')[0] ?? keyPrefix;
+    const { before: prefix } = keyOf({ json, keyPrefix });
     if (prefix !== '' && prefix.startsWith(redis.keyPrefix)) {
       found.push({
         path: `sessions[${index}].${json ? 'json.key' : 'keyPrefix'}`,

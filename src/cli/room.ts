@@ -1,9 +1,10 @@
 import { type Clock, systemClock } from '../clock.js';
-import type { Config } from '../config/config.js';
+import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
+import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
 import { createLog } from '../telemetry/log.js';
 import { createMetrics, type Metrics } from '../telemetry/metrics.js';
@@ -20,6 +21,11 @@ export interface Room {
   readonly metrics: Metrics;
   /** By Redis' clock, in ms. */
   nowMs(): Promise<number>;
+}
+
+/** A connection of a command's own, which says nothing by itself: the command does. */
+export function connectQuietly(target: RedisTarget, options: { readonly name: string; readonly commandTimeoutMs: number }): RedisConnection {
+  return connectRedis(target, { ...options, probeKey: 'crossfade-readiness', log: createLog({ level: 'silent' }), metrics: createMetrics() });
 }
 
 /** How long Redis may take to answer at first. */

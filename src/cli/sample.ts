@@ -3,16 +3,16 @@ import { type Config, ConfigError, type RedisTarget, type SessionConfig } from '
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { Secret } from '../config/secret.js';
-import { connectRedis, type RedisConnection } from '../redis/connection.js';
+import type { RedisConnection } from '../redis/connection.js';
+import { fromBytes } from '../sessions/bytes.js';
 import type { RecordShape, StoredRecord } from '../sessions/format.js';
-import { reusesIds, shapeOf } from '../sessions/formats.js';
+import { keyOf, reusesIds, shapeOf } from '../sessions/formats.js';
 import { endOf } from '../sessions/keyed-format.js';
 import { createPathMapping, type Mapping } from '../sessions/mapping.js';
 import { type Recognised, recognise, recogniseHash } from '../sessions/recognise.js';
 import { createRedisRecords } from '../sessions/record-store.js';
-import { createLog } from '../telemetry/log.js';
-import { createMetrics } from '../telemetry/metrics.js';
 import { print } from './print.js';
+import { connectQuietly } from './room.js';
 
 export interface SampleFlags {
   readonly sample: number;
@@ -69,10 +69,9 @@ export async function sampleFromConfig({ config: path, sample, json = false }: {
 function toTarget(session: SessionConfig, config: Config): SampleTarget[] {
   const { name, format, principal, redis = config.redis } = session;
   if (!principal || format === 'http') return [];
-  const [before = '', behind = ''] = session.json?.key.split('{id}') ?? [session.keyPrefix];
   // Unsigned: what the library marked as its own is a session, everything else in the database is not.
   const shape = shapeOf({ ...session, signature: 'none' });
-  return [{ entry: name, redis, keys: { before, behind }, reservedPrefix: config.redis.keyPrefix, paths: principal, only: { format, shape } }];
+  return [{ entry: name, redis, keys: keyOf(session), reservedPrefix: config.redis.keyPrefix, paths: principal, only: { format, shape } }];
 }
 
 /** `crossfade check --redis URL --subject user.id`: before there is a configuration. */
@@ -123,13 +122,7 @@ class Tally {
 async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: SampleTarget, count: number): Promise<SampleReport> {
   const mapping = createPathMapping(paths);
   const tally = new Tally();
-  const connection = connectRedis(redis, {
-    name: entry,
-    commandTimeoutMs: 5000,
-    probeKey: 'crossfade-readiness',
-    log: createLog({ level: 'silent' }),
-    metrics: createMetrics(),
-  });
+  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000 });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     // Bytes tell what every format tells, and more.
@@ -185,10 +178,6 @@ async function lookAt(key: string, { text, ttlMs }: StoredRecord, { storage, onl
   for (const [name, given] of Object.entries({ tenant, roles: roles[0], scope: scope[0], authTime })) {
     if (given !== undefined) tally.add(tally.members, name);
   }
-}
-
-function fromBytes(text: string): string {
-  return Buffer.from(text, 'latin1').toString('utf8');
 }
 
 function warningsOf({ read, members, mapped }: Tally): string[] {

@@ -1,4 +1,5 @@
 import type { Context, Middleware, Next } from 'koa';
+import { isScopeToken } from '../principal.js';
 import type { Answers } from './answer.js';
 
 export interface RequireOptions {
@@ -13,7 +14,7 @@ export interface RequireOptions {
  */
 export function createRequire(answers: Answers, { scope = [] }: RequireOptions = {}): Middleware {
   const needed = (typeof scope === 'string' ? scope.split(' ') : scope).filter((token) => token !== '');
-  const wrong = needed.find((token) => !/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token));
+  const wrong = needed.find((token) => !isScopeToken(token));
   if (wrong !== undefined) throw new TypeError(`require({ scope }): ${JSON.stringify(wrong)} is not a scope`);
 
   return async function crossfadeRequire(ctx: Context, next: Next): Promise<void> {

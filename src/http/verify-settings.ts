@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.js';
 import { unavailable } from '../errors.js';
+import { isScopeToken } from '../principal.js';
 import { originalUris } from './peer.js';
 
 /** What the proxy asks about: each route may want something else. */
@@ -58,7 +59,7 @@ export function createReadVerifySettings({ path, anonymous, services }: Settings
     const service = services.find(({ id }) => id === given.get('service'));
     if (!service && given.has('service')) throw new UnusableSettings('no such service is configured');
     const scope = (given.get('scope') ?? '').split(' ').filter((token) => token !== '');
-    if (scope.some((token) => !/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token))) throw new UnusableSettings('scope is none (RFC 6749, section 3.3)');
+    if (!scope.every(isScopeToken)) throw new UnusableSettings('scope is none (RFC 6749, section 3.3)');
     return { scope, anonymous: policy, ...(service ? { service } : {}) };
   }
 
@@ -82,7 +83,9 @@ export function createReadVerifySettings({ path, anonymous, services }: Settings
   return function readVerifySettings(request) {
     try {
       const text = textOf(request);
-      const settings = known.get(text) ?? read(new URLSearchParams(text));
+      const remembered = known.get(text);
+      if (remembered) return remembered;
+      const settings = read(new URLSearchParams(text));
       known.set(text, settings);
       return settings;
     } catch (cause) {

@@ -31,16 +31,21 @@ export function reusesIds(format: SessionConfig['format']): boolean {
   return format === 'json' || format === 'php';
 }
 
+/** What stands before and behind an id in the Redis key. */
+export function keyOf({ json, keyPrefix }: Pick<SessionConfig, 'json' | 'keyPrefix'>): { readonly before: string; readonly behind: string } {
+  const [before = '', behind = ''] = json?.key.split('{id}') ?? [keyPrefix];
+  return { before, behind };
+}
+
 /** `reservedPrefix`: what the bridge's own keys start with. */
 export function createFormat(session: SessionConfig, reservedPrefix: string): SessionFormat {
   if (session.http) return createWhoamiFormat(session.cookie, session.http);
   const shape = shapeOf(session);
-  const [before = '', behind = ''] = session.json?.key.split('{id}') ?? [session.keyPrefix];
   const isProven = session.signature !== 'none';
   return createKeyedFormat({
     scheme: createCookieScheme(session),
     shape,
-    keyOf: { before, behind },
+    keyOf: keyOf(session),
     idPattern: session.idPattern === undefined ? (isProven ? SIGNED_ID : shape.generatedId) : new RegExp(`^(?:${session.idPattern})$`),
     reservedPrefix,
   });

@@ -1,8 +1,9 @@
-import { randomBytes, randomUUID } from 'node:crypto';
 import { applyEdits, modify } from 'jsonc-parser';
 import type { SessionConfig } from '../config/config.js';
+import { fromBytes, toBytes } from './bytes.js';
 import type { RecordShape, SessionRecord } from './format.js';
 import { isRecord, readJson, readJsonRecord } from './json-record.js';
+import { randomIds } from './random-ids.js';
 import { readTime, spellIsoTimeAs } from './time.js';
 
 /** At least 16 characters that nobody guesses, and none that leads to another part of a key. */
@@ -55,7 +56,7 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
     },
 
     newIds: (oldId) => {
-      const random = [randomUUID(), randomBytes(16).toString('hex'), randomBytes(24).toString('base64url'), randomBytes(32).toString('base64url')];
+      const random = randomIds();
       return [...random.filter((id) => id.length === oldId.length), ...random];
     },
   };
@@ -64,7 +65,7 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
 /** The fields of a hash, whose values are kept a character for each byte, as the text that they are. */
 function readFields(text: string): Readonly<Record<string, string>> | undefined {
   const fields = readJsonRecord(text);
-  return fields && Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, toText(String(value))]));
+  return fields && Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, fromBytes(String(value))]));
 }
 
 /** A field that holds an object or a list as JSON is one; everything else is text, numbers too: a person's id may be 007. */
@@ -74,14 +75,6 @@ function readField(value: string): unknown {
 
 function replaceAt(json: string, path: readonly string[], value: unknown): string {
   return applyEdits(json, modify(json, [...path], value, {}));
-}
-
-function toText(bytes: string): string {
-  return Buffer.from(bytes, 'latin1').toString('utf8');
-}
-
-function toBytes(text: string): string {
-  return Buffer.from(text, 'utf8').toString('latin1');
 }
 
 /** As the old one: ISO 8601, ms (over 10^11) or seconds, as a number or as its digits. */

@@ -1,6 +1,6 @@
-import { randomBytes, randomUUID } from 'node:crypto';
 import type { RecordShape } from './format.js';
 import { readJsonRecord } from './json-record.js';
+import { randomIds } from './random-ids.js';
 
 /** What koa-session makes by itself: a UUID (7, 6, 5) or `<ms>-<uid>` (4), behind the app's own `prefix`. */
 const GENERATED_ID = /^([\w.:-]{0,64})(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\d{13}-[\w-]{16,64})$/;
@@ -36,8 +36,7 @@ export const koaSessionShape: RecordShape = {
   /** Behind the same prefix as the old one; an app with a `genid` of its own gets what its pattern lets pass. */
   newIds(oldId) {
     const prefix = GENERATED_ID.exec(oldId)?.[1] ?? '';
-    const random = [randomUUID(), randomBytes(16).toString('hex'), randomBytes(24).toString('base64url'), randomBytes(32).toString('base64url')];
-    return random.map((text) => prefix + text);
+    return randomIds().map((text) => prefix + text);
   },
 };
 

@@ -1,6 +1,6 @@
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
-import type { Identity } from '../principal.js';
+import { type Identity, isScopeToken } from '../principal.js';
 import type { SessionRecord } from './format.js';
 import { isRecord } from './json-record.js';
 import { isBeforeEpoch, readTime } from './time.js';
@@ -103,8 +103,7 @@ export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (mem
   const roles = toList(found['roles'], (text) => [text]);
   if (!roles) return unmappable(nameOf('roles'), 'is not a list of strings');
   const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
-  if (!scope?.every((token) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(token)))
-    return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
+  if (!scope?.every(isScopeToken)) return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
   const authTimeMs = readTime(found['authTime'], 'last');
   if (authTimeMs === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
     return unmappable(nameOf('authTime'), 'is not a time');

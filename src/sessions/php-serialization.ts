@@ -1,3 +1,4 @@
+import { fromBytes } from './bytes.js';
 import type { SessionRecord } from './format.js';
 
 /** Deeper nesting is no session that somebody meant. */
@@ -25,7 +26,7 @@ export function readPhpSession(bytes: string, handler: 'php' | 'php_serialize'):
 
 function readVariables(reader: PhpReader): SessionRecord {
   const record: Record<string, unknown> = {};
-  while (!reader.atEnd) setMember(record, toText(reader.until('|')), reader.value(0));
+  while (!reader.atEnd) setMember(record, fromBytes(reader.until('|')), reader.value(0));
   return record;
 }
 
@@ -108,7 +109,7 @@ class PhpReader {
     this.#expect(':"');
     const text = this.#take(length);
     this.#expect('"');
-    return toText(text);
+    return fromBytes(text);
   }
 
   /** A list where its keys count from 0, else by name. */
@@ -150,10 +151,6 @@ class PhpReader {
   #expect(text: string): void {
     if (this.#take(text.length) !== text) throw new Unreadable();
   }
-}
-
-function toText(bytes: string): string {
-  return Buffer.from(bytes, 'latin1').toString('utf8');
 }
 
 /** A whole number that JavaScript cannot hold stays the text that it was: it may be somebody's id. */

@@ -1,4 +1,5 @@
 import type { SessionFormatName } from '../config/session-formats.js';
+import { fromBytes } from './bytes.js';
 import { expressSessionShape } from './express-session.js';
 import type { RecordShape } from './format.js';
 import { isRecord, readJsonRecord } from './json-record.js';
@@ -31,7 +32,7 @@ const PHP_PREFIX = 'PHPREDIS_SESSION:';
 export function recognise(key: string, bytes: string): Recognised | undefined {
   const foreign = FOREIGN.find(([, ...begins]) => begins.some((begin) => bytes.startsWith(begin)));
   if (foreign) return { name: foreign[0] };
-  if (bytes.startsWith('{')) return recogniseJson(Buffer.from(bytes, 'latin1').toString('utf8'));
+  if (bytes.startsWith('{')) return recogniseJson(fromBytes(bytes));
   const isPhps = key.startsWith(PHP_PREFIX);
   for (const handler of ['php', 'php_serialize'] as const) {
     const shape = createPhpShape(handler);

@@ -22,15 +22,19 @@ export async function startNginx(bridges: readonly string[], server: string): Pr
   mkdirSync(join(directory, 'logs'));
   for (const name of readdirSync(SHIPPED)) copyFileSync(join(SHIPPED, name), join(directory, name));
   const port = await freePort();
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${directory}/${kind};`).join(' ');
   const servers = bridges.map((bridge) => `server ${new URL(bridge).host} max_fails=0;`).join(' ');
   writeFileSync(
     join(directory, 'nginx.conf'),
     `daemon off; pid ${directory}/pid; error_log ${directory}/logs/error.log; worker_processes 1;
      events {}
-     http { access_log off; ${temporary} include crossfade-http.conf; upstream crossfade { ${servers} keepalive 32; } server { listen 127.0.0.1:${port}; include crossfade.conf; ${server} } }`,
+     http { access_log off; ${temporaryPaths(directory)} include crossfade-http.conf; upstream crossfade { ${servers} keepalive 32; } server { listen 127.0.0.1:${port}; include crossfade.conf; ${server} } }`,
   );
   return await runProxy(nginx, ['-p', directory, '-c', join(directory, 'nginx.conf')], { directory, port });
+}
+
+/** Lines of `http` that keep what nginx writes in a directory. */
+export function temporaryPaths(directory: string): string {
+  return ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${directory}/${kind};`).join(' ');
 }
 
 /** Runs a proxy whose files are in a directory of its own, which goes with it. @throws where it ends instead of answering, with what it said. */

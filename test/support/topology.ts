@@ -9,6 +9,7 @@ import { parse } from 'yaml';
 import { z } from 'zod';
 import { freePort } from '../../scripts/lib/private-redis.js';
 import { provide } from '../../scripts/lib/programs.js';
+import { temporaryPaths } from './nginx.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -158,12 +159,11 @@ export async function startTopology({ services, config = '' }: TopologyOptions):
 
   /** The image's own nginx.conf, which includes the mounted file in `http`. */
   function writeNginx(mounted: string): string {
-    const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${directory}/${kind};`).join(' ');
     const file = join(directory, 'nginx.conf');
     mkdirSync(join(directory, 'logs'), { recursive: true });
     writeFileSync(
       file,
-      `daemon off; pid ${directory}/nginx.pid; error_log ${directory}/logs/error.log; events {} http { access_log off; ${temporary} include ${mounted}; }`,
+      `daemon off; pid ${directory}/nginx.pid; error_log ${directory}/logs/error.log; events {} http { access_log off; ${temporaryPaths(directory)} include ${mounted}; }`,
     );
     return file;
   }
