@@ -16,12 +16,13 @@ import { createLogoutEndpoint } from './http/logout-endpoint.js';
 import { createObserve, type Expected, expectedByHeader } from './http/observe.js';
 import { createOperatorApi } from './http/operator-api.js';
 import { createOtherPrincipals } from './http/other-principals.js';
+import { createOwnRequests } from './http/own-paths.js';
 import { createPeers } from './http/peer.js';
 import { createReadRefresh } from './http/presented-refresh.js';
 import { createRefresh } from './http/refresh.js';
 import { createRequire, type RequireOptions } from './http/require.js';
 import { createRevokeEndpoint } from './http/revoke-endpoint.js';
-import { createObserveRoutes, createOwnPaths, createRoutes } from './http/routes.js';
+import { createObserveRoutes, createRoutes } from './http/routes.js';
 import { createSigner } from './http/token-answer.js';
 import { createTokenEndpoint } from './http/token-endpoint.js';
 import { createVerifyEndpoint } from './http/verify-endpoint.js';
@@ -71,7 +72,7 @@ export interface Endpoints {
 /** Everything that answers requests, made of the parts that know. */
 export function createEndpoints(options: EndpointsOptions): Endpoints {
   const { config, client, prefix, rollout, clients, guardrail, clock, log, audit, metrics } = options;
-  const { ring, signing, issueAccessToken, verifyBearer } = options.membership;
+  const { ring, signing, issueAccessToken, verifyBearer, verifyOnce } = options.membership;
   const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
 
   const peers = createPeers(config.http.trustProxy);
@@ -86,7 +87,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     audience: config.audience[0] ?? '',
     signingKey: () => signing.signingKey(),
     issueAccessToken,
-    verifyBearer,
+    verifyOnce,
     fraction: systemRandom.fraction,
     clock,
     metrics,
@@ -158,16 +159,16 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     log,
     metrics,
   };
-  const isOwnPath = createOwnPaths(config.http.basePath);
+  const isOwn = createOwnRequests(config.http.basePath);
   const readSettings = createReadVerifySettings({
     path: `${config.http.basePath}/verify`,
     anonymous: config.verify.anonymous,
     services: config.services,
   });
-  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwnPath });
+  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwn });
 
   return {
-    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwnPath }) : enforce()),
+    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwn }) : enforce()),
     require(required) {
       // It would refuse everybody, or let everybody in.
       if (config.mode === 'observe') throw new TypeError('mode: observe decides nothing: bridge.require() is for mode: enforce');

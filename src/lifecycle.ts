@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import type { Clock } from './clock.js';
 import type { Config, RedisTarget, SessionConfig } from './config/config.js';
 import { deriveKey } from './config/secret.js';
@@ -106,12 +107,16 @@ export const systemRandom: RandomSource = {
   fraction: () => Math.random(),
 };
 
+/** Sessions in the place of ended ones that were asked for their tokens of late, and how long that counts. */
+const MAX_ASKED = 10_000;
+const ASK_AGAIN_MS = 2000;
+
 /** How long a read of the event stream waits for news. */
 const BLOCK_MS = 1000;
 
 export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const { config, connections, random, clock, log, audit, metrics } = options;
-  const { client } = connections.own;
+  const { client, reads } = connections.own;
   const prefix = `${config.redis.keyPrefix}v1:`;
   const macKey = deriveKey(config.fleetSecret, 'mac');
   const sealKey = deriveKey(config.fleetSecret, 'seal');
@@ -122,7 +127,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
 
   const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics });
   const apply = revocations.apply;
-  const ledger = createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
+  const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
   const asked = new Map<string, Whoami>();
   for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
   const entries = config.sessions.map((session): SessionEntry => {
@@ -132,7 +137,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
       name: session.name,
       format,
       mapping: map || !session.principal ? createFunctionMapping(map ?? (() => null), session.name) : createPathMapping(session.principal),
-      store: asked.get(session.name) ?? createRedisRecords(connections.of(session).client, format.storage),
+      store: asked.get(session.name) ?? createRedisRecords(connections.of(session), format.storage),
       refreshable: !session.http,
       limits: session,
     };
@@ -166,6 +171,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     audit,
     metrics,
   });
+  const recentlyAsked = new LRUCache<string, true>({ max: MAX_ASKED, ttl: ASK_AGAIN_MS });
   const sessions = createSessionReader({
     entries,
     ledger,
@@ -173,6 +179,14 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     resurrectionSeconds,
     seen: (session, hasTokens) => {
       if (hasTokens) void watch.watch(session);
+      else if (hasTokens === undefined && !recentlyAsked.has(session.sid)) {
+        // A new login under the id of one that has ended: asked beside the request, and not at each of them.
+        recentlyAsked.set(session.sid, true);
+        void ledger.kept(session.sid).then(
+          (kept) => kept && watch.watch(session),
+          () => undefined,
+        );
+      }
     },
     clock,
   });

@@ -48,6 +48,8 @@ export interface Membership {
   readonly fleet: Fleet;
   readonly issueAccessToken: IssueAccessToken;
   readonly verifyBearer: VerifyBearer;
+  /** The same for a token that nobody will show again. */
+  readonly verifyOnce: VerifyBearer;
 }
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
@@ -125,26 +127,30 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     audit,
     metrics,
   });
+  const verifying = {
+    policy,
+    fleetPolicies: () => signing?.policies ?? [],
+    // For as long as a token lives that was signed meanwhile.
+    clocksDisagree: () => clock.now() - disagreedAt < 2 * accessTtlSeconds * 1000,
+    keys: ring,
+    clock: fleetClock,
+    checked: (isGood: boolean) => metrics.signatures.inc({ outcome: isGood ? 'good' : 'bad' }),
+    revocations: {
+      get wereRead() {
+        // What was revoked includes keys.
+        return revocations.wereRead && ring.fleetKeysRead;
+      },
+      whatEnded: revocations.whatEnded,
+    },
+  };
+  const remember = { max: config.bearer.rememberedTokens, counted: (size: number) => metrics.rememberedTokens.set(size) };
   return {
     ring,
     signing,
     fleet,
     issueAccessToken,
-    verifyBearer: createVerifier({
-      policy,
-      fleetPolicies: () => signing?.policies ?? [],
-      // For as long as a token lives that was signed meanwhile.
-      clocksDisagree: () => clock.now() - disagreedAt < 2 * accessTtlSeconds * 1000,
-      keys: ring,
-      clock: fleetClock,
-      revocations: {
-        get wereRead() {
-          // What was revoked includes keys.
-          return revocations.wereRead && ring.fleetKeysRead;
-        },
-        whatEnded: revocations.whatEnded,
-      },
-    }),
+    verifyBearer: createVerifier({ ...verifying, remember }),
+    verifyOnce: createVerifier(verifying),
   };
 }
 

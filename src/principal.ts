@@ -1,4 +1,4 @@
-/** Who a request is, whichever credential said so. Handlers read it from `ctx.state.principal`. */
+/** Who a request is, whichever credential said so. Handlers read it from `ctx.state.principal`; it is frozen. */
 export interface Principal {
   /** The person, in the legacy app's own naming; `sub` in a token. */
   readonly subject: string;
@@ -53,7 +53,7 @@ export type BearerRejection = keyof typeof BEARER_REJECTIONS;
 export const SESSION_REJECTIONS = {
   'bad-id': 'what stands in the cookie is no session id',
   'bad-signature': 'no configured secret made its signature',
-  'unknown-session': 'there is no such record, or the app that was asked knows nobody by it',
+  'unknown-session': 'there is no such record, or something of another type; or the app that was asked knows nobody by it',
   'unreadable-record': 'what is there is no session record',
   expired: 'the record is past its end',
   'nobody-logged-in': 'the mapping found no subject',

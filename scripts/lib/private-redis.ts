@@ -29,18 +29,20 @@ export interface StartOptions {
   readonly port?: number;
   /** More arguments for the server: `['--maxmemory-policy', 'allkeys-lru']`. */
   readonly args?: readonly string[];
+  /** What the server is started by: `['taskset', '-c', '1']`. Not for one in Docker. */
+  readonly by?: readonly string[];
 }
 
 /**
  * Starts a private server without persistence. It cannot outlive this process, however that ends: a watchdog holds the
  * other end of a pipe, and ends the server when the pipe closes.
  */
-export async function startRedis({ port, args = [] }: StartOptions = {}): Promise<PrivateRedis> {
+export async function startRedis({ port, args = [], by = [] }: StartOptions = {}): Promise<PrivateRedis> {
   const program = findProgram();
   for (let attempt = 0; ; attempt++) {
     const chosen = port ?? (await freePort());
     const directory = mkdtempSync(join(tmpdir(), 'crossfade-redis-'));
-    const watchdog = program.kind === 'docker' ? startContainer(chosen, args) : startServer(program.path, chosen, directory, args);
+    const watchdog = program.kind === 'docker' ? startContainer(chosen, args) : startServer([...by, program.path], chosen, directory, args);
     const stop = async () => {
       if (watchdog.exitCode === null && watchdog.signalCode === null) {
         const gone = once(watchdog, 'exit');
@@ -68,8 +70,8 @@ wait $server
 rm -rf "$dir"
 `;
 
-function startServer(path: string, port: number, directory: string, args: readonly string[]): ChildProcess {
-  const server = [path, '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory, ...args];
+function startServer(command: readonly string[], port: number, directory: string, args: readonly string[]): ChildProcess {
+  const server = [...command, '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory, ...args];
   return startWatchdog(['-c', WATCHDOG, 'crossfade-redis', directory, ...server]);
 }
 

@@ -128,7 +128,7 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
     // Bytes tell what every format tells, and more.
     const storages = only ? ([only.shape.storage === 'hash' ? 'hash' : 'bytes'] as const) : (['bytes', 'hash'] as const);
     for (const storage of storages) {
-      const records = createRedisRecords(connection.client, storage);
+      const records = createRedisRecords(connection, storage);
       const seen = new Set<string>();
       for await (const key of scanKeys(connection, keys, storage)) {
         if (tally.sessions >= count || tally.keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;

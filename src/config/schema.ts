@@ -88,6 +88,14 @@ export const configSchema = z.strictObject({
         .enum(['pass', 'reject'])
         .default('pass')
         .describe("A bearer that is somebody else's: `pass` leaves it to the app, anonymous; `reject` is 401."),
+      rememberedTokens: z
+        .int()
+        .min(0)
+        .max(10_000_000)
+        .default(150_000)
+        .describe(
+          'How many verified tokens are remembered in any case, as hashes, so that their signature is not verified again, and at most twice as many: more than live at once, ~0.6 KB each. 0: none.',
+        ),
     })
     .prefault({}),
   keys: z

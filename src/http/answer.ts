@@ -31,7 +31,7 @@ export interface AnswersOptions {
 export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions): Answers {
   const loggedAt = new Map<string, number>();
 
-  function refuse(ctx: Context, { code, description, details = {}, headers = {} }: Refusal): void {
+  function refuse(ctx: Context, { code, description, details = NO_DETAILS, headers }: Refusal): void {
     const { status } = ERRORS[code];
     if (code === 'temporarily_unavailable') {
       metrics.unavailable.inc({ reason: details['reason'] ?? 'unknown' });
@@ -41,7 +41,7 @@ export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions)
     const challenge = challengeFor(code, details);
     if (challenge !== undefined) ctx.set('WWW-Authenticate', challenge);
     ctx.set('Cache-Control', 'no-store');
-    ctx.set({ ...headers });
+    if (headers) ctx.set({ ...headers });
     ctx.status = status;
     ctx.body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
   }
@@ -71,6 +71,8 @@ export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions)
     },
   };
 }
+
+const NO_DETAILS: Readonly<Record<string, string>> = {};
 
 function wireCode(code: ErrorCode): string {
   if (code === 'forbidden_origin' || code === 'forbidden_host' || code === 'payload_too_large') return 'invalid_request';

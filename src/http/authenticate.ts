@@ -1,9 +1,11 @@
+import type { OutgoingHttpHeaders } from 'node:http';
 import type { Context, Middleware, Next } from 'koa';
 import { CrossfadeError } from '../errors.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Answers } from './answer.js';
 import { type Authenticate, type Authentication, migrationHeader } from './authenticator.js';
+import type { IsOwnRequest } from './own-paths.js';
 
 export interface AuthenticateOptions {
   readonly authenticate: Authenticate;
@@ -12,24 +14,20 @@ export interface AuthenticateOptions {
   readonly metrics: Metrics;
   readonly exchangeUri: string;
   readonly returnUri: string;
-  /** Whether a path is one of the bridge's own endpoints, which judge credentials by themselves. */
-  readonly isOwnPath: (path: string) => boolean;
+  /** Whether a request is for one of the bridge's own endpoints, which judge credentials by themselves. */
+  readonly isOwn: IsOwnRequest;
 }
 
 /** Middleware that puts the principal into `ctx.state`, or answers where no handler may: 400, 401, 503. */
 export function createAuthenticate(options: AuthenticateOptions): Middleware {
-  const { authenticate, answers, metrics, isOwnPath } = options;
+  const { authenticate, answers, metrics, isOwn } = options;
 
-  return async function crossfadeAuthenticate(ctx: Context, next: Next): Promise<void> {
-    if (isOwnPath(ctx.path)) return await next();
-    let found: Authentication;
-    try {
-      found = await authenticate(ctx.req);
-    } catch (error) {
-      metrics.requests.inc({ credential: 'unknown', outcome: 'unavailable', client: 'unknown' });
-      answers.fail(ctx, error);
-      return;
-    }
+  function cannotKnow(ctx: Context, error: unknown): void {
+    metrics.requests.count('unknown', 'unavailable', 'unknown');
+    answers.fail(ctx, error);
+  }
+
+  function goOn(ctx: Context, next: Next, found: Authentication): void | Promise<void> {
     countRequest(metrics, found);
     if (found.kind === 'refused') {
       answers.refuse(ctx, found.refusal);
@@ -39,18 +37,33 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
       if (found.rejection) ctx.state.rejection = found.rejection;
     } else ctx.state.principal = found.principal;
     const before = ctx.res.getHeaders();
+    const failed = (error: unknown) => failBehind(ctx, error, before);
+    const nudges = found.kind === 'authenticated' && found.decision.rules.nudge !== undefined;
+    return nudges ? next().then(() => nudge(ctx, found, options), failed) : next().catch(failed);
+  }
+
+  /** What the bridge's own store or functions cannot do right now, behind the app's handlers. */
+  function failBehind(ctx: Context, error: unknown, before: Readonly<OutgoingHttpHeaders>): void {
+    if (!(error instanceof CrossfadeError) || error.code !== 'temporarily_unavailable' || ctx.headerSent) throw error;
+    // What the handler meant to answer is not what happened: its cookies least of all.
+    for (const name of ctx.res.getHeaderNames()) ctx.remove(name);
+    for (const [name, value] of Object.entries(before)) if (value !== undefined) ctx.res.setHeader(name, value);
+    answers.fail(ctx, error);
+  }
+
+  return function crossfadeAuthenticate(ctx: Context, next: Next): void | Promise<void> {
+    if (isOwn(ctx)) return next();
+    let found: Authentication | Promise<Authentication>;
     try {
-      await next();
+      found = authenticate(ctx.req);
     } catch (error) {
-      // What the bridge's own store or functions cannot do right now, behind the app's handlers.
-      if (!(error instanceof CrossfadeError) || error.code !== 'temporarily_unavailable' || ctx.headerSent) throw error;
-      // What the handler meant to answer is not what happened: its cookies least of all.
-      for (const name of ctx.res.getHeaderNames()) ctx.remove(name);
-      for (const [name, value] of Object.entries(before)) if (value !== undefined) ctx.res.setHeader(name, value);
-      answers.fail(ctx, error);
-      return;
+      return cannotKnow(ctx, error);
     }
-    if (found.kind === 'authenticated') nudge(ctx, found, options);
+    if (!(found instanceof Promise)) return goOn(ctx, next, found);
+    return found.then(
+      (known) => goOn(ctx, next, known),
+      (error: unknown) => cannotKnow(ctx, error),
+    );
   };
 }
 
@@ -79,5 +92,5 @@ function withPrivate(current: number | string | readonly string[] | undefined): 
 export function countRequest(metrics: Metrics, found: Authentication): void {
   const credential = found.kind === 'authenticated' ? found.principal.via : found.kind === 'anonymous' ? 'none' : 'refused';
   const outcome = found.kind === 'refused' ? found.refusal.code : found.kind;
-  metrics.requests.inc({ credential, outcome, client: found.client.config ? found.client.id : 'unknown' });
+  metrics.requests.count(credential, outcome, found.client.config ? found.client.id : 'unknown');
 }

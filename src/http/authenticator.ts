@@ -1,11 +1,12 @@
 import type { IncomingMessage } from 'node:http';
+import { after } from '../after.js';
 import { unavailable } from '../errors.js';
 import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
 import type { CookiePairs } from '../sessions/cookies.js';
-import type { SessionReader } from '../sessions/reader.js';
+import type { SessionOutcome, SessionReader } from '../sessions/reader.js';
 import { type LiveSession, samePerson } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
@@ -26,7 +27,9 @@ export type Authentication =
       readonly principal: Principal;
       readonly decision: Decision;
       readonly endsAt: number;
-      readonly family?: string;
+      /** The same, asked of the store: `endsAt` of a session is what its record says, where that says any. */
+      readonly endsExactly?: () => Promise<number>;
+      readonly family?: string | undefined;
     }
   /** `principal`: of a session that is good, and that the stage does not accept here. */
   | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
@@ -47,10 +50,10 @@ export interface AuthenticatorOptions {
 }
 
 /**
- * credential → principal → stage → decision. `alsoFor`: an audience whose tokens are accepted beside those for the bridge. Throws where an
- * infrastructure failure leaves no answer but 503.
+ * credential → principal → stage → decision; at once, where nobody has to be asked. `alsoFor`: an audience whose tokens are accepted beside
+ * those for the bridge. Throws, or rejects, where an infrastructure failure leaves no answer but 503.
  */
-export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Promise<Authentication>;
+export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Authentication | Promise<Authentication>;
 
 /** Conflicts that are looked into at once, at most: they are counted beside the request, never in its way. */
 const MAX_CONFLICT_LOOKS = 64;
@@ -63,27 +66,32 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     return clients.resolve(clientTraits(request, peers, provenId));
   }
 
-  async function byBearer(request: IncomingMessage, bearer: string, cookies: CookiePairs, alsoFor: string | undefined): Promise<Authentication> {
-    const outcome = await verifyBearer(bearer, alsoFor);
+  function byBearer(
+    request: IncomingMessage,
+    bearer: string,
+    cookies: CookiePairs,
+    outcome: BearerOutcome,
+  ): Authentication | Promise<Authentication> {
     switch (outcome.kind) {
       case 'authenticated': {
-        const { principal, token } = outcome;
-        const ofFamily = token.family === undefined ? {} : { family: token.family };
+        const { principal, token, endsAt } = outcome;
         const client = clientOf(request, principal.client);
-        lookForConflict(principal, cookies);
-        guarded.accepted(principal);
-        return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: outcome.endsAt, ...ofFamily };
+        if (cookies.length > 0) lookForConflict(principal, cookies);
+        return after(rollout.decide(client, principal, principal), (decision) => {
+          guarded.accepted(decision.cohort, principal.subject);
+          return { kind: 'authenticated', client, principal, decision, endsAt, family: token.family };
+        });
       }
       case 'rejected':
-        metrics.rejections.inc({ credential: 'bearer', reason: outcome.reason });
+        metrics.rejections.count('bearer', outcome.reason);
         guarded.refused(bearer, outcome.reason);
-        return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
+        return { kind: 'refused', client: clientOf(request), refusal: INVALID_TOKEN };
       case 'foreign':
-        metrics.rejections.inc({ credential: 'bearer', reason: 'foreign' });
-        if (foreignBearer === 'reject') return { kind: 'refused', client: clientOf(request), refusal: { code: 'invalid_token' } };
+        metrics.rejections.count('bearer', 'foreign');
+        if (foreignBearer === 'reject') return { kind: 'refused', client: clientOf(request), refusal: INVALID_TOKEN };
         return { kind: 'anonymous', client: clientOf(request), rejection: { credential: 'bearer', reason: 'foreign' } };
       case 'in-doubt':
-        return await bySameSession(request, outcome, cookies);
+        return bySameSession(request, outcome, cookies);
     }
   }
 
@@ -99,17 +107,27 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     audit('session.answered', { sid });
     const client = clientOf(request);
     const principal = toPrincipal(outcome.session, client.id);
-    return { kind: 'authenticated', client, principal, decision: await rollout.decide(client, principal), endsAt: endOf(outcome.session) };
+    return bySession(outcome.session, principal, client, await rollout.decide(client, principal));
   }
 
-  async function byCookie(request: IncomingMessage, cookies: CookiePairs): Promise<Authentication> {
-    const outcome = await sessions.read(cookies);
+  function bySession(session: LiveSession, principal: Principal, client: ResolvedClient, decision: Decision): Authentication {
+    const { entry, key, keyEndsAtMs } = session.source;
+    const endsAt = endOf(session);
+    if (keyEndsAtMs !== undefined || !session.refreshable) return { kind: 'authenticated', client, principal, decision, endsAt };
+    const endsExactly = async () => {
+      const reading = await sessions.readKnown(entry, key);
+      return reading.kind === 'session' ? endOf(reading.session) : 0;
+    };
+    return { kind: 'authenticated', client, principal, decision, endsAt, endsExactly };
+  }
+
+  function byCookie(request: IncomingMessage, outcome: SessionOutcome): Authentication | Promise<Authentication> {
     const client = clientOf(request);
     switch (outcome.kind) {
       case 'absent':
         return { kind: 'anonymous', client };
       case 'rejected':
-        metrics.rejections.inc({ credential: 'session', reason: outcome.reason });
+        metrics.rejections.count('session', outcome.reason);
         return { kind: 'anonymous', client, rejection: { credential: 'session', reason: outcome.reason } };
       case 'conflict':
         metrics.conflicts.inc({ where: 'cookies' });
@@ -117,13 +135,14 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         return { kind: 'refused', client, refusal: { code: 'invalid_request', description: 'two session cookies of different principals' } };
       case 'authenticated': {
         const principal = toPrincipal(outcome.session, client.id);
-        const decision = await rollout.decide(client, principal);
-        if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
-          const refusal = sessionNotAccepted(decision, exchangeUri);
-          return { kind: 'refused', client, refusal, principal };
-        }
-        if (decision.rules.shadowMint) shadowMint(principal);
-        return { kind: 'authenticated', client, principal, decision, endsAt: endOf(outcome.session) };
+        return after(rollout.decide(client, principal), (decision) => {
+          if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
+            const refusal = sessionNotAccepted(decision, exchangeUri);
+            return { kind: 'refused', client, refusal, principal };
+          }
+          if (decision.rules.shadowMint) shadowMint(principal);
+          return bySession(outcome.session, principal, client, decision);
+        });
       }
     }
   }
@@ -133,8 +152,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     if (conflictLooks >= MAX_CONFLICT_LOOKS || !cookies.some(([name]) => sessions.cookieNames.has(name))) return;
     if (sessions.named(cookies).every(({ sid }) => sid === principal.sid)) return;
     conflictLooks += 1;
-    sessions
-      .read(cookies)
+    Promise.resolve(sessions.read(cookies))
       .then((outcome) => {
         if (outcome.kind !== 'conflict' && (outcome.kind !== 'authenticated' || samePerson(outcome.session.identity, principal))) return;
         metrics.conflicts.inc({ where: 'cookie-and-bearer' });
@@ -146,13 +164,16 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
       });
   }
 
-  return async function authenticate(request, alsoFor) {
-    const presented = readCredentials(request, peers.urisOf(request));
-    if (presented.malformed) return { kind: 'refused', client: clientOf(request), refusal: malformedRefusal(presented.malformed) };
-    if (presented.bearer !== undefined) return await byBearer(request, presented.bearer, presented.cookies, alsoFor);
-    return await byCookie(request, presented.cookies);
+  return function authenticate(request, alsoFor) {
+    const { malformed, bearer, cookies } = readCredentials(request, peers.urisOf(request));
+    if (malformed) return { kind: 'refused', client: clientOf(request), refusal: malformedRefusal(malformed) };
+    if (bearer !== undefined) return after(verifyBearer(bearer, alsoFor), (outcome) => byBearer(request, bearer, cookies, outcome));
+    if (cookies.length === 0) return { kind: 'anonymous', client: clientOf(request) };
+    return after(sessions.read(cookies, request), (outcome) => byCookie(request, outcome));
   };
 }
+
+const INVALID_TOKEN: Refusal = { code: 'invalid_token' };
 
 /** As it is now: unused, a rolling session ends before what is made of it may. */
 function endOf({ endsAt, expiresAt = endsAt }: LiveSession): number {
@@ -164,9 +185,16 @@ export function malformedRefusal(malformed: NonNullable<PresentedCredentials['ma
   return { code: 'invalid_request', description };
 }
 
+/** Frozen, as that of a token is: what a handler may do does not depend on the credential. */
 export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: string): Principal {
-  const { authTimeMs: _, ...rest } = identity;
-  return { ...rest, sid, client, via: 'session', ...(expiresAt === undefined ? {} : { expiresAt }) };
+  const { subject, tenant, roles, scope, authTime } = identity;
+  const principal: { -readonly [Member in keyof Principal]: Principal[Member] } = { subject, client, roles, scope, sid, via: 'session' };
+  if (tenant !== undefined) principal.tenant = tenant;
+  if (authTime !== undefined) principal.authTime = authTime;
+  if (expiresAt !== undefined) principal.expiresAt = expiresAt;
+  Object.freeze(roles);
+  Object.freeze(scope);
+  return Object.freeze(principal);
 }
 
 /** The structured dictionary (RFC 9651) that tells a client what to do next: to exchange its session, or to go back to it. */

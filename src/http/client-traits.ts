@@ -2,15 +2,41 @@ import type { IncomingMessage } from 'node:http';
 import type { ClientTraits } from '../rollout/clients.js';
 import { header, type Peers } from './peer.js';
 
-/** What a request shows of the app that sent it. `provenId`: the client of a verified token, or one that authenticated. */
+/** What a request shows of the app that sent it; of a verified token's client most of it is never asked. `provenId`: that, or one that authenticated. */
 export function clientTraits(request: IncomingMessage, peers: Peers, provenId?: string): ClientTraits {
-  return {
-    provenId,
-    origin: header(request, 'origin'),
-    host: peers.hostOf(request),
-    userAgent: header(request, 'user-agent'),
-    claimedId: header(request, 'x-client-id'),
-    claimedVersion: header(request, 'x-client-version'),
-    header: (name) => header(request, name.toLowerCase()),
-  };
+  return new RequestTraits(request, peers, provenId);
+}
+
+class RequestTraits implements ClientTraits {
+  readonly provenId: string | undefined;
+  readonly #request: IncomingMessage;
+  readonly #peers: Peers;
+
+  constructor(request: IncomingMessage, peers: Peers, provenId: string | undefined) {
+    this.#request = request;
+    this.#peers = peers;
+    this.provenId = provenId;
+  }
+
+  get origin() {
+    return header(this.#request, 'origin');
+  }
+
+  get host() {
+    return this.#peers.hostOf(this.#request);
+  }
+
+  get userAgent() {
+    return header(this.#request, 'user-agent');
+  }
+
+  get claimedId() {
+    return header(this.#request, 'x-client-id');
+  }
+
+  get claimedVersion() {
+    return header(this.#request, 'x-client-version');
+  }
+
+  header = (name: string) => header(this.#request, name.toLowerCase());
 }

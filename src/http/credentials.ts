@@ -20,13 +20,31 @@ const NO_COOKIES: CookiePairs = [];
 export function readCredentials(request: IncomingMessage, originalUris: readonly string[] = []): PresentedCredentials {
   const { cookie, authorization } = request.headers;
   const cookies = cookie === undefined ? NO_COOKIES : parseCookies(cookie);
-  if ([request.url, ...originalUris].some(hasQueryToken)) return { cookies, malformed: 'token-in-query' };
+  if (hasQueryToken(request.url) || originalUris.some(hasQueryToken)) return { cookies, malformed: 'token-in-query' };
   if (authorization === undefined) return { cookies };
-  // Node drops a second Authorization header from `headers` without a word.
-  if (request.rawHeaders.filter((name, at) => at % 2 === 0 && name.toLowerCase() === 'authorization').length > 1)
-    return { cookies, malformed: 'two-authorization-headers' };
+  if (hasTwoAuthorizations(request.rawHeaders)) return { cookies, malformed: 'two-authorization-headers' };
+  const bearer = readBearer(authorization);
+  return bearer === undefined ? { cookies } : { cookies, bearer };
+}
+
+/** Node drops a second Authorization header from `headers` without a word. */
+function hasTwoAuthorizations(rawHeaders: readonly string[]): boolean {
+  let found = 0;
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at] ?? '';
+    if (name.length === AUTHORIZATION.length && name.toLowerCase() === AUTHORIZATION) found += 1;
+  }
+  return found > 1;
+}
+
+const AUTHORIZATION = 'authorization';
+
+/** What stands behind the scheme (RFC 6750, section 2.1), in any of its spellings; undefined for other schemes. */
+function readBearer(authorization: string): string | undefined {
+  // As all clients spell it: a regular expression would go through the whole token.
+  if (/^Bearer [^ \t]/.test(authorization)) return authorization.slice(7);
   const bearer = /^bearer(?:[ \t]+(.*))?$/is.exec(authorization);
-  return bearer ? { cookies, bearer: bearer[1] ?? '' } : { cookies };
+  return bearer ? (bearer[1] ?? '') : undefined;
 }
 
 function hasQueryToken(url: string | undefined): boolean {

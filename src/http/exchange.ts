@@ -56,7 +56,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
   }
 
   async function readSession(cookies: CookiePairs, client: ResolvedClient): Promise<LiveSession> {
-    const outcome = await sessions.read(cookies).catch((error: unknown) => {
+    const outcome = await sessions.readExactly(cookies).catch((error: unknown) => {
       // Its signature is good and its record is there: nobody else can have caused this.
       const [named] = sessions.named(cookies);
       if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.guarded.mapped(client, named.sid, false);
@@ -69,7 +69,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
       case 'absent':
         throw new CrossfadeError('invalid_request', { message: 'there is no session to exchange' });
       case 'rejected':
-        metrics.rejections.inc({ credential: 'session', reason: outcome.reason });
+        metrics.rejections.count('session', outcome.reason);
         throw noValidSession(outcome.reason);
       case 'conflict':
         throw options.others.conflict('exchange', 'two session cookies of different principals');

@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { CrossfadeError } from '../errors.js';
-import type { BearerRejection, Principal } from '../principal.js';
+import type { BearerRejection } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Guardrail, OwnFault } from '../rollout/guardrail.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { digestOf } from '../tokens/remembered.js';
 import type { SignAccessToken } from './token-answer.js';
 
 /** A tenant that is not known; undefined is one that is known not to be. */
@@ -15,7 +15,7 @@ export interface Guarded {
   /** The signer, watched. */
   signFor(what: 'exchange' | 'refresh'): SignAccessToken;
   /** A bearer was good. */
-  accepted(principal: Principal): void;
+  accepted(cohort: string, subject: string): void;
   /** A bearer was refused: a fault of the bridge's own if it is, byte for byte, one that was made here a moment ago. */
   refused(token: string, reason: BearerRejection): void;
   /** A session that is there could be mapped, or not. Without a principal its cohort is known only where the client has no other. */
@@ -51,7 +51,7 @@ export function createGuarded({ guardrail, clients, sign, audience, metrics }: G
         try {
           const issued = await sign(principal, family, grant);
           guardrail.succeeded(what, cohort, subject);
-          if (audience.includes(grant.audience)) recent.set(hashOf(issued.token), { cohort, subject });
+          if (audience.includes(grant.audience)) recent.set(digestOf(issued.token), { cohort, subject });
           return issued;
         } catch (error) {
           const fault = faultOf(error);
@@ -60,10 +60,10 @@ export function createGuarded({ guardrail, clients, sign, audience, metrics }: G
         }
       },
 
-    accepted: ({ client, tenant, subject }) => guardrail.succeeded('verify', cohortOf(client, tenant), subject),
+    accepted: (cohort, subject) => guardrail.succeeded('verify', cohort, subject),
 
     refused(token, reason) {
-      const known = RIGHTLY.has(reason) ? undefined : recent.get(hashOf(token));
+      const known = RIGHTLY.has(reason) ? undefined : recent.get(digestOf(token));
       if (known) guardrail.failed('verify', known.cohort, known.subject, 'own-token-refused');
     },
 
@@ -87,8 +87,4 @@ function faultOf(error: unknown): OwnFault | undefined {
   if (!(error instanceof CrossfadeError)) return 'signing';
   if (error.details['reason'] === 'token-too-large') return 'token-too-large';
   return error.details['reason'] === 'signing' && error.cause !== undefined ? 'signing' : undefined;
-}
-
-function hashOf(token: string): string {
-  return createHash('sha256').update(token).digest('base64url');
 }

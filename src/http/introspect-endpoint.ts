@@ -7,6 +7,7 @@ import type { Audit } from '../telemetry/audit.js';
 import { principalClaims } from '../tokens/claims.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
+import { decodeOneSpelling } from '../tokens/spelling.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import { readForm } from './form.js';
@@ -54,14 +55,14 @@ export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Cont
     if (token.family !== undefined && (await families.hasEnded(principal.sid, token.family))) return INACTIVE;
     const { ended } = await ledger.marks(principal.sid);
     if (ended?.subject === principal.subject && !(madeAt(token.family ?? '') > ended.endedAt)) return INACTIVE;
-    const { audience, issuedAt, jti } = token;
+    const { audience, issuedAt } = token;
     return {
       active: true,
       token_type: 'Bearer',
       iss: issuer,
       aud: audience.length === 1 ? audience[0] : audience,
       iat: issuedAt,
-      jti,
+      jti: decodeOneSpelling(text)?.payload['jti'],
       exp: principal.expiresAt,
       ...principalClaims(principal, token.family),
     };

@@ -4,6 +4,7 @@ import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/compa
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Authenticate, Authentication } from './authenticator.js';
+import type { IsOwnRequest } from './own-paths.js';
 
 /** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. Undefined: not compared. */
 export type Expected = (ctx: Context) => ExpectedAnswer | Promise<ExpectedAnswer>;
@@ -13,8 +14,8 @@ export interface ObserveOptions {
   readonly authenticate: Authenticate;
   /** Asked after the app has answered. Undefined: only what the bridge would have found is counted. */
   readonly expected: Expected | undefined;
-  /** Paths that are left alone. */
-  readonly skips: (path: string) => boolean;
+  /** Requests that are left alone. */
+  readonly skips: IsOwnRequest;
   readonly log: Log;
   readonly metrics: Metrics;
 }
@@ -57,7 +58,7 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
   }
 
   return async function crossfadeObserve(ctx: Context, next: Next): Promise<void> {
-    if (skips(ctx.path)) return await next();
+    if (skips(ctx)) return await next();
     if (underWay >= AT_ONCE) {
       metrics.observed.inc({ client: 'unknown', outcome: 'left-out' });
       return await next();

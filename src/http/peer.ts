@@ -28,8 +28,18 @@ export function createPeers(trustProxy: readonly string[]): Peers {
     return trusted.check(address, isIPv6(address) ? 'ipv6' : 'ipv4');
   }
 
-  function trusts({ socket: { remoteAddress: address } }: IncomingMessage): boolean {
-    return address !== undefined && isTrusted(address);
+  /** By connection: a peer sends many requests over one. */
+  const known = new WeakMap<object, boolean>();
+
+  function trusts({ socket }: IncomingMessage): boolean {
+    let trusted = known.get(socket);
+    if (trusted === undefined) {
+      const { remoteAddress: address } = socket;
+      if (address === undefined) return false;
+      trusted = isTrusted(address);
+      known.set(socket, trusted);
+    }
+    return trusted;
   }
 
   /** Each proxy appends whom it was asked by: from the last on, the first that is no proxy of ours. */
@@ -56,14 +66,22 @@ export function createPeers(trustProxy: readonly string[]): Peers {
       // The same as for paths: only what is a page navigation by both is one.
       return given.find((method) => method !== 'GET' && method !== 'HEAD') ?? given[0] ?? (request.method ?? 'GET').toUpperCase();
     },
-    urisOf: (request) => (trusts(request) ? originalUris(request) : []),
+    urisOf(request) {
+      const uris = originalUris(request);
+      return uris.length > 0 && trusts(request) ? uris : NO_URIS;
+    },
   };
 }
 
 /** Whoever says it: to be believed only where it speaks against the request. */
 export function originalUris(request: IncomingMessage): readonly string[] {
-  return ['x-original-uri', 'x-forwarded-uri'].flatMap((name) => header(request, name) ?? []);
+  const original = header(request, 'x-original-uri');
+  const forwarded = header(request, 'x-forwarded-uri');
+  if (original === undefined && forwarded === undefined) return NO_URIS;
+  return [original, forwarded].filter((uri) => uri !== undefined);
 }
+
+const NO_URIS: readonly string[] = [];
 
 function withoutPort(address: string): string {
   return /^\[(.*)\](?::\d+)?$/.exec(address)?.[1] ?? address.replace(/^([\d.]+):\d+$/, '$1');

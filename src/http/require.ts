@@ -1,6 +1,6 @@
 import type { Context, Middleware, Next } from 'koa';
 import { isScopeToken } from '../principal.js';
-import type { Answers } from './answer.js';
+import type { Answers, Refusal } from './answer.js';
 
 export interface RequireOptions {
   /** Scope that the principal must have: names with spaces between, or a list. All are needed. Default: none. */
@@ -17,16 +17,18 @@ export function createRequire(answers: Answers, { scope = [] }: RequireOptions =
   const wrong = needed.find((token) => !isScopeToken(token));
   if (wrong !== undefined) throw new TypeError(`require({ scope }): ${JSON.stringify(wrong)} is not a scope`);
 
-  return async function crossfadeRequire(ctx: Context, next: Next): Promise<void> {
+  return function crossfadeRequire(ctx: Context, next: Next): void | Promise<void> {
     const { principal } = ctx.state;
     if (!principal) {
-      answers.refuse(ctx, { code: 'missing_credential' });
+      answers.refuse(ctx, MISSING_CREDENTIAL);
       return;
     }
     if (!needed.every((token) => principal.scope.includes(token))) {
       answers.refuse(ctx, { code: 'insufficient_scope', details: { scope: needed.join(' ') } });
       return;
     }
-    await next();
+    return next();
   };
 }
+
+const MISSING_CREDENTIAL: Refusal = { code: 'missing_credential' };

@@ -6,6 +6,7 @@ import { CrossfadeError } from '../errors.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Answers } from './answer.js';
 import type { Limits } from './limits.js';
+import { createOwnRequests, isVerifyPath, POST_PATHS, type PostPath } from './own-paths.js';
 import { allowAnybody } from './verify-endpoint.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
@@ -20,31 +21,18 @@ export interface RoutesOptions {
   readonly metrics: Metrics;
   /** What is POSTed to, by its name under the base path. */
   readonly posts: Readonly<Record<PostPath, Endpoint>>;
-  readonly verify: (ctx: Context) => Promise<void>;
+  readonly verify: (ctx: Context) => void | Promise<void>;
   readonly jwks: Endpoint;
   readonly metadata: Endpoint;
 }
 
-const POST_PATHS = ['token', 'session', 'issue', 'revoke', 'introspect', 'logout'] as const;
-type PostPath = (typeof POST_PATHS)[number];
-
 const CORS_HEADERS = ['Authorization', 'Content-Type', 'X-Client-Id', 'X-Client-Version'];
 const CORS_EXPOSED = ['Auth-Migration', 'Retry-After', 'WWW-Authenticate'];
-
-/** Whether a path is one of the bridge's endpoints: those judge credentials by themselves. */
-export function createOwnPaths(basePath: string): (path: string) => boolean {
-  const own = new Set([...POST_PATHS.map((name) => `${basePath}/${name}`), JWKS_PATH, METADATA_PATH]);
-  return (path) => own.has(path) || isVerifyPath(path, basePath);
-}
-
-function isVerifyPath(path: string, basePath: string): boolean {
-  return path === `${basePath}/verify` || path.startsWith(`${basePath}/verify/`) || path.startsWith(`${basePath}/verify;`);
-}
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
 export function createRoutes(options: RoutesOptions): Middleware {
   const { basePath, origins, answers, limits, metrics, posts, verify, jwks, metadata } = options;
-  const isOwnPath = createOwnPaths(basePath);
+  const isOwn = createOwnRequests(basePath);
 
   const router = new Router();
   for (const name of POST_PATHS) router.post(`${basePath}/${name}`, async (ctx: Context) => await posts[name](ctx));
@@ -81,10 +69,10 @@ export function createRoutes(options: RoutesOptions): Middleware {
     if (endpoint && ctx.method === 'POST') metrics.answers.inc({ endpoint, outcome });
   }
 
-  return async function crossfadeRoutes(ctx: Context, next: Next): Promise<void> {
-    if (!isOwnPath(ctx.path)) return await next();
-    if (isVerifyPath(ctx.path, basePath)) return await verify(ctx);
-    await answerCors(ctx, async () => await answer(ctx));
+  return function crossfadeRoutes(ctx: Context, next: Next): void | Promise<void> {
+    if (!isOwn(ctx)) return next();
+    if (isVerifyPath(ctx.path, basePath)) return verify(ctx);
+    return answerCors(ctx, async () => await answer(ctx));
   };
 }
 

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http';
-import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import { isScopeToken } from '../principal.js';
+import { createRecent } from '../recent.js';
 import { originalUris } from './peer.js';
 
 /** What the proxy asks about: each route may want something else. */
@@ -25,7 +25,7 @@ interface SettingsOptions {
 }
 
 /** Proxies send the same few over and over. */
-const MAX_KNOWN = 1000;
+const MAX_KNOWN = 500;
 
 /** `.` or `..` between slashes, in any spelling that somebody may take for one. */
 const DOT_SEGMENT = /(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?:[/\\;]|%2f|%5c|$)/i;
@@ -45,7 +45,7 @@ class UnusableSettings extends Error {
  * section 3.3). The client's own query never counts: with it anybody could ask to be let in.
  */
 export function createReadVerifySettings({ path, anonymous, services }: SettingsOptions): ReadVerifySettings {
-  const known = new LRUCache<string, VerifySettings>({ max: MAX_KNOWN });
+  const known = createRecent<string, VerifySettings>({ max: MAX_KNOWN });
 
   function read(parameters: URLSearchParams): VerifySettings {
     const given = new Map(parameters);

@@ -2,12 +2,14 @@ import { Cluster, Redis } from 'ioredis';
 import type { RedisTarget } from '../config/config.js';
 import { describeError, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { type BatchedReads, createBatchedReads } from './batched-reads.js';
 
 /** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
 export type RedisClient = Redis | Cluster;
 
 export interface RedisConnection {
   readonly client: RedisClient;
+  readonly reads: BatchedReads;
   /** Resolves when the connection is ready, or after `timeoutMs`; never rejects. True: it is ready. */
   ready(timeoutMs: number): Promise<boolean>;
   /** Whether a key can be read right now: a Cluster that is down answers PING all the same. Never rejects. */
@@ -62,6 +64,7 @@ export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, prob
 
   return {
     client,
+    reads: createBatchedReads(client),
     async ready(timeoutMs) {
       if (client.status === 'ready') return true;
       return await new Promise<boolean>((resolve) => {

@@ -133,6 +133,7 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
     },
 
     ceilingsOf(client, cohort) {
+      if (known.length === 0) return NO_CEILINGS;
       const holding = known.filter((clamp) => holds(clamp.selector, client, cohort) && !isOver(clamp));
       const operator = lowestStage(holding.flatMap(({ by, stage }) => (by === 'operator' ? [stage] : [])));
       return { guardrail: holding.some(({ by }) => by === 'guardrail'), ...(operator ? { operator } : {}) };
@@ -161,6 +162,8 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
     },
   };
 }
+
+const NO_CEILINGS: Ceilings = { guardrail: false };
 
 function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
   return [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];

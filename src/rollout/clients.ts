@@ -1,4 +1,5 @@
 import type { ClientConfig, Config } from '../config/config.js';
+import { createRecent } from '../recent.js';
 
 /** What a request shows of the app that sent it, before anything is verified. */
 export interface ClientTraits {
@@ -10,7 +11,7 @@ export interface ClientTraits {
   readonly userAgent?: string | undefined;
   readonly claimedId?: string | undefined;
   readonly claimedVersion?: string | undefined;
-  header(name: string): string | undefined;
+  readonly header: (name: string) => string | undefined;
 }
 
 export interface ResolvedClient {
@@ -36,22 +37,23 @@ export interface ClientRegistry {
 
 /** A version comes from the request and is remembered with the flags' answers. */
 const MAX_VERSION_LENGTH = 64;
+const MAX_RESOLVED = 500;
 
 export function createClientRegistry(clients: Config['clients'], cohorts: Config['rollout']['cohorts']): ClientRegistry {
   const byId = new Map(clients.map((client) => [client.id, client]));
+  const cohortsOf = new Map(cohorts.map(({ client }) => [client, cohorts.filter((other) => other.client === client)]));
+  /** The same object for the same client and version. */
+  const resolved = createRecent<string, ResolvedClient>({ max: MAX_RESOLVED });
   const matchers = clients.flatMap((client) => (client.match ? [{ client, fits: createMatcher(client.match) }] : []));
   const agentPatterns = new Map(
     clients.flatMap((client) => (client.match?.userAgent ? [[client.id, wildcard(client.match.userAgent)] as const] : [])),
   );
 
   function find(traits: ClientTraits): ClientConfig | undefined {
-    const { provenId, origin, claimedId } = traits;
-    if (provenId !== undefined) return byId.get(provenId);
-    return (
-      (origin === undefined ? undefined : clients.find(({ origins }) => origins.includes(origin))) ??
-      matchers.find(({ fits }) => fits(traits))?.client ??
-      (claimedId === undefined ? undefined : byId.get(claimedId))
-    );
+    if (traits.provenId !== undefined) return byId.get(traits.provenId);
+    const { origin } = traits;
+    const byOrigin = origin === undefined ? undefined : clients.find(({ origins }) => origins.includes(origin));
+    return byOrigin ?? matchers.find(({ fits }) => fits(traits))?.client ?? byId.get(traits.claimedId ?? '');
   }
 
   return {
@@ -59,18 +61,22 @@ export function createClientRegistry(clients: Config['clients'], cohorts: Config
     origins: new Set(clients.flatMap(({ origins }) => origins)),
     resolve(traits) {
       const config = find(traits);
-      if (!config) return { id: 'unknown', exchanges: false };
+      if (!config) return UNKNOWN_CLIENT;
       const version = (agentPatterns.get(config.id)?.exec(traits.userAgent ?? '')?.[1] ?? traits.claimedVersion)?.slice(0, MAX_VERSION_LENGTH);
+      const key = version === undefined ? config.id : `${config.id}\n${version}`;
+      const known = resolved.get(key);
+      if (known) return known;
       const exchanges = config.exchanges && (config.minVersion === undefined || isAtLeast(version, config.minVersion));
-      return { id: config.id, config, exchanges, ...(version === undefined ? {} : { version }) };
+      const client = { id: config.id, config, exchanges, ...(version === undefined ? {} : { version }) };
+      resolved.set(key, client);
+      return client;
     },
-    hasCohorts: (client) => cohorts.some((cohort) => cohort.client === client),
-    cohortOf(client, tenant) {
-      return cohorts.find((cohort) => cohort.client === client && (!cohort.tenants || (tenant !== undefined && cohort.tenants.includes(tenant))))
-        ?.name;
-    },
+    hasCohorts: (client) => cohortsOf.has(client),
+    cohortOf: (client, tenant) => cohortsOf.get(client)?.find(({ tenants }) => !tenants || (tenant !== undefined && tenants.includes(tenant)))?.name,
   };
 }
+
+const UNKNOWN_CLIENT: ResolvedClient = { id: 'unknown', exchanges: false };
 
 function createMatcher(match: NonNullable<ClientConfig['match']>): (traits: ClientTraits) => boolean {
   const agent = match.userAgent === undefined ? undefined : wildcard(match.userAgent);

@@ -1,7 +1,7 @@
 import type { LDEvaluationDetail, LDMultiKindContext } from 'launchdarkly-node-server-sdk';
-import { LRUCache } from 'lru-cache';
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
+import { createRecent } from '../recent.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { isStage, type Stage } from './stage.js';
@@ -46,17 +46,23 @@ export interface FlagsOptions {
 }
 
 export interface Flags {
-  evaluate(subject: RolloutSubject): Promise<FlagAnswer>;
+  /** Another one after each change: what was answered under an earlier one is void. */
+  readonly version: number;
+  /** At once, where the answer is remembered. Never rejects. */
+  evaluate(subject: RolloutSubject): FlagAnswer | Promise<FlagAnswer>;
 }
 
-/** How many answers are remembered: a few hundred bytes each. */
-const MAX_REMEMBERED = 50_000;
+/** How many answers are remembered in any case, ~150 bytes each. */
+const MAX_REMEMBERED = 25_000;
 
 /** Evaluates the two flags, once for the same client, version, tenant and subject until flags change. */
 export function createFlags({ config, source, subjectKey, log, metrics }: FlagsOptions): Flags {
-  const remembered = new LRUCache<string, Promise<FlagAnswer>>({ max: MAX_REMEMBERED });
+  const remembered = createRecent<string, FlagAnswer | Promise<FlagAnswer>>({ max: MAX_REMEMBERED });
   const named = new Set<string>();
+  const answers = new Map<string, FlagAnswer>();
+  let version = 0;
   source.onChange(() => {
+    version += 1;
     remembered.clear();
     named.clear();
   });
@@ -70,7 +76,17 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
     ]);
     if (stage !== undefined && stage !== null && !isStage(stage)) nameOnce(config.stageFlag, stage);
     if (typeof killSwitch !== 'boolean') nameOnce(config.killSwitchFlag, killSwitch);
-    return { stage: isStage(stage) ? stage : undefined, killSwitch: killSwitch === true };
+    return shared(isStage(stage) ? stage : undefined, killSwitch === true);
+  }
+
+  /** One object for all who get the same answer. */
+  function shared(stage: Stage | undefined, killSwitch: boolean): FlagAnswer {
+    const key = `${stage} ${killSwitch}`;
+    const known = answers.get(key);
+    if (known) return known;
+    const answer = { stage, killSwitch };
+    answers.set(key, answer);
+    return answer;
   }
 
   /** A flag's value comes from the operators' own flags, never from a request. */
@@ -81,20 +97,41 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
     log.warn({ flag, value: shown }, 'the flag has a value that means nothing here; the default stands');
   }
 
+  /** In place of the promise, unless flags have changed meanwhile. */
+  function settle(key: string, asked: Promise<FlagAnswer>, answer: FlagAnswer | undefined): void {
+    if (remembered.get(key) !== asked) return;
+    if (answer) remembered.set(key, answer);
+    else remembered.delete(key);
+  }
+
   return {
-    async evaluate(subject) {
-      const key = JSON.stringify([subject.client, subject.clientVersion, subject.cohort, subject.tenant, subject.subject]);
+    get version() {
+      return version;
+    },
+    evaluate(subject) {
+      const key = keyOf(subject);
       const known = remembered.get(key);
-      if (known) return await known;
-      const answer = ask(subject).catch((error: unknown): FlagAnswer => {
-        remembered.delete(key);
-        log.error({ err: error }, 'the flags could not be evaluated; the default stands');
-        return { stage: undefined, killSwitch: false };
-      });
-      remembered.set(key, answer);
-      return await answer;
+      if (known) return known;
+      const asked = ask(subject).then(
+        (answer) => {
+          settle(key, asked, answer);
+          return answer;
+        },
+        (error: unknown): FlagAnswer => {
+          settle(key, asked, undefined);
+          log.error({ err: error }, 'the flags could not be evaluated; the default stands');
+          return { stage: undefined, killSwitch: false };
+        },
+      );
+      remembered.set(key, asked);
+      return asked;
     },
   };
+}
+
+/** Client and cohort are names of the config, a version comes in a header: none of them has a line break. */
+function keyOf({ client, clientVersion = '', cohort = '', tenant = '', subject }: RolloutSubject): string {
+  return `${client}\n${clientVersion}\n${cohort}\n${tenant.length}\n${tenant}${subject}`;
 }
 
 /** The person as the flag source sees them. */

@@ -74,13 +74,20 @@ const LEAST_RATE: Readonly<Record<Guarded, number>> = { exchange: 0, refresh: 0,
 export function createGuardrail(options: GuardrailOptions): Guardrail {
   const { config, clamps, others, announce, tell, subjectKey, clock, log, audit, metrics } = options;
   const sliceMs = (config.windowSeconds * 1000) / SLICES;
-  const windows = new Map<string, Window>();
+  /** By what they are of, then by cohort. */
+  const windows: Readonly<Record<Guarded, Map<string, Window>>> = { exchange: new Map(), refresh: new Map(), mapping: new Map(), verify: new Map() };
+  const allWindows = () => Object.values(windows).flatMap((ofOne) => [...ofOne.values()]);
 
-  function bucketOf(of: Guarded, cohort: string): Bucket {
+  function windowOf(of: Guarded, cohort: string): Window {
+    const known = windows[of].get(cohort);
+    if (known) return known;
+    const window: Window = { cohort, of, buckets: [], judgedAt: 0, wasHeld: false };
+    windows[of].set(cohort, window);
+    return window;
+  }
+
+  function bucketOf(window: Window): Bucket {
     const slice = Math.floor(clock.now() / sliceMs);
-    const key = `${of} ${cohort}`;
-    const window = windows.get(key) ?? { cohort, of, buckets: [], judgedAt: 0, wasHeld: false };
-    windows.set(key, window);
     const last = window.buckets.at(-1);
     if (last?.slice === slice) return last;
     const bucket: Bucket = { slice, requests: 0, failures: 0, subjects: new Set(), failing: new Set(), faults: new Map() };
@@ -162,31 +169,33 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
 
   return {
     succeeded(of, cohort, subject) {
-      const bucket = bucketOf(of, cohort);
+      const bucket = bucketOf(windowOf(of, cohort));
       bucket.requests += 1;
       add(bucket.subjects, subject);
     },
 
     failed(of, cohort, subject, fault) {
-      const bucket = bucketOf(of, cohort);
+      const window = windowOf(of, cohort);
+      const bucket = bucketOf(window);
       bucket.requests += 1;
       bucket.failures += 1;
       add(bucket.subjects, subject);
       add(bucket.failing, subject);
       bucket.faults.set(fault, (bucket.faults.get(fault) ?? 0) + 1);
       metrics.ownFaults.inc({ of, fault });
-      const window = windows.get(`${of} ${cohort}`);
       // Each of the first, and many at once not one by one.
-      if (window && (bucket.failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now())) judge(window);
+      if (bucket.failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now()) judge(window);
       announce();
     },
 
     judge() {
-      for (const window of windows.values()) judge(window);
+      for (const window of allWindows()) judge(window);
     },
 
     get windows() {
-      return [...windows.values()].map(count).filter(({ requests }) => requests > 0);
+      return allWindows()
+        .map(count)
+        .filter(({ requests }) => requests > 0);
     },
   };
 }

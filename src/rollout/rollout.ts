@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import type { Principal } from '../principal.js';
 import type { Clamps } from './clamps.js';
 import type { ClientRegistry, ResolvedClient } from './clients.js';
-import type { Flags } from './flags.js';
+import type { FlagAnswer, Flags } from './flags.js';
 import { type EffectiveStage, effectiveStage, STAGE_TABLE, type StageRules } from './stage.js';
 import type { Traffic } from './traffic.js';
 
@@ -13,8 +13,11 @@ export interface Decision extends EffectiveStage {
 }
 
 export interface Rollout {
-  /** How far this person on this client is, and why. */
-  decide(client: ResolvedClient, person: Pick<Principal, 'subject' | 'tenant'>): Promise<Decision>;
+  /**
+   * How far this person on this client is, and why. At once, where the flags' answer is remembered. `lasting`: an object that is the same
+   * for this person each time, by which they are found again sooner than by their names.
+   */
+  decide(client: ResolvedClient, person: Pick<Principal, 'subject' | 'tenant'>, lasting?: object): Decision | Promise<Decision>;
   /** Whether one more response may carry a nudge: at most `nudgesPerSecond`, of all instances together. */
   mayNudge(): boolean;
 }
@@ -31,6 +34,14 @@ export interface RolloutOptions {
   readonly nowMs: () => number;
 }
 
+/** What the flags said of somebody, and for which client. */
+interface Recalled {
+  readonly client: ResolvedClient;
+  readonly cohort: string;
+  readonly answer: FlagAnswer;
+  readonly version: number;
+}
+
 /** Share of a second's nudges that may go out at once. */
 const BURST = 0.1;
 
@@ -38,22 +49,42 @@ export function createRollout(options: RolloutOptions): Rollout {
   const { config, flags, clients, clamps, traffic, canSign, fleetSize, nowMs } = options;
   let allowance = 1;
   let countedAt = nowMs();
+  const recalled = new WeakMap<object, Recalled>();
+  const lastRecalled = new Map<string, Recalled>();
+
+  function judge(client: ResolvedClient, cohort: string, subject: string, { stage, killSwitch }: FlagAnswer): Decision {
+    const decided = effectiveStage({
+      flag: stage,
+      defaultStage: config.defaultStage,
+      killSwitch,
+      signing: canSign(),
+      clientExchanges: client.exchanges,
+      ...clamps.ceilingsOf(client.id, cohort),
+    });
+    traffic.count(client.id, cohort, decided, subject);
+    return { stage: decided.stage, reason: decided.reason, cohort, rules: STAGE_TABLE[decided.stage] };
+  }
+
+  /** One for all of whom the same was said. */
+  function toRecall(client: ResolvedClient, cohort: string, answer: FlagAnswer): Recalled {
+    const { version } = flags;
+    const known = lastRecalled.get(cohort);
+    if (known?.client === client && known.answer === answer && known.version === version) return known;
+    const next = { client, cohort, answer, version };
+    lastRecalled.set(cohort, next);
+    return next;
+  }
 
   return {
-    async decide(client, { subject, tenant }) {
+    decide(client, { subject, tenant }, lasting) {
+      const before = lasting && recalled.get(lasting);
+      if (before && before.client === client && before.version === flags.version) return judge(client, before.cohort, subject, before.answer);
       const named = clients.cohortOf(client.id, tenant);
       const cohort = named ?? client.id;
-      const answer = await flags.evaluate({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject });
-      const decided = effectiveStage({
-        flag: answer.stage,
-        defaultStage: config.defaultStage,
-        killSwitch: answer.killSwitch,
-        signing: canSign(),
-        clientExchanges: client.exchanges,
-        ...clamps.ceilingsOf(client.id, cohort),
-      });
-      traffic.count(client.id, cohort, decided, subject);
-      return { ...decided, cohort, rules: STAGE_TABLE[decided.stage] };
+      const answer = flags.evaluate({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject });
+      if (answer instanceof Promise) return answer.then((later) => judge(client, cohort, subject, later));
+      if (lasting) recalled.set(lasting, toRecall(client, cohort, answer));
+      return judge(client, cohort, subject, answer);
     },
 
     mayNudge() {

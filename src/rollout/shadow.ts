@@ -15,7 +15,7 @@ export interface ShadowMintOptions {
   readonly audience: string;
   readonly signingKey: () => LoadedKey | undefined;
   readonly issueAccessToken: IssueAccessToken;
-  readonly verifyBearer: VerifyBearer;
+  readonly verifyOnce: VerifyBearer;
   /** 0 ≤ x < 1. */
   readonly fraction: () => number;
   readonly clock: Clock;
@@ -27,7 +27,7 @@ const AT_ONCE = 16;
 const LIFE_SECONDS = 30;
 
 export function createShadowMint(options: ShadowMintOptions): ShadowMint {
-  const { sampleRate, audience, signingKey, issueAccessToken, verifyBearer, fraction, clock, metrics } = options;
+  const { sampleRate, audience, signingKey, issueAccessToken, verifyOnce, fraction, clock, metrics } = options;
   let underWay = 0;
 
   /** In what the token's principal differs from the session's. Never rejects. */
@@ -37,7 +37,7 @@ export function createShadowMint(options: ShadowMintOptions): ShadowMint {
     const request = { principal, family: 'shadow', audience, endsAt: epochSeconds(clock) + LIFE_SECONDS };
     const issued = await issueAccessToken(key, request).catch(() => undefined);
     if (!issued) return ['not-signed'];
-    const outcome = await verifyBearer(issued.token);
+    const outcome = await verifyOnce(issued.token);
     if (outcome.kind !== 'authenticated') return ['not-verified'];
     const { subject, tenant, roles, scope, authTime, client, sid } = principal;
     return compare(outcome.principal, { subject, tenant, roles, scope, authTime, client, sid });

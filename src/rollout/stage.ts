@@ -28,8 +28,7 @@ export const STAGE_TABLE: Readonly<Record<Stage, StageRules>> = {
 };
 
 /** What holds a stage down, strongest first: at a tie the earlier one is the reason. */
-const REASONS = ['signing', 'kill-switch', 'operator', 'guardrail', 'client', 'default', 'flag'] as const;
-export type StageReason = (typeof REASONS)[number];
+export type StageReason = 'signing' | 'kill-switch' | 'operator' | 'guardrail' | 'client' | 'default' | 'flag';
 
 export interface EffectiveStage {
   readonly stage: Stage;
@@ -52,20 +51,21 @@ export interface StageInputs {
 }
 
 /** The minimum of the flag's stage and all ceilings, with the reason. Pure. */
-export function effectiveStage(inputs: StageInputs): EffectiveStage {
-  const limits: Partial<Record<StageReason, Stage | false | undefined>> = {
-    signing: !inputs.signing && 'session-only',
-    'kill-switch': inputs.killSwitch && 'session-only',
-    operator: inputs.operator,
-    guardrail: inputs.guardrail === true && 'session-only',
-    client: !inputs.clientExchanges && 'jwt-preferred',
-    default: inputs.flag === undefined && inputs.defaultStage,
-    flag: inputs.flag,
-  };
-  return REASONS.flatMap((reason) => {
-    const stage = limits[reason];
-    return stage ? [{ stage, reason }] : [];
-  }).reduce((lowest, limit) => (rank(limit.stage) < rank(lowest.stage) ? limit : lowest));
+export function effectiveStage({ flag, defaultStage, ...ceilings }: StageInputs): EffectiveStage {
+  let stage = flag ?? defaultStage;
+  let reason: StageReason = flag === undefined ? 'default' : 'flag';
+  function hold(ceiling: Stage, why: StageReason): void {
+    if (rank(ceiling) > rank(stage)) return;
+    stage = ceiling;
+    reason = why;
+  }
+  // From the weakest to the strongest: at a tie the later one is the reason.
+  if (!ceilings.clientExchanges) hold('jwt-preferred', 'client');
+  if (ceilings.guardrail) hold('session-only', 'guardrail');
+  if (ceilings.operator) hold(ceilings.operator, 'operator');
+  if (ceilings.killSwitch) hold('session-only', 'kill-switch');
+  if (!ceilings.signing) hold('session-only', 'signing');
+  return { stage, reason };
 }
 
 /** The lowest of some stages; undefined of none. */
@@ -82,6 +82,8 @@ export function isStage(value: unknown): value is Stage {
   return STAGES.some((stage) => stage === value);
 }
 
+const RANKS = new Map(STAGES.map((stage, at) => [stage, at]));
+
 function rank(stage: Stage): number {
-  return STAGES.indexOf(stage);
+  return RANKS.get(stage) ?? 0;
 }

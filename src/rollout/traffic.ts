@@ -34,13 +34,26 @@ interface Counted {
   readonly client: string;
   readonly cohort: string;
   readonly decided: EffectiveStage;
-  /** Requests by slice of time. */
-  readonly bySlice: Map<number, number>;
+  /** Requests by slice of time, the latest last. */
+  slices: { readonly slice: number; requests: number }[];
 }
 
 export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOptions): Traffic {
-  const counted = new Map<string, Counted>();
-  let unwritten = new Map<string, { requests: number; readonly subjects: Set<string> }>();
+  /** By cohort; one of few for each stage and reason. */
+  const counted = new Map<string, Counted[]>();
+  let unwritten = new Map<Counted, { requests: number; readonly subjects: Set<string> }>();
+
+  function find(client: string, cohort: string, { stage, reason }: EffectiveStage): Counted {
+    let known = counted.get(cohort);
+    if (!known) {
+      known = [];
+      counted.set(cohort, known);
+    }
+    for (const one of known) if (one.decided.stage === stage && one.decided.reason === reason) return one;
+    const made: Counted = { client, cohort, decided: { stage, reason }, slices: [] };
+    known.push(made);
+    return made;
+  }
 
   /** A few at a time: requests come first. */
   async function pseudonyms(subjects: ReadonlySet<string>): Promise<string[]> {
@@ -53,15 +66,20 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
   }
 
   return {
-    count(clientId, cohort, { stage, reason }, subject) {
-      const key = `${stage} ${reason} ${cohort}`;
-      const known = counted.get(key) ?? { client: clientId, cohort, decided: { stage, reason }, bySlice: new Map<number, number>() };
-      counted.set(key, known);
+    count(clientId, cohort, decided, subject) {
+      const known = find(clientId, cohort, decided);
       const slice = Math.floor(clock.now() / SLICE_MS);
-      known.bySlice.set(slice, (known.bySlice.get(slice) ?? 0) + 1);
-      const field = fieldOf(stage, cohort);
-      const batch = unwritten.get(field) ?? { requests: 0, subjects: new Set<string>() };
-      unwritten.set(field, batch);
+      let last = known.slices.at(-1);
+      if (last?.slice !== slice) {
+        last = { slice, requests: 0 };
+        known.slices.push(last);
+      }
+      last.requests += 1;
+      let batch = unwritten.get(known);
+      if (!batch) {
+        batch = { requests: 0, subjects: new Set() };
+        unwritten.set(known, batch);
+      }
       batch.requests += 1;
       if (batch.subjects.size < MAX_SUBJECTS) batch.subjects.add(subject);
     },
@@ -69,14 +87,16 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
     get lastMinute() {
       const oldest = Math.floor((clock.now() - MINUTE_MS) / SLICE_MS);
       const cohorts = new Map<string, Omit<CohortReport, 'cohort'>>();
-      for (const [key, { client: clientId, cohort, decided, bySlice }] of counted) {
-        for (const slice of [...bySlice.keys()]) if (slice <= oldest) bySlice.delete(slice);
-        if (bySlice.size === 0) counted.delete(key);
-        else {
-          const found = cohorts.get(cohort) ?? { client: clientId, stages: [] };
-          cohorts.set(cohort, found);
-          found.stages.push({ ...decided, requests: [...bySlice.values()].reduce((sum, one) => sum + one, 0) });
+      for (const [cohort, all] of counted) {
+        for (const one of all) one.slices = one.slices.filter(({ slice }) => slice > oldest);
+        const [first, ...rest] = all.filter(({ slices }) => slices.length > 0);
+        if (!first) {
+          counted.delete(cohort);
+          continue;
         }
+        counted.set(cohort, [first, ...rest]);
+        const stages = [first, ...rest].map(({ decided, slices }) => ({ ...decided, requests: slices.reduce((sum, one) => sum + one.requests, 0) }));
+        cohorts.set(cohort, { client: first.client, stages });
       }
       return [...cohorts].map(([cohort, found]) => ({ cohort, ...found }));
     },
@@ -88,7 +108,8 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
       const minute = Math.floor(clock.now() / MINUTE_MS);
       const life = (COUNTED_MINUTES + 1) * MINUTE_MS;
       const pipeline = client.pipeline();
-      for (const [field, { requests, subjects }] of batches) {
+      for (const [{ cohort, decided }, { requests, subjects }] of batches) {
+        const field = fieldOf(decided.stage, cohort);
         pipeline.hincrby(requestsKey(prefix, minute), field, requests);
         pipeline.pfadd(subjectsKey(prefix, minute, field), ...(await pseudonyms(subjects)));
         pipeline.pexpire(subjectsKey(prefix, minute, field), life);

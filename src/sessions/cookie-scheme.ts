@@ -15,6 +15,8 @@ export interface CookieScheme {
 
 export interface PresentedId {
   readonly id: string;
+  /** Id and signature, by which they are known again; absent where the app does not sign, or several signatures came. */
+  readonly proof?: string | undefined;
   /** Whether one of the secrets has signed it; true where the app does not sign. */
   isSigned(): boolean;
 }
@@ -45,7 +47,11 @@ function createKeygripScheme({ cookie, secrets }: SchemeOptions): CookieScheme {
     cookieNames: [cookie, signatureName],
     read(cookies) {
       const signatures = valuesOf(cookies, signatureName);
-      return valuesOf(cookies, cookie).map((id) => ({ id, isSigned: () => hasKeygripSignature(`${cookie}=${id}`, signatures, signers) }));
+      return valuesOf(cookies, cookie).map((id) => ({
+        id,
+        proof: signatures.length === 1 ? `${id};${signatures[0]}` : undefined,
+        isSigned: () => hasKeygripSignature(`${cookie}=${id}`, signatures, signers),
+      }));
     },
     write: (id) => [[cookie, id], ...signers.slice(0, 1).map((newest) => [signatureName, newest.sign(`${cookie}=${id}`)] as const)],
   };
@@ -72,6 +78,7 @@ function createSuffixScheme({ cookie, secrets }: SchemeOptions, mark: string): C
         const signed = value.startsWith(mark) ? value.slice(mark.length) : '';
         return {
           id: signed.slice(0, Math.max(0, signed.lastIndexOf('.'))),
+          proof: value,
           isSigned: () => secrets.some((secret) => unsign(signed, secret.reveal()) !== false),
         };
       }),

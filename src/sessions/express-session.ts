@@ -11,6 +11,7 @@ const GENERATED_ID = /^[\w-]{32}$/;
  */
 export const expressSessionShape: RecordShape = {
   storage: 'text',
+  endsWithKey: true,
   generatedId: GENERATED_ID,
   outlivesMs: 0,
 

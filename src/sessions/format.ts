@@ -2,7 +2,7 @@ import type { SessionRejection } from '../principal.js';
 import type { CookiePairs } from './cookies.js';
 
 /** What a cookie says of itself, before anybody is asked: the key of its record, or why it names none. */
-export type LocatedSession = { readonly key: string } | { readonly rejected: SessionRejection };
+export type LocatedSession = { readonly key: string; readonly sid: string } | { readonly rejected: SessionRejection };
 
 /** A record as the legacy app wrote it. */
 export type SessionRecord = Readonly<Record<string, unknown>>;
@@ -11,9 +11,9 @@ export type SessionRecord = Readonly<Record<string, unknown>>;
 export interface ReadRecord {
   readonly record: SessionRecord;
   /** When the session ends, in ms since the epoch; absent where the record does not say. */
-  readonly expiresAtMs?: number;
+  readonly expiresAtMs?: number | undefined;
   /** How long the session may lie unused, in ms, where the record says so. */
-  readonly idleMs?: number;
+  readonly idleMs?: number | undefined;
 }
 
 /** The same with what the store knows of its end: absent where neither knows one. */
@@ -28,8 +28,8 @@ export type RecordStorage = 'text' | 'bytes' | 'hash';
 /** What is stored under a session's key. */
 export interface StoredRecord {
   readonly text: string;
-  /** The store's own time to live in ms; negative where the key has none. */
-  readonly ttlMs: number;
+  /** The store's own time to live in ms; negative where the key has none, undefined where it was not asked. */
+  readonly ttlMs: number | undefined;
 }
 
 /**
@@ -38,6 +38,8 @@ export interface StoredRecord {
  */
 export interface SessionFormat {
   readonly storage: RecordStorage;
+  /** Whether only the store knows when a session ends. */
+  readonly endsWithKey: boolean;
   /** One answer for each cookie of this format's name, in their order; none where the request has no such cookie. */
   locate(cookies: CookiePairs): readonly LocatedSession[];
   parse(stored: StoredRecord, nowMs: number): ParsedRecord;
@@ -72,6 +74,8 @@ export interface RestoredRecord {
 /** What tells one kind of record from another: all that a format knows beside cookie and key. */
 export interface RecordShape {
   readonly storage: RecordStorage;
+  /** Whether a record never says when it ends. */
+  readonly endsWithKey: boolean;
   /** What the app makes by itself for an id. */
   readonly generatedId: RegExp;
   /** Undefined for what is no record of this kind. */

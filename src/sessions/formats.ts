@@ -39,10 +39,11 @@ export function keyOf({ json, keyPrefix }: Pick<SessionConfig, 'json' | 'keyPref
 
 /** `reservedPrefix`: what the bridge's own keys start with. */
 export function createFormat(session: SessionConfig, reservedPrefix: string): SessionFormat {
-  if (session.http) return createWhoamiFormat(session.cookie, session.http);
+  if (session.http) return createWhoamiFormat(session, session.http);
   const shape = shapeOf(session);
   const isProven = session.signature !== 'none';
   return createKeyedFormat({
+    entry: session.name,
     scheme: createCookieScheme(session),
     shape,
     keyOf: keyOf(session),

@@ -32,6 +32,7 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
 
   return {
     storage: storage === 'string' ? 'text' : 'hash',
+    endsWithKey: expiresAt === undefined,
     generatedId: GENERATED_ID,
     outlivesMs: 0,
 

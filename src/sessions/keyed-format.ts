@@ -1,5 +1,8 @@
+import { hash } from 'node:crypto';
+import { createRecent } from '../recent.js';
 import type { CookieScheme, PresentedId } from './cookie-scheme.js';
 import type { DormantRecord, LocatedSession, ParsedRecord, RecordShape, SessionFormat } from './format.js';
+import { sidOf } from './record.js';
 
 /** What an app's own generator of ids may make, once its signature has proven that the app made it. */
 export const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
@@ -7,8 +10,12 @@ export const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
 /** Of a request's cookies, those that name a record, at most: each costs a read. */
 const MAX_RECORDS = 4;
 const MAX_PAIR_BYTES = 4096;
+/** Cookies that are known to be signed, in any case, ~150 bytes each. */
+const MAX_PROVEN = 100_000;
 
 export interface KeyedFormatOptions {
+  /** Name of the config's entry. */
+  readonly entry: string;
   readonly scheme: CookieScheme;
   readonly shape: RecordShape;
   /** What stands before and behind an id in the Redis key. */
@@ -20,24 +27,35 @@ export interface KeyedFormatOptions {
 }
 
 /** A format whose cookie holds an id, and whose records are in Redis under a key that is made of it. */
-export function createKeyedFormat({ scheme, shape, keyOf, idPattern, reservedPrefix }: KeyedFormatOptions): SessionFormat {
+export function createKeyedFormat({ entry, scheme, shape, keyOf, idPattern, reservedPrefix }: KeyedFormatOptions): SessionFormat {
   const { before, behind } = keyOf;
 
-  function locateOne({ id, isSigned }: PresentedId): LocatedSession {
+  /** The sessions of cookies whose signature was found good, under the SHA-256 of id and signature: who reads this can make no cookie. */
+  const proven = createRecent<string, string>({ max: MAX_PROVEN });
+
+  function locateOne({ id, proof, isSigned }: PresentedId): LocatedSession {
     const key = before + id + behind;
+    const digest = proof === undefined ? undefined : hash('sha256', proof, 'binary');
+    const known = digest === undefined ? undefined : proven.get(digest);
+    if (known !== undefined) return { key, sid: known };
     if (id.length + (scheme.cookieNames[0]?.length ?? 0) >= MAX_PAIR_BYTES || !idPattern.test(id) || key.startsWith(reservedPrefix))
       return { rejected: 'bad-id' };
-    return isSigned() ? { key } : { rejected: 'bad-signature' };
+    if (!isSigned()) return { rejected: 'bad-signature' };
+    const sid = sidOf(entry, key);
+    if (digest !== undefined) proven.set(digest, sid);
+    return { key, sid };
   }
 
   const idIn = (key: string) => key.slice(before.length, key.length - behind.length);
 
   return {
     storage: shape.storage,
+    endsWithKey: shape.endsWithKey,
     cookieNames: scheme.cookieNames,
 
     locate(cookies) {
       const located = scheme.read(cookies).map(locateOne);
+      if (located.length < 2) return located;
       const named = located.filter((outcome) => 'key' in outcome);
       return named.length > 0 ? named.slice(0, MAX_RECORDS) : located;
     },
@@ -75,13 +93,15 @@ function writeEnd(shape: RecordShape, text: string, endsAtMs: number): string | 
 }
 
 /** A session ends where its record says, or with its key, whichever is earlier. */
-export function endOf(found: ReturnType<RecordShape['read']>, ttlMs: number, nowMs: number): ParsedRecord {
+export function endOf(found: ReturnType<RecordShape['read']>, ttlMs: number | undefined, nowMs: number): ParsedRecord {
   if (!found) return { rejected: 'unreadable-record' };
-  const { expiresAtMs: own, ...rest } = found;
-  const expiresAtMs = Math.min(own ?? Number.POSITIVE_INFINITY, ttlMs < 0 ? Number.POSITIVE_INFINITY : nowMs + ttlMs);
-  if (expiresAtMs < nowMs) return { rejected: 'expired' };
-  return Number.isFinite(expiresAtMs) ? { ...rest, expiresAtMs } : rest;
+  const { record, expiresAtMs: own = Number.POSITIVE_INFINITY, idleMs } = found;
+  const expiresAtMs = ttlMs === undefined || ttlMs < 0 ? own : Math.min(own, nowMs + ttlMs);
+  if (expiresAtMs < nowMs) return EXPIRED;
+  return { record, expiresAtMs: Number.isFinite(expiresAtMs) ? expiresAtMs : undefined, idleMs };
 }
+
+const EXPIRED: ParsedRecord = { rejected: 'expired' };
 
 /** It ends with what it is made for, and no later than it would have itself: unused, where use prolongs it, else at its old end. */
 function newEnd({ nowMs, endsAtMs, rolling }: DormantRecord, oldEndMs: number | undefined, idleMs: number | undefined): number {

@@ -13,6 +13,7 @@ const RECORD_OUTLIVES_MS = 10_000;
  */
 export const koaSessionShape: RecordShape = {
   storage: 'text',
+  endsWithKey: false,
   generatedId: GENERATED_ID,
   outlivesMs: RECORD_OUTLIVES_MS,
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { BatchedReads, Value } from '../redis/batched-reads.js';
 import type { RedisClient } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
@@ -10,10 +11,13 @@ import type { Ended } from './tombstone.js';
 
 /** What the bridge's own Redis says of a session, beside its record. */
 export interface SessionMarks {
-  readonly ended?: Ended;
-  /** Whether tokens were made from it that may still live. */
-  readonly hasTokens: boolean;
+  readonly ended?: Ended | undefined;
+  /** Whether tokens were made from it that may still live; undefined where a tombstone stands in the place that says so. */
+  readonly hasTokens: boolean | undefined;
 }
+
+/** Of a session that nothing was made from, and that nobody ended; or of which nothing can be known right now. */
+export const NO_MARKS: SessionMarks = { hasTokens: false };
 
 /** A session that ends together with another; where its record is, if that is not known from what is kept. */
 export interface SessionLink {
@@ -37,6 +41,10 @@ export interface SessionLedger {
   /** The Redis keys of one session; all are in one slot of a Cluster. */
   keysOf(sid: string): { readonly session: string; readonly families: string; readonly family: string; readonly ended: string };
   marks(sid: string): Promise<SessionMarks>;
+  /** The key of a session's marks, for who reads them together with its record through `reads`; and what is found there. */
+  markKey(sid: string): string;
+  openMarks(sid: string, found: Value): SessionMarks;
+  readonly reads: BatchedReads;
   kept(sid: string): Promise<KeptSession | undefined>;
   /** Links a session that was brought back with the one that it continues, both ways: they end together. */
   link(restored: Required<SessionLink>, predecessor: string, lifeMs: number): Promise<void>;
@@ -52,6 +60,7 @@ export interface SessionLedger {
 
 export interface LedgerOptions {
   readonly client: RedisClient;
+  readonly reads: BatchedReads;
   /** What all keys start with. */
   readonly prefix: string;
   readonly macKey: Buffer;
@@ -73,22 +82,31 @@ const tombstone = z.object({
 const timeOf = loadScript('time');
 const endSession = loadScript('end-session', ['string', 'zset', 'hash']);
 const keepSession = loadScript('keep-session', ['hash']);
-const linkSession = loadScript('link-session', ['hash']);
+const linkSession = loadScript('link-session', ['hash', 'string']);
 
 const linkSchema = z.object({ sid: z.string(), entry: z.string().optional(), key: z.string().optional() });
 
-export function createSessionLedger({ client, prefix, macKey, sealKey, keepSeconds, audit, metrics }: LedgerOptions): SessionLedger {
+export function createSessionLedger({ client, reads, prefix, macKey, sealKey, keepSeconds, audit, metrics }: LedgerOptions): SessionLedger {
   function keysOf(sid: string) {
     const tagged = `${prefix}{${sid}}:`;
-    return { session: `${tagged}session`, families: `${tagged}families`, family: `${tagged}family:`, ended: `${tagged}ended` };
+    return { session: `${tagged}session`, families: `${tagged}families`, family: `${tagged}family:`, ended: markKey(sid) };
   }
 
-  function openTombstone(sid: string, signed: string | null): Ended | undefined {
-    if (signed === null) return undefined;
+  function markKey(sid: string): string {
+    return `${prefix}{${sid}}:ended`;
+  }
+
+  function openTombstone(sid: string, signed: string): Ended | undefined {
     const text = openSignedText(macKey, `ended\0${sid}`, signed);
     const ended = text === undefined ? undefined : tombstone.safeParse(JSON.parse(text)).data;
     if (!ended) refuse('ended');
     return ended;
+  }
+
+  /** Empty: there are tokens, and nothing has ended. */
+  function toMarks(sid: string, mark: string | null): SessionMarks {
+    if (mark === null) return NO_MARKS;
+    return mark === '' ? { hasTokens: true } : { hasTokens: undefined, ended: openTombstone(sid, mark) };
   }
 
   function refuse(key: string): void {
@@ -110,12 +128,10 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
   return {
     keysOf,
 
-    async marks(sid) {
-      const { ended, session } = keysOf(sid);
-      const [signed, noted] = await Promise.all([reading('ended', client.get(ended)), asking(client.exists(session))]);
-      const found = openTombstone(sid, signed);
-      return { hasTokens: noted > 0, ...(found ? { ended: found } : {}) };
-    },
+    marks: async (sid) => toMarks(sid, await reading('ended', client.get(markKey(sid)))),
+    markKey,
+    openMarks: (sid, found) => toMarks(sid, found === null ? null : found.toString()),
+    reads,
 
     async kept(sid) {
       const sealed = await reading('session', client.hget(keysOf(sid).session, 'sealed'));
@@ -131,8 +147,10 @@ export function createSessionLedger({ client, prefix, macKey, sealKey, keepSecon
         [predecessor, restored],
       ];
       for (const [sid, link] of links) {
-        const key = keysOf(sid).session;
-        await asking(linkSession(client, [key], [`link:${link.sid}`, seal(sealKey, `link\0${sid}`, JSON.stringify(link)), lifeMs]));
+        const keys = keysOf(sid);
+        await asking(
+          linkSession(client, [keys.session, keys.ended], [`link:${link.sid}`, seal(sealKey, `link\0${sid}`, JSON.stringify(link)), lifeMs]),
+        );
       }
     },
 

@@ -107,15 +107,13 @@ export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (mem
   const authTimeMs = readTime(found['authTime'], 'last');
   if (authTimeMs === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
     return unmappable(nameOf('authTime'), 'is not a time');
-  return {
-    identity: {
-      subject,
-      roles,
-      scope,
-      ...(tenant === undefined ? {} : { tenant }),
-      ...(authTimeMs === undefined ? {} : { authTime: Math.floor(authTimeMs / 1000), authTimeMs }),
-    },
-  };
+  const identity: { -readonly [Member in keyof Identity]: Identity[Member] } = { subject, roles, scope };
+  if (tenant !== undefined) identity.tenant = tenant;
+  if (authTimeMs !== undefined) {
+    identity.authTime = Math.floor(authTimeMs / 1000);
+    identity.authTimeMs = authTimeMs;
+  }
+  return { identity };
 }
 
 function unmappable(path: string, problem: string): MappingOutcome {

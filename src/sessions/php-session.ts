@@ -12,6 +12,7 @@ const GENERATED_ID = /^[A-Za-z0-9,-]{22,256}$/;
 export function createPhpShape(handler: 'php' | 'php_serialize'): RecordShape {
   return {
     storage: 'bytes',
+    endsWithKey: true,
     generatedId: GENERATED_ID,
     outlivesMs: 0,
     read(text) {

@@ -1,8 +1,13 @@
+import { after } from '../after.js';
 import type { Clock } from '../clock.js';
 import { type Identity, SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
+import type { Value } from '../redis/batched-reads.js';
+import { cannotKnow } from '../redis/replies.js';
 import type { CookiePairs } from './cookies.js';
-import type { SessionLedger, SessionMarks } from './ledger.js';
-import { type LiveSession, type RecordReading, readSession, type SessionEntry, samePerson, sidOf } from './record.js';
+import type { LocatedSession } from './format.js';
+import { NO_MARKS, type SessionLedger, type SessionMarks } from './ledger.js';
+import { type LiveSession, type RecordPlace, type RecordReading, readAs, readSession, type SessionEntry, samePerson, sidOf } from './record.js';
+import { toStoredString } from './record-store.js';
 import { type Ended, refusesRecord } from './tombstone.js';
 
 export type SessionOutcome =
@@ -23,25 +28,37 @@ export interface SessionReader {
   /** Names of all cookies that any entry reads. */
   readonly cookieNames: ReadonlySet<string>;
   /**
-   * Who the cookies belong to, read from Redis in one round trip; a request without such a cookie asks nothing of it.
+   * Who the cookies belong to, as Redis has it after this call; a request without such a cookie asks nothing of it. `request`: that they
+   * came in.
    * @throws {CrossfadeError} `temporarily_unavailable` where the records' Redis does not answer or the mapping function fails.
    */
-  read(cookies: CookiePairs): Promise<SessionOutcome>;
+  read(cookies: CookiePairs, request?: object): SessionOutcome | Promise<SessionOutcome>;
+  /** The same, with the ends of the sessions as exactly as the store knows them: for what credentials are made of. */
+  readExactly(cookies: CookiePairs): Promise<SessionOutcome>;
   /** The sessions that the cookies name; asks nothing of Redis. */
   named(cookies: CookiePairs): readonly NamedSession[];
   /** The session whose record is known to be there. Rejected also where the config no longer has the entry. Throws as `read` does. */
   readKnown(
     entry: string,
     key: string,
-    options?: { /** Whether tombstones must be asked: for what makes credentials. */ readonly strict?: boolean },
+    options?: {
+      /** Whether tombstones must be asked: for what makes credentials. */
+      readonly strict?: boolean;
+      /** The request for which it is read: what was read for it before will do. */
+      readonly request?: object | undefined;
+    },
   ): Promise<RecordReading>;
+  /** From now on one read serves all who ask during a request, who must say which. */
+  share(): void;
+  /** What was read for a request is read again from now on. */
+  forget(request: object): void;
   /** Whether this login of a session was ended, as far as can be known right now. Never rejects. */
   isEnded(sid: string, identity: Identity): Promise<boolean>;
 }
 
 export interface SessionReaderOptions {
   readonly entries: readonly SessionEntry[];
-  readonly ledger: Pick<SessionLedger, 'marks'>;
+  readonly ledger: Pick<SessionLedger, 'marks' | 'markKey' | 'openMarks' | 'reads'>;
   /** What this instance has heard: of a logout of this session, and of an end of this person. */
   readonly heard: {
     endedLogin(sid: string, subject: string): Ended | undefined;
@@ -49,11 +66,10 @@ export interface SessionReaderOptions {
   };
   readonly resurrectionSeconds: number;
   /** Called with every session that is found alive. */
-  readonly seen: (session: LiveSession, hasTokens: boolean) => void;
+  readonly seen: (session: LiveSession, hasTokens: boolean | undefined) => void;
   readonly clock: Clock;
 }
 
-const NO_MARKS: SessionMarks = { hasTokens: false };
 /** How long the bridge's own Redis is not asked once it has failed: sessions are served without it, and without its delay. */
 const PAUSE_MS = 1000;
 
@@ -61,64 +77,145 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
   const { entries, ledger, heard, resurrectionSeconds, seen, clock } = options;
   let pausedUntil = 0;
 
+  /** What was read for a request, by session; held no longer than the request itself. */
+  const byRequest = new WeakMap<object, Map<string, Promise<RecordReading>>>();
+  let isShared = false;
+
   /** Tombstones are in the bridge's own Redis. While that is away, what was heard before has to do. */
   async function marksOf(sid: string): Promise<SessionMarks> {
     if (clock.now() < pausedUntil) return NO_MARKS;
-    return await ledger.marks(sid).catch(() => {
+    try {
+      const { values } = await ledger.reads.read([ledger.markKey(sid)]);
+      return ledger.openMarks(sid, values[0] ?? null);
+    } catch {
       pausedUntil = clock.now() + PAUSE_MS;
       return NO_MARKS;
-    });
+    }
   }
 
-  function judge(sid: string, identity: Identity, { ended }: SessionMarks): boolean {
-    const endings = [ended, heard.endedLogin(sid, identity.subject)];
-    return endings.some((one) => one && refusesRecord(one, identity, clock.now(), resurrectionSeconds)) || heard.endedPerson(sid, identity);
+  function judge(sid: string, identity: Identity, ended: Ended | undefined): boolean {
+    if (heard.endedPerson(sid, identity)) return true;
+    const here = heard.endedLogin(sid, identity.subject);
+    if (!ended && !here) return false;
+    return [ended, here].some((one) => one && refusesRecord(one, identity, clock.now(), resurrectionSeconds));
   }
 
-  async function readOne(entry: SessionEntry, key: string, strict = false): Promise<RecordReading> {
-    const sid = sidOf(entry.name, key);
-    const [reading, marks] = await Promise.all([readSession(entry, key, clock), strict ? ledger.marks(sid) : marksOf(sid)]);
+  function conclude(reading: RecordReading, { sid }: RecordPlace, marks: SessionMarks): RecordReading {
     if (reading.kind === 'rejected') return reading;
-    if (judge(sid, reading.session.identity, marks)) return { kind: 'rejected', reason: 'logged-out' };
+    if (judge(sid, reading.session.identity, marks.ended)) return { kind: 'rejected', reason: 'logged-out' };
     seen(reading.session, marks.hasTokens);
     return reading;
   }
 
-  function locate(cookies: CookiePairs) {
-    return entries.flatMap((entry) => entry.format.locate(cookies).map((located) => ({ entry, located })));
+  async function readOne(entry: SessionEntry, place: RecordPlace, strict = false): Promise<RecordReading> {
+    const { sid } = place;
+    const [reading, marks] = await Promise.all([readSession(entry, place, clock), strict ? ledger.marks(sid) : marksOf(sid)]);
+    return conclude(reading, place, marks);
+  }
+
+  /** Together with all that is read in the same turn: record and tombstone by one command where both are in one Redis; else the one without the other. */
+  function readTogether(entry: SessionEntry, place: RecordPlace): Promise<RecordReading> {
+    const { key, sid } = place;
+    const { store, format } = entry;
+    if (!store.reads) return readOne(entry, place);
+    const lifeOf = format.endsWithKey ? key : undefined;
+
+    function take(value: Value, ttlMs: number | undefined, marks: SessionMarks): RecordReading | Promise<RecordReading> {
+      return after(readAs(entry, place, toStoredString(format.storage, value, ttlMs), clock), (reading) => {
+        // This one does not say when it ends: then its key does.
+        if (ttlMs === undefined && reading.kind === 'session' && reading.session.expiresAt === undefined) return readOne(entry, place);
+        return conclude(reading, place, marks);
+      });
+    }
+
+    if (store.reads === ledger.reads && store.reads.areWhole) {
+      return store.reads
+        .read([key, ledger.markKey(sid)], lifeOf)
+        .then(({ values: [value = null, mark = null], ttlMs }) => take(value, ttlMs, ledger.openMarks(sid, mark)), cannotKnow);
+    }
+    return Promise.all([store.reads.read([key], lifeOf).catch(cannotKnow), marksOf(sid)]).then(([{ values, ttlMs }, marks]) =>
+      take(values[0] ?? null, ttlMs, marks),
+    );
+  }
+
+  function readFor(request: object | undefined, entry: SessionEntry, place: RecordPlace): Promise<RecordReading> {
+    if (!isShared || !request) return readTogether(entry, place);
+    const known = byRequest.get(request);
+    const before = known?.get(place.sid);
+    if (before) return before;
+    const reading = readTogether(entry, place);
+    if (known) known.set(place.sid, reading);
+    else byRequest.set(request, new Map([[place.sid, reading]]));
+    return reading;
+  }
+
+  function locate(cookies: CookiePairs): readonly LocatedCookie[] {
+    const found: LocatedCookie[] = [];
+    for (const entry of entries) for (const located of entry.format.locate(cookies)) found.push({ entry, located });
+    return found;
   }
 
   return {
     cookieNames: new Set(entries.flatMap(({ format }) => format.cookieNames)),
 
-    async read(cookies) {
-      const found = await Promise.all(
-        locate(cookies).map(
-          async ({ entry, located }): Promise<RecordReading> =>
-            'key' in located ? await readOne(entry, located.key) : { kind: 'rejected', reason: located.rejected },
-        ),
+    read(cookies, request) {
+      const found = locate(cookies);
+      const [first] = found;
+      if (!first) return ABSENT;
+      const readOf = ({ entry, located }: LocatedCookie) => ('key' in located ? readFor(request, entry, located) : refused(located.rejected));
+      return found.length === 1 ? after(readOf(first), outcomeOfOne) : Promise.all(found.map(readOf)).then(outcomeOf);
+    },
+
+    async readExactly(cookies) {
+      return outcomeOf(
+        await Promise.all(locate(cookies).map(({ entry, located }) => ('key' in located ? readOne(entry, located) : refused(located.rejected)))),
       );
-      if (found.length === 0) return { kind: 'absent' };
-      const sessions = found.flatMap((reading) => (reading.kind === 'session' ? [reading.session] : []));
-      const [first] = sessions;
-      if (!first) return { kind: 'rejected', reason: furthest(found.flatMap((reading) => (reading.kind === 'rejected' ? [reading.reason] : []))) };
-      if (sessions.some(({ identity }) => !samePerson(identity, first.identity))) return { kind: 'conflict' };
-      return { kind: 'authenticated', session: first };
     },
 
     named(cookies) {
-      return locate(cookies).flatMap(({ entry, located }) =>
-        'key' in located ? [{ sid: sidOf(entry.name, located.key), entry: entry.name, key: located.key }] : [],
-      );
+      return locate(cookies).flatMap(({ entry, located }) => ('key' in located ? [{ sid: located.sid, entry: entry.name, key: located.key }] : []));
     },
 
-    async readKnown(name, key, { strict = false } = {}) {
+    async readKnown(name, key, { strict = false, request } = {}) {
       const entry = entries.find((known) => known.name === name);
-      return entry ? await readOne(entry, key, strict) : { kind: 'rejected', reason: 'unknown-session' };
+      if (!entry) return { kind: 'rejected', reason: 'unknown-session' };
+      const place = { key, sid: sidOf(name, key) };
+      return request ? await readFor(request, entry, place) : await readOne(entry, place, strict);
     },
 
-    isEnded: async (sid, identity) => judge(sid, identity, await marksOf(sid)),
+    share() {
+      isShared = true;
+    },
+
+    forget: (request) => void byRequest.delete(request),
+
+    isEnded: async (sid, identity) => judge(sid, identity, (await marksOf(sid)).ended),
   };
+}
+
+const ABSENT: SessionOutcome = { kind: 'absent' };
+
+/** A cookie, by the entry whose it is. */
+interface LocatedCookie {
+  readonly entry: SessionEntry;
+  readonly located: LocatedSession;
+}
+
+function refused(reason: SessionRejection): RecordReading {
+  return { kind: 'rejected', reason };
+}
+
+function outcomeOfOne(reading: RecordReading): SessionOutcome {
+  return reading.kind === 'session' ? { kind: 'authenticated', session: reading.session } : { kind: 'rejected', reason: reading.reason };
+}
+
+function outcomeOf(found: readonly RecordReading[]): SessionOutcome {
+  if (found.length === 0) return ABSENT;
+  const sessions = found.flatMap((reading) => (reading.kind === 'session' ? [reading.session] : []));
+  const [first] = sessions;
+  if (!first) return { kind: 'rejected', reason: furthest(found.flatMap((reading) => (reading.kind === 'rejected' ? [reading.reason] : []))) };
+  if (sessions.some(({ identity }) => !samePerson(identity, first.identity))) return { kind: 'conflict' };
+  return { kind: 'authenticated', session: first };
 }
 
 const ORDER = Object.keys(SESSION_REJECTIONS);

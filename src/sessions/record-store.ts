@@ -1,23 +1,28 @@
 import type { ChainableCommander } from 'ioredis';
 import { unavailable } from '../errors.js';
 import type { SessionRejection } from '../principal.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { BatchedReads, Value } from '../redis/batched-reads.js';
+import type { RedisConnection } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
 import type { RecordStorage, StoredRecord } from './format.js';
 import { readJsonRecord } from './json-record.js';
 
 /** Where the records of an entry are. All methods throw `temporarily_unavailable` where it cannot be known. */
 export interface RecordStore {
-  /** The record under a key, or why there is none. */
+  /** The record under a key with its time to live, or why there is none. */
   read(key: string): Promise<StoredRecord | SessionRejection>;
+  /** Where records are strings in Redis: they may be read together with others. */
+  readonly reads?: BatchedReads;
   /** Writes a record under a new key. */
   create(key: string, text: string, ttlMs: number): Promise<void>;
   remove(key: string): Promise<void>;
 }
 
 /** The records of an app that keeps them in Redis: each read is one round trip. */
-export function createRedisRecords(client: RedisClient, storage: RecordStorage): RecordStore {
+export function createRedisRecords({ client, reads }: Pick<RedisConnection, 'client' | 'reads'>, storage: RecordStorage): RecordStore {
   return {
+    ...(storage === 'hash' ? {} : { reads }),
+
     async read(key) {
       const replies = await asking(queueRead(client.pipeline(), storage, key).exec());
       return toStored(storage, replies?.[0], replies?.[1]);
@@ -57,6 +62,12 @@ export function toStored(storage: RecordStorage, found: Reply, ttl: Reply): Stor
   // -2: its time was over between the two.
   if (text === undefined || Number(ttl[1]) === -2) return 'unknown-session';
   return { text, ttlMs: Number(ttl[1]) };
+}
+
+/** The same of what was read together with others; `ttlMs` where it was asked for. */
+export function toStoredString(storage: RecordStorage, value: Value, ttlMs: number | undefined): StoredRecord | SessionRejection {
+  if (value === null || ttlMs === -2) return 'unknown-session';
+  return { text: value.toString(storage === 'bytes' ? 'latin1' : 'utf8'), ttlMs };
 }
 
 function toRecordText(storage: RecordStorage, value: unknown): string | undefined {

@@ -1,8 +1,9 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
+import { after } from '../after.js';
 import type { Clock } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
 import type { Identity, SessionRejection } from '../principal.js';
-import type { ParsedRecord, SessionFormat, StoredRecord } from './format.js';
+import type { ReadRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
 import type { Mapping } from './mapping.js';
 import type { RecordStore } from './record-store.js';
 
@@ -22,11 +23,11 @@ export interface LiveSession {
   readonly sid: string;
   readonly identity: Identity;
   /** When the session itself ends, in seconds since the epoch; absent where it has no end of its own. */
-  readonly expiresAt?: number;
+  readonly expiresAt?: number | undefined;
   /** When everything that is made from it ends at the latest (law 2), in seconds since the epoch. */
   readonly endsAt: number;
   /** How long it may lie unused, in seconds, where use prolongs it: what is made from it lives no longer unused. */
-  readonly idleSeconds?: number;
+  readonly idleSeconds?: number | undefined;
   /** Whether a refresh token may be made from it. */
   readonly refreshable: boolean;
   /** The record as it was read. */
@@ -38,10 +39,11 @@ export interface RecordSource {
   readonly entry: string;
   readonly key: string;
   readonly text: string;
+  readonly record: SessionRecord;
   /** When it ends, in ms since the epoch; absent where it has no end. */
-  readonly expiresAtMs?: number;
+  readonly expiresAtMs?: number | undefined;
   /** When Redis drops its key, in ms since the epoch; absent where it never does. */
-  readonly keyEndsAtMs?: number;
+  readonly keyEndsAtMs?: number | undefined;
 }
 
 export type RecordReading =
@@ -49,43 +51,68 @@ export type RecordReading =
   /** `text`: the record, where there is one that an app could use, if only nobody is logged in. */
   | { readonly kind: 'rejected'; readonly reason: SessionRejection; readonly text?: string };
 
+/** Where a session is: what its cookie says. */
+export interface RecordPlace {
+  readonly key: string;
+  readonly sid: string;
+}
+
 /**
  * Reads the record under `key` and finds out whose session it is.
  * @throws {CrossfadeError} `temporarily_unavailable` where the store does not answer or the mapping function fails.
  */
-export async function readSession(entry: SessionEntry, key: string, clock: Clock): Promise<RecordReading> {
-  return await readAs(entry, key, await entry.store.read(key), clock);
+export async function readSession(entry: SessionEntry, place: RecordPlace, clock: Clock): Promise<RecordReading> {
+  return await readAs(entry, place, await entry.store.read(place.key), clock);
 }
 
-/** The same for a record that was read already; a reason where there was none to read. */
-export async function readAs(entry: SessionEntry, key: string, stored: StoredRecord | SessionRejection, clock: Clock): Promise<RecordReading> {
+/** The same for a record that was read already, at once where no mapping function has to be asked; a reason where there was none to read. */
+export function readAs(
+  entry: SessionEntry,
+  place: RecordPlace,
+  stored: StoredRecord | SessionRejection,
+  clock: Clock,
+): RecordReading | Promise<RecordReading> {
   if (typeof stored === 'string') return { kind: 'rejected', reason: stored };
   const nowMs = clock.now();
   const parsed = entry.format.parse(stored, nowMs);
   if ('rejected' in parsed) return { kind: 'rejected', reason: parsed.rejected };
-  const mapped = await entry.mapping(parsed.record);
-  if ('rejected' in mapped) return { kind: 'rejected', reason: mapped.rejected, text: stored.text };
+  return after(entry.mapping(parsed.record), (mapped) => {
+    if ('rejected' in mapped) return { kind: 'rejected', reason: mapped.rejected, text: stored.text };
+    return { kind: 'session', session: toSession(entry, place, stored, parsed, mapped.identity, nowMs) };
+  });
+}
+
+function toSession(
+  entry: SessionEntry,
+  { key, sid }: RecordPlace,
+  { text, ttlMs }: StoredRecord,
+  parsed: ReadRecord,
+  identity: Identity,
+  nowMs: number,
+): LiveSession {
   const { expiresAtMs } = parsed;
-  const session = {
-    sid: sidOf(entry.name, key),
-    identity: mapped.identity,
-    ...(expiresAtMs === undefined ? {} : { expiresAt: Math.floor(expiresAtMs / 1000) }),
-    ...lifeOf(parsed, mapped.identity, entry.limits, nowMs),
+  const { endsAt, idleSeconds } = lifeOf(parsed, identity, entry.limits, nowMs);
+  return {
+    sid,
+    identity,
+    expiresAt: expiresAtMs === undefined ? undefined : Math.floor(expiresAtMs / 1000),
+    endsAt,
+    idleSeconds,
     refreshable: entry.refreshable,
     source: {
       entry: entry.name,
       key,
-      text: stored.text,
-      ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
-      ...(stored.ttlMs < 0 ? {} : { keyEndsAtMs: nowMs + stored.ttlMs }),
+      text,
+      record: parsed.record,
+      expiresAtMs,
+      keyEndsAtMs: ttlMs === undefined || ttlMs < 0 ? undefined : nowMs + ttlMs,
     },
   };
-  return { kind: 'session', session };
 }
 
 /** The public name of a session: 32 characters that do not lead back to the Redis key. */
 export function sidOf(entry: string, key: string): string {
-  return createHash('sha256').update(`xf-sid\0${entry}\0${key}`).digest('base64url').slice(0, 32);
+  return hash('sha256', `xf-sid\0${entry}\0${key}`, 'base64url').slice(0, 32);
 }
 
 export function samePerson(one: Pick<Identity, 'subject' | 'tenant'>, other: Pick<Identity, 'subject' | 'tenant'>): boolean {
@@ -97,7 +124,7 @@ export function samePerson(one: Pick<Identity, 'subject' | 'tenant'>, other: Pic
  * on (from now where the login's time is not known), and unused never longer than the session itself may lie unused.
  */
 function lifeOf(
-  parsed: Exclude<ParsedRecord, { rejected: unknown }>,
+  parsed: ReadRecord,
   { authTime }: Identity,
   limits: SessionEntry['limits'],
   nowMs: number,

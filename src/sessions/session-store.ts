@@ -11,7 +11,7 @@ import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import type { Logout } from './logout.js';
 import type { SessionReader } from './reader.js';
-import { readAs, type SessionEntry, sidOf } from './record.js';
+import { type RecordSource, readAs, type SessionEntry, sidOf } from './record.js';
 import type { ResumeSession } from './resume.js';
 import { endedLogin } from './tombstone.js';
 
@@ -76,7 +76,9 @@ interface Loaded {
  */
 export function createSessionStore(options: SessionStoreOptions): SessionStore {
   const { entry, client, keyPrefix, sessions, ledger, logout, resume, names, clock, log, metrics } = options;
+  sessions.share();
   const byKey = new LRUCache<string, Loaded>({ max: MAX_LOADED, ttl: LOADED_MS });
+  const handedOut = new WeakSet<object>();
   const byRequest = new WeakMap<object, Map<string, Loaded>>();
   let toldOfNone = false;
 
@@ -93,10 +95,10 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
   }
 
   async function getByKey(key: string, call: StoreCall): Promise<object | undefined> {
-    const reading = await sessions.readKnown(entry.name, key);
+    const reading = await sessions.readKnown(entry.name, key, { request: requestOf(call) });
     if (reading.kind === 'session') {
       noteLoaded(key, { identity: reading.session.identity }, call);
-      return toObject(reading.session.source.text);
+      return toHandOut(reading.session.source);
     }
     if (reading.text === undefined) return undefined;
     noteLoaded(key, {}, call);
@@ -106,7 +108,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
   async function setByKey(key: string, text: string, ttlMs: number, call: StoreCall): Promise<void> {
     const sid = sidOf(entry.name, key);
     const known = findLoaded(key, call);
-    const next = await readAs(entry, key, { text, ttlMs }, clock);
+    const next = await readAs(entry, { key, sid }, { text, ttlMs }, clock);
     if (next.kind === 'session' && (await sessions.isEnded(sid, next.session.identity))) return refuse();
     const before = known?.identity;
     const isLogin = next.kind === 'session' && (!before || isNewer(next.session.identity, before));
@@ -123,6 +125,19 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     if (before && endedAt !== undefined) await logout.note(sid, 'legacy-logout', endedLogin(before, endedAt));
   }
 
+  /** As it was parsed for this request; whoever asks once more gets one of their own, since an app changes what it is given. */
+  function toHandOut({ record, text }: RecordSource): object | undefined {
+    if (handedOut.has(record)) return toObject(text);
+    handedOut.add(record);
+    return { ...record };
+  }
+
+  /** What this request has read is no longer what is there. */
+  function forgetRead(call: StoreCall): void {
+    const request = requestOf(call);
+    if (request) sessions.forget(request);
+  }
+
   function refuse(): void {
     metrics.lateWrites.inc();
     log.info('a session that has ended in the meantime was not written again');
@@ -133,6 +148,12 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     noteLoaded(key, {}, call);
     const place = { entry: entry.name, key };
     await logout.end(sidOf(entry.name, key), 'legacy-logout', { place, ...(identity ? { person: identity } : {}) });
+  }
+
+  async function destroyByToken(token: TokenSession, call: StoreCall): Promise<void> {
+    const kept = await find(token);
+    if (kept) noteLoaded(kept.key, {}, call);
+    await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });
   }
 
   /** The session behind a token; undefined where there is none, or it is not this entry's. */
@@ -170,7 +191,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const { key } = kept;
     const resumed = await resume(token.sid, loginOf(token, kept));
     if (resumed.kind !== 'dormant') return refuse();
-    const next = await readAs(entry, key, { text, ttlMs }, clock);
+    const next = await readAs(entry, { key, sid: token.sid }, { text, ttlMs }, clock);
     if (next.kind === 'session' && next.session.identity.subject === token.subject) await ledger.keep(token.sid, { ...resumed.kept, text });
     else if (next.kind === 'rejected' && next.reason === 'nobody-logged-in') {
       await logout.note(token.sid, 'legacy-logout', endedLogin(resumed.kept, await ledger.now(token.sid)));
@@ -186,16 +207,27 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
       const token = names.read(key);
       const text = JSON.stringify(session);
       const ttlMs = typeof maxAge === 'number' ? maxAge : entry.limits.absoluteTtlSeconds * 1000;
-      await (token ? setByToken(token, text, ttlMs, call) : setByKey(keyPrefix + key, text, ttlMs, call));
+      try {
+        await (token ? setByToken(token, text, ttlMs, call) : setByKey(keyPrefix + key, text, ttlMs, call));
+      } finally {
+        forgetRead(call);
+      }
     },
     async destroy(key, call = {}) {
       const token = names.read(key);
-      if (!token) return await destroyByKey(keyPrefix + key, call);
-      const kept = await find(token);
-      if (kept) noteLoaded(kept.key, {}, call);
-      await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });
+      try {
+        await (token ? destroyByToken(token, call) : destroyByKey(keyPrefix + key, call));
+      } finally {
+        forgetRead(call);
+      }
     },
   };
+}
+
+/** Node's own request, which all who serve it share. */
+function requestOf({ ctx }: StoreCall): object | undefined {
+  const request: unknown = ctx && Reflect.get(ctx, 'req');
+  return typeof request === 'object' && request !== null ? request : undefined;
 }
 
 /** A token names the tenant of when it was made; in one login that may have changed since. */

@@ -185,10 +185,10 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   }
 
   /** `arm`: so that its next change is news. */
-  async function read({ store: { tracking, slots }, entry, key }: Watched, arm: boolean): Promise<RecordReading> {
+  async function read({ store: { tracking, slots }, entry, key, sid }: Watched, arm: boolean): Promise<RecordReading> {
     return await slots.run(async () => {
-      if (!arm || !tracking) return await readSession(entry, key, clock);
-      return await readAs(entry, key, await readTracked(tracking, entry, key), clock);
+      if (!arm || !tracking) return await readSession(entry, { key, sid }, clock);
+      return await readAs(entry, { key, sid }, await readTracked(tracking, entry, key), clock);
     });
   }
 
@@ -249,7 +249,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
       const { key } = session.source;
       const known = store.watched.get(key);
       if (known && isSameLogin(known.last, session.identity)) {
-        known.last = lastSeen(session, epoch ?? known.last.epoch);
+        known.last = { ...lastSeen(session, epoch ?? known.last.epoch), expiresAtMs: endOf(session, known) };
         // Whoever makes tokens needs to hear of the next change; a request that merely came along does not.
         if (epoch !== undefined) await look(known, 'arm');
         return;
@@ -274,6 +274,12 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
 
 async function readTracked(tracking: Tracking, { format: { storage } }: SessionEntry, key: string): Promise<ReturnType<typeof toStored>> {
   return toStored(storage, ...(await tracking.read((pipeline) => queueRead(pipeline, storage, key))));
+}
+
+/** What was read together with others does not say when the key ends: that is known from the last look. */
+function endOf({ source: { expiresAtMs, keyEndsAtMs } }: LiveSession, { keyEndsAtMs: before }: Watched): number | undefined {
+  if (keyEndsAtMs !== undefined || before === undefined) return expiresAtMs;
+  return Math.min(expiresAtMs ?? before, before);
 }
 
 /** What a later look is compared with. */

@@ -8,6 +8,7 @@ import type { LocatedSession, SessionFormat, StoredRecord } from './format.js';
 import { readJsonRecord } from './json-record.js';
 import { createJsonShape } from './json-session.js';
 import { endOf } from './keyed-format.js';
+import { sidOf } from './record.js';
 import type { RecordStore } from './record-store.js';
 
 /** Whatever can stand in a header: the app alone knows what its cookies look like. */
@@ -26,14 +27,15 @@ const PAUSE_MS = 2000;
 export type WhoamiConfig = NonNullable<SessionConfig['http']>;
 
 /** `format: http`: the key of a session is the cookie itself, as it came. Nothing is kept, so nothing can be brought back. */
-export function createWhoamiFormat(cookie: string, { expiresAt }: WhoamiConfig): SessionFormat {
+export function createWhoamiFormat({ name: entry, cookie }: Pick<SessionConfig, 'name' | 'cookie'>, { expiresAt }: WhoamiConfig): SessionFormat {
   const { read } = createJsonShape({ storage: 'string', expiresAt });
   return {
     storage: 'text',
+    endsWithKey: false,
     cookieNames: [cookie],
     locate: (cookies) =>
       [...new Set(cookies.flatMap(([name, value]) => (name === cookie ? [value] : [])))]
-        .map((value): LocatedSession => (COOKIE_VALUE.test(value) ? { key: value } : { rejected: 'bad-id' }))
+        .map((value): LocatedSession => (COOKIE_VALUE.test(value) ? { key: value, sid: sidOf(entry, value) } : { rejected: 'bad-id' }))
         .sort((one, other) => Number('rejected' in one) - Number('rejected' in other))
         .slice(0, MAX_COOKIES),
     parse: ({ text, ttlMs }, nowMs) => endOf(read(text), ttlMs, nowMs),

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { createTally } from './tally.js';
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
@@ -13,13 +14,13 @@ export function createMetrics({ processMetrics = false } = {}) {
 
   return {
     registry,
-    requests: new Counter({
+    requests: createTally({
       name: 'crossfade_requests_total',
       help: 'Requests that were authenticated, by the credential that decided and the outcome.',
       labelNames: ['credential', 'outcome', 'client'] as const,
       registers,
     }),
-    rejections: new Counter({
+    rejections: createTally({
       name: 'crossfade_rejections_total',
       help: 'Credentials that were presented and are none, by reason.',
       labelNames: ['credential', 'reason'] as const,
@@ -31,7 +32,7 @@ export function createMetrics({ processMetrics = false } = {}) {
       labelNames: ['where'] as const,
       registers,
     }),
-    upstreamTokens: new Counter({
+    upstreamTokens: createTally({
       name: 'crossfade_upstream_tokens_total',
       help: 'Answers of forward-auth for a service with upstream: jwt, by outcome: minted, kept, unavailable.',
       labelNames: ['service', 'outcome'] as const,
@@ -127,6 +128,17 @@ export function createMetrics({ processMetrics = false } = {}) {
       name: 'crossfade_revocations',
       help: 'Ends that are held in memory, by of what (session, family, person).',
       labelNames: ['of'] as const,
+      registers,
+    }),
+    signatures: new Counter({
+      name: 'crossfade_token_signatures_total',
+      help: 'Signatures of tokens that were looked at, by outcome (good, bad): of tokens that are not remembered.',
+      labelNames: ['outcome'] as const,
+      registers,
+    }),
+    rememberedTokens: new Gauge({
+      name: 'crossfade_remembered_tokens',
+      help: 'Verified tokens that are remembered, as hashes. Where it stays near twice bearer.rememberedTokens, tokens may be verified again and again.',
       registers,
     }),
     eventLag: new Histogram({

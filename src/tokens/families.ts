@@ -67,8 +67,8 @@ export interface FamiliesOptions {
   readonly metrics: Metrics;
 }
 
-const openFamily = loadScript('open-family', ['zset', 'hash']);
-const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash']);
+const openFamily = loadScript('open-family', ['zset', 'hash', 'hash', 'string']);
+const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash', 'string']);
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 const SECRET_BYTES = 32;
@@ -134,7 +134,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         sealedSession,
         config.familiesPerSession,
       ];
-      const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family], args)));
+      const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family, keys.ended], args)));
       try {
         for (const other of others) await tell(sid, other, 'other-person');
       } catch (error) {
@@ -200,7 +200,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         config.reuseGraceSeconds * 1000,
         config.lateRetry,
       ];
-      const [outcome = '', detail = ''] = toTexts(await asking(rotateFamily(client, [keys.family, keys.families, keys.session], args)));
+      const [outcome = '', detail = ''] = toTexts(await asking(rotateFamily(client, [keys.family, keys.families, keys.session, keys.ended], args)));
       switch (outcome) {
         case 'rotated':
           return { kind: 'rotated', token: formatRefreshToken({ ...token, rotating: successor }) };

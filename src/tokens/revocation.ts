@@ -11,7 +11,7 @@ export interface RevocableToken {
   readonly sid: string;
   readonly subject: string;
   /** Absent in tokens of a release that had no families. */
-  readonly family?: string;
+  readonly family?: string | undefined;
   /** Seconds since the epoch. */
   readonly issuedAt: number;
 }
@@ -52,16 +52,21 @@ export interface RevocationOptions {
 }
 
 export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics }: RevocationOptions): RevocationIndex {
-  const logins = createExpiring<Extract<EndEvent, { type: 'session.ended' }>>(clock);
+  /** By session, then by person: an id may have gone from one to another. */
+  const logins = createExpiring<LoginEnds>(clock);
   const families = createExpiring<Extract<EndEvent, { type: 'family.ended' }>>(clock);
   const persons = createExpiring<PersonEnds>(clock);
   const listeners = new Map<string, Set<Listener>>();
-  const loginKey = (sid: string, subject: string) => `${sid} ${subject}`;
+  for (const of of ['session', 'family', 'person']) metrics.revocations.set({ of }, 0);
 
   function tell(sid: string, subject?: string): void {
     for (const listener of [...(listeners.get(sid) ?? [])]) {
       if (subject === undefined || (listener.subject ?? subject) === subject) void call(listener);
     }
+  }
+
+  function endedLogin(sid: string, subject: string): LoginEnded | undefined {
+    return logins.get(sid)?.all.find((one) => one.subject === subject);
   }
 
   async function call({ ended }: Listener): Promise<void> {
@@ -83,16 +88,20 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
     apply(event) {
       switch (event.type) {
         case 'session.ended': {
-          const key = loginKey(event.sid, event.subject);
-          const known = logins.get(key);
+          const all = logins.get(event.sid)?.all ?? [];
+          const known = all.find(({ subject }) => subject === event.subject);
           if (known && known.endedAt >= event.endedAt) return;
-          logins.set(key, event, event.endedAt + keepMs);
+          const next = [...all.filter((one) => one !== known && one.endedAt > clock.now() - keepMs), event];
+          const endedAt = Math.max(...next.map((one) => one.endedAt));
+          logins.set(event.sid, { all: next, endedAt }, endedAt + keepMs);
+          metrics.revocations.set({ of: 'session' }, logins.size);
           tell(event.sid, event.subject);
           break;
         }
         case 'family.ended':
           if (families.get(event.family)) return;
           families.set(event.family, event, event.endedAt + keepMs);
+          metrics.revocations.set({ of: 'family' }, families.size);
           tell(event.sid);
           break;
         case 'subject.ended': {
@@ -106,37 +115,38 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
             .slice(-MAX_ENDS);
           const endedAt = Math.max(...next.map((one) => one.endedAt));
           persons.set(event.subject, { all: next, endedAt }, endedAt + keepPersonMs);
+          metrics.revocations.set({ of: 'person' }, persons.size);
           tellPerson(event);
           break;
         }
       }
-      metrics.revocations.set({ of: 'session' }, logins.size);
-      metrics.revocations.set({ of: 'family' }, families.size);
-      metrics.revocations.set({ of: 'person' }, persons.size);
     },
 
     whatEnded({ sid, subject, family, issuedAt }) {
+      if (family !== undefined && families.get(family)) return 'family';
+      const login = endedLogin(sid, subject);
+      const person = persons.get(subject);
+      if (!login && !person) return undefined;
       // Without a family there is only the second in which the token was issued: what was issued in the second of a logout is taken for older.
       const made = family === undefined ? issuedAt * 1000 : madeAt(family);
-      if (family !== undefined && families.get(family)) return 'family';
-      const login = logins.get(loginKey(sid, subject));
       if (login && !(made > login.endedAt)) return 'session';
-      const ends = persons.get(subject)?.all ?? [];
-      return ends.some(({ exceptSid, endedAt }) => exceptSid !== sid && !(made > endedAt)) ? 'person' : undefined;
+      return person?.all.some(({ exceptSid, endedAt }) => exceptSid !== sid && !(made > endedAt)) ? 'person' : undefined;
     },
 
     hasFamilyEnded: (family) => families.get(family) !== undefined,
 
-    endedLogin: (sid, subject) => logins.get(loginKey(sid, subject)),
+    endedLogin,
 
     endedPerson(sid, { subject, authTimeMs }) {
-      const ends = persons.get(subject)?.all ?? [];
-      return authTimeMs !== undefined && ends.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs <= notBefore);
+      if (authTimeMs === undefined) return false;
+      return persons.get(subject)?.all.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs <= notBefore) ?? false;
     },
 
     known() {
       const oldest = clock.now() - keepMs;
-      return [...logins.values(), ...families.values(), ...[...persons.values()].flatMap(({ all }) => all.filter(({ endedAt }) => endedAt > oldest))];
+      const recent = <T extends { readonly endedAt: number }>({ all }: { readonly all: readonly T[] }) =>
+        all.filter(({ endedAt }) => endedAt > oldest);
+      return [...[...logins.values()].flatMap(recent), ...families.values(), ...[...persons.values()].flatMap(recent)];
     },
 
     knownPersons: () => [...persons.values()].flatMap(({ all }) => all),
@@ -157,6 +167,14 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
 interface Listener {
   readonly subject: string | undefined;
   readonly ended: () => void | Promise<void>;
+}
+
+type LoginEnded = Extract<EndEvent, { type: 'session.ended' }>;
+
+interface LoginEnds {
+  readonly all: readonly LoginEnded[];
+  /** Of the latest. */
+  readonly endedAt: number;
 }
 
 interface PersonEnds {

@@ -13,10 +13,16 @@ export function decodeOneSpelling(token: string): DecodedJws | undefined {
   const [head, body, signature, ...more] = token.split('.');
   if (head === undefined || body === undefined || signature === undefined || more.length > 0) return undefined;
   if (signature !== '' && !decodeCanonical(signature)) return undefined;
-  const header = decodeObject(head);
+  const header = head === lastHeader.text ? lastHeader.value : decodeObject(head);
   const payload = decodeObject(body);
-  return header && payload ? { header, payload } : undefined;
+  if (!header || !payload) return undefined;
+  // A copy: the part would keep the whole token in memory.
+  if (header !== lastHeader.value) lastHeader = { text: Buffer.from(head, 'latin1').toString('latin1'), value: header };
+  return { header, payload };
 }
+
+/** All tokens under one key begin alike. */
+let lastHeader: { readonly text: string; readonly value: DecodedJws['header'] | undefined } = { text: '', value: undefined };
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 

@@ -23,6 +23,8 @@ export interface UpstreamSource {
   readonly family?: string | undefined;
   /** When that ends, in seconds since the epoch: nothing made of it lives longer (law 2). */
   readonly endsAt: number;
+  /** The same, asked where it is known best; absent where it is known. */
+  readonly endsExactly?: (() => Promise<number>) | undefined;
 }
 
 export interface UpstreamOptions {
@@ -41,7 +43,7 @@ interface Kept {
   readonly kid: string;
   readonly revocable: RevocableToken;
   /** When it ends at the latest; all times in seconds since the epoch. */
-  readonly until: number;
+  until: number;
   renewAt: number;
 }
 
@@ -60,22 +62,28 @@ export function createUpstreamTokens(options: UpstreamOptions): UpstreamTokens {
     return renewAt > epochSeconds(clock) && verifies(kid) && revocations.whatEnded(revocable) === undefined;
   }
 
-  function mint({ principal, family, endsAt }: UpstreamSource, audience: string, key: LoadedKey): Kept {
+  function mint({ principal, family, endsAt, endsExactly }: UpstreamSource, audience: string, key: LoadedKey): Kept {
     const { sid, subject } = principal;
     const now = epochSeconds(clock);
     const until = Math.min(endsAt, now + UPSTREAM_TTL_SECONDS);
     const ofFamily = family === undefined ? {} : { family };
-    const token = issueAccessToken(key, { principal, ...ofFamily, audience, endsAt: until }).then(
-      (issued) => {
-        const isTooLarge = issued.token.length > MAX_TOKEN_BYTES;
-        kept.renewAt = isTooLarge ? 0 : now + Math.floor(issued.expiresIn * KEPT_SHARE);
-        return isTooLarge ? undefined : issued.token;
-      },
-      () => {
-        kept.renewAt = 0;
-        return undefined;
-      },
-    );
+
+    async function issue(): Promise<string | undefined> {
+      if (endsExactly) kept.until = Math.min(until, await endsExactly());
+      if (kept.until <= now) return undefined;
+      const issued = await issueAccessToken(key, { principal, ...ofFamily, audience, endsAt: kept.until });
+      if (issued.token.length > MAX_TOKEN_BYTES) return undefined;
+      kept.renewAt = now + Math.floor(issued.expiresIn * KEPT_SHARE);
+      return issued.token;
+    }
+
+    const token = Promise.resolve()
+      .then(issue)
+      .catch(() => undefined)
+      .then((made) => {
+        if (made === undefined) kept.renewAt = 0;
+        return made;
+      });
     const kept: Kept = { token, kid: key.kid, revocable: { sid, subject, ...ofFamily, issuedAt: now }, until, renewAt: until };
     return kept;
   }
@@ -97,7 +105,7 @@ export function createUpstreamTokens(options: UpstreamOptions): UpstreamTokens {
       const minted = key && endsAt > epochSeconds(clock) ? mint(source, audience, key) : undefined;
       if (minted) keep(sid, says, minted);
       const token = await (kept ?? minted)?.token;
-      metrics.upstreamTokens.inc({ service: id, outcome: token === undefined ? 'unavailable' : kept ? 'kept' : 'minted' });
+      metrics.upstreamTokens.count(id, token === undefined ? 'unavailable' : kept ? 'kept' : 'minted');
       return token;
     },
   };

@@ -1,9 +1,13 @@
-import { compactVerify } from 'jose';
+import { after } from '../after.js';
 import { type Clock, epochSeconds } from '../clock.js';
-import type { KeySource } from '../keys/jwks.js';
+import type { KeySource, VerificationKey } from '../keys/jwks.js';
 import type { BearerRejection, Principal } from '../principal.js';
+import { createTurns } from '../turns.js';
 import { claimedFamily, claimedPrincipal, isTime } from './claims.js';
+import { createRememberedTokens, digestOf, type Remembered, type RememberedOptions } from './remembered.js';
 import type { RevocableToken } from './revocation.js';
+import { createSharedTexts } from './shared-texts.js';
+import { verifySignature } from './signature.js';
 import { decodeOneSpelling } from './spelling.js';
 
 /** What a token must say to be one of ours. */
@@ -25,12 +29,8 @@ export type BearerOutcome =
   | { readonly kind: 'in-doubt'; readonly about: 'keys' | 'revocations'; readonly sid?: string };
 
 /** What a verified token says beside its principal. */
-export interface VerifiedToken {
-  readonly family?: string;
-  readonly jti: string;
+export interface VerifiedToken extends RevocableToken {
   readonly audience: readonly string[];
-  /** Seconds since the epoch. */
-  readonly issuedAt: number;
 }
 
 /** What is known about revocations, in memory. */
@@ -40,8 +40,11 @@ export interface Revocations {
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
 }
 
-/** `alsoFor`: an audience whose tokens are accepted beside those for the bridge. */
-export type VerifyBearer = (token: string, alsoFor?: string) => Promise<BearerOutcome>;
+/**
+ * `alsoFor`: an audience whose tokens are accepted beside those for the bridge. Of a token that is remembered the outcome is there at once,
+ * and is the same object each time.
+ */
+export type VerifyBearer = (token: string, alsoFor?: string) => BearerOutcome | Promise<BearerOutcome>;
 
 /** Longer tokens are refused unread, and not issued. */
 export const MAX_TOKEN_BYTES = 8192;
@@ -67,15 +70,43 @@ export interface VerifierOptions {
   readonly clock: Clock;
   /** Left out for probes. */
   readonly revocations?: Revocations;
+  /** Called after each signature that was looked at. */
+  readonly checked?: (isGood: boolean) => void;
+  /** How many tokens are remembered; left out where none comes twice. */
+  readonly remember?: Pick<RememberedOptions<SignedBearer>, 'max' | 'counted'>;
 }
 
+/** A token that is good but for its revocation, which is looked up each time that it is shown. */
+interface SignedBearer extends Remembered {
+  readonly outcome: Extract<BearerOutcome, { kind: 'authenticated' }>;
+  readonly key: VerificationKey;
+  readonly issuer: string;
+  /** From when on it is good, in seconds since the epoch. */
+  readonly startsAt: number;
+}
+
+/** Signatures that are looked at in one turn of the event loop, about a millisecond: forged tokens must not hold up all else. */
+const PER_TURN = 16;
+
 /**
- * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last. Never throws: an
- * infrastructure failure is `in-doubt`.
+ * Verifies access tokens (RFC 9068, section 4) offline. What costs little is checked first, the signature last, and that once for all who
+ * show the same token at the same time. Never throws: an infrastructure failure is `in-doubt`.
  */
-export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, clock, revocations }: VerifierOptions): VerifyBearer {
+export function createVerifier(options: VerifierOptions): VerifyBearer {
+  const { policy, fleetPolicies, clocksDisagree, keys, clock, revocations } = options;
+  const remembered =
+    options.remember && options.remember.max > 0
+      ? createRememberedTokens<SignedBearer>({
+          ...options.remember,
+          holds: (known) => isCurrent(known) && !endOf(known),
+          nowMs: () => clock.now(),
+        })
+      : undefined;
+  const turns = createTurns(PER_TURN);
+  const texts = createSharedTexts();
+
   function audienceUnder(issuer: string, issuedAt: unknown): readonly string[] | undefined {
-    const others = fleetPolicies?.() ?? [];
+    const others = fleetPolicies?.() ?? NO_POLICIES;
     if (others.length === 0) return issuer === policy.issuer ? policy.audience : undefined;
     const counts = ({ issuedUntil }: FleetPolicy) => issuedUntil === undefined || (isTime(issuedAt) && issuedAt * 1000 <= issuedUntil);
     const policies = [policy, ...others.filter(counts)].filter((one) => one.issuer === issuer);
@@ -88,18 +119,20 @@ export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, cl
     return (reason === 'bad-issuer' || reason === 'bad-audience') && keys.isStale;
   }
 
-  return async function verifyBearer(token, alsoFor) {
-    if (token.split('.', 4).length !== 3) return { kind: 'foreign' };
+  /** All but the signature: what a token claims to be, or what is wrong with it. */
+  function examine(token: string, alsoFor: string | undefined): SignedBearer | Exclude<BearerOutcome, { kind: 'authenticated' }> {
+    if (token.split('.', 4).length !== 3) return FOREIGN;
     if (token.length > MAX_TOKEN_BYTES) return rejected('too-large');
     const decoded = decodeOneSpelling(token);
     if (!decoded || typeof decoded.payload['iss'] !== 'string') return rejected('malformed');
 
     const { header, payload } = decoded;
+    const issuer = decoded.payload['iss'];
     const kid = typeof header['kid'] === 'string' ? header['kid'] : '';
     const key = keys.find(kid);
-    const accepted = audienceUnder(decoded.payload['iss'], payload['iat']);
+    const accepted = audienceUnder(issuer, payload['iat']);
     const audience = accepted && alsoFor !== undefined ? [...accepted, alsoFor] : accepted;
-    if (!audience && !key) return { kind: 'foreign' };
+    if (!audience && !key) return FOREIGN;
     const bad = audience ? (headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock))) : 'bad-issuer';
     const principal = claimedPrincipal(payload);
     if (bad && key && principal && mayBeOurFault(bad)) return { kind: 'in-doubt', about: 'keys', sid: principal.sid };
@@ -108,33 +141,103 @@ export function createVerifier({ policy, fleetPolicies, clocksDisagree, keys, cl
     if (keys.isDenied(kid)) return rejected('revoked-kid');
     if (!key) return keys.inDoubt(kid) ? { kind: 'in-doubt', about: 'keys', sid: principal.sid } : rejected('unknown-kid');
     if (header['alg'] !== key.algorithm) return rejected('bad-algorithm');
-    try {
-      await compactVerify(token, key.publicKey, { algorithms: [key.algorithm] });
-    } catch {
-      return rejected('bad-signature');
-    }
-    const { sid, subject } = principal;
-    const verified = describeToken(payload);
-    if (revocations?.wereRead === false) return { kind: 'in-doubt', about: 'revocations', sid };
-    const ended = revocations?.whatEnded({ sid, subject, ...verified });
-    if (ended) return { kind: 'rejected', reason: 'revoked', ended };
-    return { kind: 'authenticated', principal, token: verified, endsAt: Number(payload['exp']) };
+    const outcome = { kind: 'authenticated', principal, token: describeToken(payload, principal), endsAt: Number(payload['exp']) } as const;
+    return { outcome, key, issuer, startsAt: Math.max(Number(payload['iat']), Number(payload['nbf'] ?? 0)), length: token.length };
+  }
+
+  /** Whether the times and the key of what was verified once are good still. */
+  function isCurrent({ outcome: { endsAt }, key, startsAt }: SignedBearer): boolean {
+    const now = epochSeconds(clock);
+    if (endsAt + policy.clockSkewSeconds <= now || startsAt > now + policy.clockSkewSeconds) return false;
+    return keys.find(key.kid) === key && !keys.isDenied(key.kid);
+  }
+
+  function isAccepted({ outcome: { token }, issuer }: SignedBearer, alsoFor: string | undefined): boolean {
+    const audience = audienceUnder(issuer, token.issuedAt);
+    return audience !== undefined && token.audience.some((one) => one === alsoFor || audience.includes(one));
+  }
+
+  /** What of it was ended; nothing where that is not known yet. */
+  function endOf({ outcome: { token } }: SignedBearer): ReturnType<Revocations['whatEnded']> {
+    return revocations?.wereRead === false ? undefined : revocations?.whatEnded(token);
+  }
+
+  /** In as little room as can be: what many tokens say is held once. */
+  function keepSmall(bearer: SignedBearer): void {
+    const { principal, token } = bearer.outcome;
+    Object.assign(principal, texts.share(principal));
+    Object.assign(token, { audience: texts.list(token.audience) });
+    Object.assign(bearer, { issuer: texts.text(bearer.issuer) });
+  }
+
+  function judge(bearer: SignedBearer, digest: string | undefined): BearerOutcome {
+    const { outcome } = bearer;
+    if (revocations?.wereRead === false) return { kind: 'in-doubt', about: 'revocations', sid: outcome.principal.sid };
+    const ended = endOf(bearer);
+    if (!ended) return outcome;
+    if (digest !== undefined) remembered?.drop(digest);
+    return { kind: 'rejected', reason: 'revoked', ended };
+  }
+
+  function isSigned(token: string, key: VerificationKey): boolean {
+    const isGood = verifySignature(token, key);
+    options.checked?.(isGood);
+    return isGood;
+  }
+
+  /** `digest`: of a token that is to be remembered. */
+  function verifyAnew(token: string, digest: string | undefined, alsoFor: string | undefined): BearerOutcome | Promise<BearerOutcome> {
+    const examined = examine(token, alsoFor);
+    if (!('outcome' in examined)) return examined;
+    return after(
+      turns.run(() => {
+        // Somebody else may have shown it while this one waited.
+        const known = digest === undefined ? undefined : remembered?.get(digest);
+        if (known || !isSigned(token, examined.key)) return known;
+        if (digest !== undefined && remembered) {
+          keepSmall(examined);
+          remembered.set(digest, examined);
+        }
+        const { principal } = examined.outcome;
+        for (const shown of [principal, principal.roles, principal.scope]) Object.freeze(shown);
+        return examined;
+      }),
+      (bearer) => {
+        if (!bearer) return rejected('bad-signature');
+        // Its time or its key may have ended while it waited for its turn.
+        const still = isCurrent(bearer) ? bearer : examine(token, alsoFor);
+        return 'outcome' in still ? judge(still, digest) : still;
+      },
+    );
+  }
+
+  return function verifyBearer(token, alsoFor) {
+    if (!remembered || token.length > MAX_TOKEN_BYTES) return verifyAnew(token, undefined, alsoFor);
+    const digest = digestOf(token);
+    const known = remembered.get(digest);
+    if (known && isCurrent(known) && isAccepted(known, alsoFor)) return judge(known, digest);
+    if (known) remembered.drop(digest);
+    return verifyAnew(token, digest, alsoFor);
   };
 }
 
+const NO_POLICIES: readonly FleetPolicy[] = [];
+const FOREIGN: BearerOutcome & { readonly kind: 'foreign' } = { kind: 'foreign' };
+
 /** Of claims that are checked. */
-function describeToken(payload: Readonly<Record<string, unknown>>): VerifiedToken {
-  const { aud, iat, jti } = payload;
+function describeToken(payload: Readonly<Record<string, unknown>>, { sid, subject }: Principal): VerifiedToken {
+  const { aud, iat } = payload;
   const family = claimedFamily(payload);
   return {
-    jti: String(jti),
+    sid,
+    subject,
     issuedAt: Number(iat),
     audience: (Array.isArray(aud) ? aud : [aud]).map(String),
     ...(family === undefined ? {} : { family }),
   };
 }
 
-function rejected(reason: BearerRejection): BearerOutcome {
+function rejected(reason: BearerRejection): Extract<BearerOutcome, { kind: 'rejected' }> {
   return { kind: 'rejected', reason };
 }
 

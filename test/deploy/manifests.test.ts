@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { provide, succeeds } from '../../scripts/lib/programs.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { configSchema } from '../../src/config/schema.js';
-import { createOwnPaths } from '../../src/http/routes.js';
+import { createOwnPaths } from '../../src/http/own-paths.js';
 import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { type RunningCli, startCli } from '../support/cli.js';

@@ -97,6 +97,8 @@ it('docs/runbook.md has a section for each metric that docs/operations.md says t
     'crossfade_late_writes_refused_total',
     'crossfade_watched_records',
     'crossfade_events_restored_total',
+    'crossfade_remembered_tokens',
+    'crossfade_token_signatures_total',
   ]);
   for (const name of watched.filter((one) => !told.has(one))) expect(named('runbook.md'), name).toContain(name);
 });

@@ -274,7 +274,7 @@ describe('home-made sessions', () => {
       ['cart:0123456789abcdef', 'bad-id'],
       ['short', 'bad-id'],
       ['..%2F..%2Fxxxxxxxxxxxxxx', 'bad-id'],
-      ['aaaaaaaaaaaaaaaa', 'unreadable-record'],
+      ['aaaaaaaaaaaaaaaa', 'unknown-session'],
       ['bbbbbbbbbbbbbbbb', 'unreadable-record'],
       ['cccccccccccccccc', 'unreadable-record'],
     ])

@@ -156,7 +156,7 @@ describe('the cookie', () => {
 
 describe('Redis away', () => {
   it('Law 8: what Redis repeats of a command in its error stays out of the log', async () => {
-    const hardened = await startRedis({ args: ['--rename-command', 'PTTL', ''] });
+    const hardened = await startRedis({ args: ['--rename-command', 'MGET', '', '--rename-command', 'GET', ''] });
     const world = await createWorld({ legacy: { redisUrl: hardened.url } });
     try {
       const cookie = await world.login('alice');

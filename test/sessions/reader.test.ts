@@ -2,7 +2,7 @@ import Keygrip from 'keygrip';
 import { describe, expect, it } from 'vitest';
 import { Secret } from '../../src/config/secret.js';
 import { createCookieScheme } from '../../src/sessions/cookie-scheme.js';
-import { parseCookies } from '../../src/sessions/cookies.js';
+import { type CookiePairs, parseCookies } from '../../src/sessions/cookies.js';
 import { createKeyedFormat, SIGNED_ID } from '../../src/sessions/keyed-format.js';
 import { koaSessionShape } from '../../src/sessions/koa-session.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
@@ -25,6 +25,7 @@ describe('cookies', () => {
 
 describe('koa-session records', () => {
   const format = createKeyedFormat({
+    entry: 'web',
     scheme: createCookieScheme({ cookie: 'koa.sess', signature: 'keygrip', secrets: [new Secret('x')] }),
     shape: koaSessionShape,
     keyOf: { before: '', behind: '' },
@@ -38,7 +39,7 @@ describe('koa-session records', () => {
     expect(parse({ _expire: NOW + 1000 }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
     expect(parse({ _expire: NOW + 1000 }, 11_000)).toMatchObject({ expiresAtMs: NOW + 1000 });
     expect(parse({ _session: true }, 500)).toMatchObject({ expiresAtMs: NOW + 500 });
-    expect(parse({ _session: true })).not.toHaveProperty('expiresAtMs');
+    expect(parse({ _session: true })).toEqual({ record: { _session: true } });
   });
 
   it('heed _expire only if it is a number, as koa-session does', () => {
@@ -52,11 +53,43 @@ describe('koa-session records', () => {
     expect(toStored('text', [null, '{}'], [null, 0])).toEqual({ text: '{}', ttlMs: 0 });
   });
 
+  it('the signature of a cookie that is known is not computed again; a forged one is never taken for known', () => {
+    let computed = 0;
+    const scheme = createCookieScheme({ cookie: 'koa.sess', signature: 'keygrip', secrets: [new Secret('x')] });
+    const counting = {
+      ...scheme,
+      read: (cookies: CookiePairs) =>
+        scheme.read(cookies).map((presented) => ({
+          ...presented,
+          isSigned() {
+            computed += 1;
+            return presented.isSigned();
+          },
+        })),
+    };
+    const counted = createKeyedFormat({
+      entry: 'web',
+      scheme: counting,
+      shape: koaSessionShape,
+      keyOf: { before: '', behind: '' },
+      idPattern: SIGNED_ID,
+      reservedPrefix: 'crossfade:',
+    });
+    const signer = new Keygrip(['x']);
+    const signed = parseCookies(`koa.sess=id-1; koa.sess.sig=${signer.sign('koa.sess=id-1')}`);
+    for (let n = 0; n < 3; n++) expect(counted.locate(signed)).toEqual([{ key: 'id-1', sid: sidOf('web', 'id-1') }]);
+    expect(computed).toBe(1);
+    const [sig] = [signer.sign('koa.sess=id-1')];
+    for (const forged of [`koa.sess=id-2; koa.sess.sig=${sig}`, `koa.sess=id-1; koa.sess.sig=${'A'.repeat(27)}`, 'koa.sess=id-1'])
+      for (let n = 0; n < 2; n++) expect(counted.locate(parseCookies(forged))).toEqual([{ rejected: 'bad-signature' }]);
+    expect(computed).toBe(7);
+  });
+
   it('of many cookies of one name the signed ones count, and at most four records are read', () => {
     const signer = new Keygrip(['x']);
     const junk = Array.from({ length: 30 }, (_, n) => `koa.sess=junk-${n}; koa.sess.sig=${'A'.repeat(27)}`);
     const signed = Array.from({ length: 6 }, (_, n) => `koa.sess=id-${n}; koa.sess.sig=${signer.sign(`koa.sess=id-${n}`)}`);
-    expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([{ key: 'id-0' }]);
+    expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([{ key: 'id-0', sid: sidOf('web', 'id-0') }]);
     expect(format.locate(parseCookies([...junk, ...signed].join('; ')))).toHaveLength(4);
   });
 });

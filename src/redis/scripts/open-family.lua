@@ -1,6 +1,6 @@
 -- Opens a family of refresh tokens for a session, ends the least recently used where a client has too many, and those of
 -- other persons: the id has gone from them to this one.
--- KEYS: {sid}:families, {sid}:session, {sid}:family: (what the keys of families start with)
+-- KEYS: {sid}:families, {sid}:session, {sid}:family: (what the keys of families start with), {sid}:ended
 -- ARGV: random part of the id, client, person, hash of the family secret, hash of the rotating secret, sealed grant,
 --       end of the family in ms, idle life in ms, sealed session ('' for none), families that may live at once
 -- Returns the family's id (the time in ms in 13 digits, then the random part), then the ids of those of other persons.
@@ -16,7 +16,9 @@ redis.call('HSET', family, 'client', client, 'person', person, 'secret', secret,
 redis.call('PEXPIREAT', family, ms(math.min(ends, now + idle)))
 redis.call('ZADD', KEYS[1], ms(now), id)
 if session ~= '' then redis.call('HSET', KEYS[2], 'sealed', session) end
-for _, key in ipairs({ KEYS[1], KEYS[2] }) do
+-- Empty: nothing has ended, and there are tokens. Whoever reads the record sees it beside.
+if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], '', 'PX', ms(math.max(1, ends - now))) end
+for _, key in ipairs({ KEYS[1], KEYS[2], KEYS[4] }) do
   local left = redis.call('PTTL', key)
   if left ~= -2 and now + left < ends then redis.call('PEXPIREAT', key, ms(ends)) end
 end

@@ -1,6 +1,6 @@
 -- One use of a refresh token: the current one gives way to its successor; an earlier one that is still good gets the
 -- successor that it had; any other, under the right family secret, was used before and ends the family.
--- KEYS: {sid}:family:ID, {sid}:families, {sid}:session
+-- KEYS: {sid}:family:ID, {sid}:families, {sid}:session, {sid}:ended
 -- ARGV: id, hash of the family secret, hash of the presented part, hash of the successor, the successor sealed under the
 --       presented part, sealed grant, sealed session ('' leaves it), end of the family in ms, idle life in ms, grace in ms,
 --       'allow' where a predecessor stays good until its successor has been used
@@ -44,6 +44,7 @@ if session ~= '' then
   redis.call('HSET', KEYS[3], 'sealed', session)
   if redis.call('PTTL', KEYS[3]) == -1 then redis.call('PEXPIREAT', KEYS[3], ms(ends)) end
 end
+if redis.call('EXISTS', KEYS[4]) == 0 then redis.call('SET', KEYS[4], '', 'PX', ms(math.max(1, ends - now))) end
 redis.call('PEXPIREAT', KEYS[1], ms(math.min(ends, now + idle)))
 redis.call('ZADD', KEYS[2], ms(now), id)
 local left = redis.call('PTTL', KEYS[2])
