@@ -16,6 +16,9 @@ export interface Principal {
   readonly via: 'session' | 'jwt';
 }
 
+/** While it is being made. */
+export type Mutable<T> = { -readonly [Member in keyof T]: T[Member] };
+
 /** Whether a text is one name of a scope (RFC 6749, section 3.3). */
 export function isScopeToken(text: string): boolean {
   return /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(text);

@@ -183,7 +183,6 @@ export const APPS = {
         audience: fixture.audience,
         jwksUri: `http://127.0.0.1:${port}/jwks`,
         tokenSigningAlg: algorithm,
-        validators: { jti: undefined },
       }),
     );
     app.get('/', (_: unknown, response: { send(body: string): void }) => response.send(BODY));

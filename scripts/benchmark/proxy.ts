@@ -3,7 +3,7 @@ import { createPublicKey } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { freePort } from '../lib/private-redis.js';
+import { freePort } from '../lib/free-port.js';
 import { provide } from '../lib/programs.js';
 import type { RunningApp } from './app.js';
 import { BODY } from './apps.js';

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from './free-port.js';
 import { install, onPath, succeeds } from './programs.js';
 
 export interface PrivateRedis {
@@ -115,17 +116,6 @@ function findProgram(): Program {
       ? 'Redis is needed: brew install redis (or set REDIS_URL, or start Docker).'
       : 'Redis is needed: install redis-server or valkey-server with the package manager of this system (or set REDIS_URL, or start Docker).',
   );
-}
-
-/** A port that nobody listens on at the moment. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no free port');
-  return address.port;
 }
 
 /** Whether the server on `port` answers PING before it ends, within a minute (Docker may have to pull its image). */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import { after } from '../after.js';
 import { unavailable } from '../errors.js';
-import type { Principal } from '../principal.js';
+import type { Mutable, Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
@@ -188,7 +188,7 @@ export function malformedRefusal(malformed: NonNullable<PresentedCredentials['ma
 /** Frozen, as that of a token is: what a handler may do does not depend on the credential. */
 export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: string): Principal {
   const { subject, tenant, roles, scope, authTime } = identity;
-  const principal: { -readonly [Member in keyof Principal]: Principal[Member] } = { subject, client, roles, scope, sid, via: 'session' };
+  const principal: Mutable<Principal> = { subject, client, roles, scope, sid, via: 'session' };
   if (tenant !== undefined) principal.tenant = tenant;
   if (authTime !== undefined) principal.authTime = authTime;
   if (expiresAt !== undefined) principal.expiresAt = expiresAt;

@@ -52,8 +52,8 @@ export interface Flags {
   evaluate(subject: RolloutSubject): FlagAnswer | Promise<FlagAnswer>;
 }
 
-/** How many answers are remembered in any case, ~150 bytes each. */
-const MAX_REMEMBERED = 25_000;
+/** How many answers are remembered in any case, ~0.1 KB each. */
+const MAX_REMEMBERED = 50_000;
 
 /** Evaluates the two flags, once for the same client, version, tenant and subject until flags change. */
 export function createFlags({ config, source, subjectKey, log, metrics }: FlagsOptions): Flags {

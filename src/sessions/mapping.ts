@@ -1,6 +1,6 @@
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
-import { type Identity, isScopeToken } from '../principal.js';
+import { type Identity, isScopeToken, type Mutable } from '../principal.js';
 import type { SessionRecord } from './format.js';
 import { isRecord } from './json-record.js';
 import { isBeforeEpoch, readTime } from './time.js';
@@ -107,7 +107,7 @@ export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (mem
   const authTimeMs = readTime(found['authTime'], 'last');
   if (authTimeMs === undefined && isGiven(found['authTime']) && !isBeforeEpoch(found['authTime']))
     return unmappable(nameOf('authTime'), 'is not a time');
-  const identity: { -readonly [Member in keyof Identity]: Identity[Member] } = { subject, roles, scope };
+  const identity: Mutable<Identity> = { subject, roles, scope };
   if (tenant !== undefined) identity.tenant = tenant;
   if (authTimeMs !== undefined) {
     identity.authTime = Math.floor(authTimeMs / 1000);

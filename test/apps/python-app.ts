@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { freePort } from '../../scripts/lib/free-port.js';
 import { PEOPLE } from '../../scripts/lib/legacy-app.js';
-import { freePort } from '../../scripts/lib/private-redis.js';
 import { provide, succeeds } from '../../scripts/lib/programs.js';
 import { appOfProgram, type ForeignApp } from './app.js';
 

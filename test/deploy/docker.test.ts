@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it, vi } from 'vitest';
-import { freePort } from '../../scripts/lib/private-redis.js';
+import { freePort } from '../../scripts/lib/free-port.js';
 import { init } from '../../src/cli/init.js';
 import { dockerInstruction } from '../support/topology.js';
 import { remember } from '../support/transcript.js';

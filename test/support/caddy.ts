@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { freePort } from '../../scripts/lib/private-redis.js';
+import { freePort } from '../../scripts/lib/free-port.js';
 import { provide } from '../../scripts/lib/programs.js';
 import { type RunningProxy, runProxy } from './nginx.js';
 

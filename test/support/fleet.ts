@@ -1,6 +1,6 @@
 import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { freePort } from '../../scripts/lib/private-redis.js';
+import { freePort } from '../../scripts/lib/free-port.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { type RunningCli, runCli, startCli } from './cli.js';
 import type { World } from './world.js';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { vi } from 'vitest';
-import { freePort } from '../../scripts/lib/private-redis.js';
+import { freePort } from '../../scripts/lib/free-port.js';
 import { provide } from '../../scripts/lib/programs.js';
 
 const SHIPPED = fileURLToPath(new URL('../../docs/deploy/nginx/', import.meta.url));

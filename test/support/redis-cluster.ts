@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis';
-import { freePort, type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { freePort } from '../../scripts/lib/free-port.js';
+import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 
 export interface PrivateCluster {
   readonly nodes: readonly { readonly host: string; readonly port: number }[];
