@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
 import { type Clock, createFleetClock, systemClock } from './clock.js';
@@ -5,6 +6,8 @@ import { type Config, ConfigError, type ConfigInput } from './config/config.js';
 import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
 import { deriveKey } from './config/secret.js';
+import { createFleetAudit } from './console/fleet-audit.js';
+import { nameOfInstance } from './console/status.js';
 import { createControl } from './control.js';
 import { createEndpoints } from './endpoints.js';
 import type { Readiness } from './http/admin.js';
@@ -20,12 +23,14 @@ import { createClientRegistry } from './rollout/clients.js';
 import { openFlagSource } from './rollout/flag-source.js';
 import { createFlags } from './rollout/flags.js';
 import { createGuardrail } from './rollout/guardrail.js';
+import { createProgress } from './rollout/progress.js';
 import { createRollout } from './rollout/rollout.js';
 import { createTraffic } from './rollout/traffic.js';
 import type { MappingFunction } from './sessions/mapping.js';
 import type { EndSubjectOptions } from './sessions/person.js';
 import { createSessionStore, createTokenSessionNames, type SessionStore } from './sessions/session-store.js';
 import { createAudit } from './telemetry/audit.js';
+import { createAuditFeed } from './telemetry/audit-feed.js';
 import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
 import { watchRefusals } from './telemetry/refusals.js';
@@ -70,7 +75,7 @@ export interface Bridge {
    * streams. Given the principal, also where a session without tokens ends with its person. Gives what stops it.
    */
   onEnded(session: string | EndableSession, ended: () => void | Promise<void>): () => void;
-  /** Middleware that serves `/api/…` to operators: for a port of their own, as `crossfade serve` has. */
+  /** Middleware that serves the console at `/` and `/api/…` to operators: for a port of their own, as `crossfade serve` has. */
   operatorApi(): Middleware;
   readonly metrics: Metrics;
   /** What operators ask: keys, Redis, flags. Never throws. */
@@ -97,7 +102,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   if (unmapped.length > 0) throw new ConfigError('config', unmapped);
   const { clock: machine = systemClock, log = createLog(), metrics = createMetrics() } = options;
   const clock = createFleetClock(machine, config.tokens.clockSkewSeconds * 1000);
-  const refusals = watchRefusals(createAudit(log), clock);
+  const instance = systemRandom.token(9);
+  const feed = createAuditFeed(createAudit(log), nameOfInstance({ host: hostname(), instance }), clock);
+  const refusals = watchRefusals(feed.audit, clock);
   const { audit } = refusals;
 
   const connections = new Connections(config, log, metrics);
@@ -123,7 +130,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
   const subjectKey = deriveKey(config.fleetSecret, 'traffic');
-  const traffic = createTraffic({ client: own.client, prefix, subjectKey, clock });
+  const progress = createProgress({ client: own.client, prefix, clock });
+  const traffic = createTraffic({ client: own.client, prefix, progress, subjectKey, clock });
   const guardrail = createGuardrail({
     config: config.rollout.guardrail,
     clamps,
@@ -141,9 +149,10 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       .sync({ wasLost })
       .then(() => membership.fleet.announceChanges())
       .catch(() => undefined); // Tried again at the next heartbeat.
-  const source = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
+  const flagSource = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
   const membership = await createMembership({
     config,
+    instance,
     control,
     revocations: {
       get wereRead() {
@@ -152,7 +161,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       whatEnded: revocations.whatEnded,
     },
     describe: () => ({
-      flags: source.state,
+      flags: flagSource.state,
       cohorts: traffic.lastMinute,
       windows: guardrail.windows,
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
@@ -178,7 +187,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   heard.keys = () => void signing.reload();
   heard.clamps = hearClamps;
 
-  const flags = createFlags({ config: config.rollout, source, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
+  const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);
   const rollout = createRollout({
     config: config.rollout,
@@ -191,6 +200,18 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     nowMs: () => clock.now(),
   });
 
+  const fleetAudit = createFleetAudit({ client: own.client, prefix, macKey: deriveKey(config.fleetSecret, 'mac'), feed });
+  const source = {
+    config,
+    control,
+    client: own.client,
+    nowMs: async () => await own.nowMs(),
+    tell: async () => {
+      hearClamps();
+      await events.tell('clamps');
+    },
+  };
+
   const endpoints = createEndpoints({
     config,
     client: own.client,
@@ -198,8 +219,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     lifecycle,
     membership,
     rollout,
+    progress,
     clients,
     guardrail,
+    source,
+    fleetAudit,
     expected: options.observe?.expected,
     clock,
     log,
@@ -242,7 +266,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
           redis: ownUp ? 'up' : 'away',
           records: ready ? 'up' : 'away',
           signing: state,
-          flags: source.state,
+          flags: flagSource.state,
           events: events.wasRead ? 'read' : 'unread',
         },
         problems,
@@ -253,7 +277,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     async close() {
       await fleet.close();
       await signing.close();
-      await source.close();
+      await flagSource.close();
+      fleetAudit.close();
       lifecycle.close();
       connections.close();
     },

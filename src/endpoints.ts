@@ -1,6 +1,9 @@
 import type { Middleware } from 'koa';
 import type { Clock } from './clock.js';
 import type { Config } from './config/config.js';
+import type { CeilingSource } from './console/ceilings.js';
+import type { FleetAudit } from './console/fleet-audit.js';
+import { readPageFiles } from './console/page-files.js';
 import { createAnswers } from './http/answer.js';
 import { createAuthenticate } from './http/authenticate.js';
 import { createAuthenticator } from './http/authenticator.js';
@@ -14,6 +17,7 @@ import { createIssueFor, type IssueFor } from './http/issue-for.js';
 import { createLimits } from './http/limits.js';
 import { createLogoutEndpoint } from './http/logout-endpoint.js';
 import { createObserve, type Expected, expectedByHeader } from './http/observe.js';
+import { createOperatorAccess } from './http/operator-access.js';
 import { createOperatorApi } from './http/operator-api.js';
 import { createOtherPrincipals } from './http/other-principals.js';
 import { createOwnRequests } from './http/own-paths.js';
@@ -34,6 +38,7 @@ import type { Membership } from './membership.js';
 import type { RedisClient } from './redis/connection.js';
 import type { ClientRegistry } from './rollout/clients.js';
 import type { Guardrail } from './rollout/guardrail.js';
+import type { Progress } from './rollout/progress.js';
 import type { Rollout } from './rollout/rollout.js';
 import { createShadowMint } from './rollout/shadow.js';
 import type { Audit } from './telemetry/audit.js';
@@ -50,8 +55,12 @@ export interface EndpointsOptions {
   readonly lifecycle: Lifecycle;
   readonly membership: Membership;
   readonly rollout: Rollout;
+  readonly progress: Progress;
   readonly clients: ClientRegistry;
   readonly guardrail: Guardrail;
+  /** What operators are shown, and steer. */
+  readonly source: CeilingSource;
+  readonly fleetAudit: FleetAudit;
   /** For `mode: observe`: whom the app itself found. */
   readonly expected: Expected | undefined;
   readonly clock: Clock;
@@ -71,17 +80,17 @@ export interface Endpoints {
 
 /** Everything that answers requests, made of the parts that know. */
 export function createEndpoints(options: EndpointsOptions): Endpoints {
-  const { config, client, prefix, rollout, clients, guardrail, clock, log, audit, metrics } = options;
+  const { config, client, prefix, rollout, progress, clients, guardrail, clock, log, audit, metrics } = options;
   const { ring, signing, issueAccessToken, verifyBearer, verifyOnce } = options.membership;
   const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
 
   const peers = createPeers(config.http.trustProxy);
-  const answers = createAnswers({ log, metrics, fraction: systemRandom.fraction, nowMs: () => clock.now() });
+  const answers = createAnswers({ log, metrics, progress, fraction: systemRandom.fraction, nowMs: () => clock.now() });
   const root = config.issuer.replace(/\/$/, '');
   const base = `${root}${config.http.basePath}`;
   const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
   const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
-  const guarded = createGuarded({ guardrail, clients, sign, audience: config.audience, metrics });
+  const guarded = createGuarded({ guardrail, clients, sign, audience: config.audience, progress, metrics });
   const shadowMint = createShadowMint({
     sampleRate: config.rollout.shadowSampleRate,
     audience: config.audience[0] ?? '',
@@ -90,6 +99,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     verifyOnce,
     fraction: systemRandom.fraction,
     clock,
+    progress,
     metrics,
   });
   const authenticate = createAuthenticator({
@@ -102,6 +112,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     guarded,
     shadowMint,
     exchangeUri: uris.exchangeUri,
+    progress,
     audit,
     metrics,
   });
@@ -132,6 +143,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     limits,
     guarded,
     canSign: () => signing.canSign,
+    progress,
     cookies,
     clock,
     audit,
@@ -146,7 +158,22 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
         ['refresh_token', createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, returnUri: uris.returnUri })],
       ]),
     ),
-    session: createWayBack({ readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics }),
+    session: createWayBack({
+      readRefresh,
+      resume,
+      restore,
+      ledger,
+      logout,
+      sessions,
+      families,
+      requests,
+      rollout,
+      progress,
+      others,
+      cookies,
+      audit,
+      metrics,
+    }),
     issue: createIssueEndpoint(requests, issueFor),
     revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
     introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
@@ -188,7 +215,16 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
         metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
       });
     },
-    operatorApi: () => createOperatorApi({ config: config.admin, answers, audit, endSubject: persons.end }),
+    operatorApi: () =>
+      createOperatorApi({
+        access: createOperatorAccess(config.admin, clock),
+        answers,
+        audit,
+        source: options.source,
+        fleetAudit: options.fleetAudit,
+        page: readPageFiles(),
+        endSubject: persons.end,
+      }),
     issueFor,
   };
 }

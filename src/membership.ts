@@ -18,6 +18,8 @@ import { createVerifier, type Revocations, type VerifyBearer } from './tokens/ve
 
 export interface MembershipOptions {
   readonly config: Config;
+  /** Random, anew at each start. */
+  readonly instance: string;
   readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList'>;
   readonly revocations: Revocations;
   /** What the others are told beside keys. */
@@ -54,7 +56,8 @@ export interface Membership {
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
 export async function createMembership(options: MembershipOptions): Promise<Membership> {
-  const { config, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } = options;
+  const { config, instance, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } =
+    options;
   const { log, audit, metrics } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
@@ -72,7 +75,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
 
   const fleet = createFleet({
     store: control.fleet,
-    self: { instance: random.token(9), host: hostname(), version: VERSION, issuer, audience: [...audience], fingerprint: fingerprintOf(config) },
+    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], fingerprint: fingerprintOf(config) },
     keys() {
       const signs = signing?.signingKey()?.kid;
       const files = signing?.files;

@@ -1,11 +1,11 @@
 import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError } from 'commander';
-import type { Config } from '../config/config.js';
+import { type CeilingNames, type Confirmation, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
 import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
-import { isStage, type Stage, stagesAbove } from '../rollout/stage.js';
-import { COUNTED_MINUTES, readTraffic, type TrafficCount } from '../rollout/traffic.js';
+import { isStage, type Stage } from '../rollout/stage.js';
+import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
 import { print } from './print.js';
-import { type Room, withRoom } from './room.js';
+import { withRoom } from './room.js';
 import { count } from './words.js';
 
 export interface SelectorOptions {
@@ -26,9 +26,9 @@ export interface ClampOptions extends SelectorOptions {
 /** `crossfade clamp`: says how many it affects, and sets a ceiling. False: the person at the terminal said no. */
 export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
   return await withRoom(options.config, async (room) => {
-    const { config, control, lifecycle, nowMs } = room;
+    const { config, control, nowMs } = room;
     const { json = false } = options;
-    const selector = selectorOf(options, namesOf(config));
+    const selector = selectorOf(options, ceilingNames(config));
     const affected = await countAffected(room, selector, stage);
     const instances = (await control.fleet.read(await nowMs())).live.length;
     await control.clamps.sync();
@@ -39,14 +39,8 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
       if (!options.yes && process.stdin.isTTY && !(await confirmed())) return false;
     }
 
-    const at = await nowMs();
-    const until = options.for === undefined ? undefined : at + options.for;
-    await control.clamps.set({ selector, stage, by: 'operator', why: options.why, at, ...(until === undefined ? {} : { until }) });
-    await lifecycle.events.tell('clamps');
-    const confirmation = await confirm(room);
-    if (!control.clamps.all.some((one) => one.at === at && one.stage === stage))
-      throw new Error('somebody else has changed the clamps at the same time: run the same again');
-
+    const request = { selector, stage, why: options.why, ...(options.for === undefined ? {} : { forMs: options.for }) };
+    const { until, ...confirmation } = await setCeiling(room, request);
     if (json) print.json({ selector, stage, ...affected, ...confirmation, ...(until === undefined ? {} : { until: new Date(until).toISOString() }) });
     else {
       print.line(
@@ -58,20 +52,18 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
 }
 
 /** `crossfade release`: takes ceilings away, whoever has set them. */
-export async function release(options: SelectorOptions): Promise<void> {
+export async function release(options: SelectorOptions & { readonly why?: string }): Promise<void> {
   await withRoom(options.config, async (room) => {
-    const { config, control, lifecycle } = room;
+    const { config, control } = room;
     await control.clamps.sync();
     // Also of what the configuration no longer has.
     const held = control.clamps.all.map((one) => one.selector);
-    const { clients, cohorts } = namesOf(config);
+    const { clients, cohorts } = ceilingNames(config);
     const selector = selectorOf(options, {
       clients: [...clients, ...held.flatMap((one) => (one.on === 'client' ? [one.name] : []))],
       cohorts: [...cohorts, ...held.flatMap((one) => (one.on === 'cohort' ? [one.name] : []))],
     });
-    const released = await control.clamps.release(selector);
-    await lifecycle.events.tell('clamps');
-    const confirmation = await confirm(room);
+    const { released, ...confirmation } = await releaseCeiling(room, selector, options.why);
     if (options.json) print.json({ selector, released, ...confirmation });
     else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
     else {
@@ -81,44 +73,13 @@ export async function release(options: SelectorOptions): Promise<void> {
   });
 }
 
-/** Which instances have the same clamps in force as Redis has. */
-interface Confirmation {
-  readonly instances: number;
-  /** Hosts that have not said so. */
-  readonly missing: readonly string[];
-}
-
-/** How long instances have to say that they have heard. */
-const CONFIRM_MS = 3000;
-
-async function confirm({ control, nowMs }: Room): Promise<Confirmation> {
-  for (const end = Date.now() + CONFIRM_MS; ; ) {
-    // Where Redis has just come back empty, an instance may write what it knew in the same moment.
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    await control.clamps.sync();
-    const { live } = await control.fleet.read(await nowMs());
-    const missing = live.filter(({ clamps }) => clamps !== control.clamps.digest).map(({ host }) => host);
-    if (missing.length === 0 || Date.now() > end) return { instances: live.length, missing };
-  }
-}
-
 function describeConfirmation({ instances, missing }: Confirmation): string {
   if (instances === 0) return 'for whatever starts: no instance is alive';
   if (missing.length === 0) return `on ${instances === 1 ? 'the live instance' : `all ${instances} live instances`}`;
   return `but ${missing.join(', ')} did not confirm it: see crossfade status`;
 }
 
-interface Names {
-  readonly clients: readonly string[];
-  readonly cohorts: readonly string[];
-}
-
-function namesOf(config: Pick<Config, 'clients' | 'rollout'>): Names {
-  const clients = [...config.clients.map(({ id }) => id), 'unknown'];
-  return { clients, cohorts: [...config.rollout.cohorts.map(({ name }) => name), ...clients] };
-}
-
-function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: Names): ClampSelector {
+function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: CeilingNames): ClampSelector {
   const given = [client, cohort, all].filter((one) => one !== undefined);
   if (given.length !== 1) throw new Error('say whom: exactly one of --client ID, --cohort NAME, --all');
   if (client !== undefined) return { on: 'client', name: known(client, clients, 'client') };
@@ -129,16 +90,6 @@ function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts
 function known(name: string, names: readonly string[], what: string): string {
   if (!names.includes(name)) throw new Error(`there is no ${what} ${name}: there are ${names.join(', ')}`);
   return name;
-}
-
-async function countAffected({ config, control, connections, nowMs }: Room, selector: ClampSelector, stage: Stage): Promise<TrafficCount> {
-  const above: readonly string[] = stagesAbove(stage);
-  const ofClient = new Set([
-    ...(selector.on === 'client' ? [selector.name] : []),
-    ...config.rollout.cohorts.filter(({ client }) => selector.on === 'client' && client === selector.name).map(({ name }) => name),
-  ]);
-  const isMeant = (cohort: string) => selector.on === 'all' || (selector.on === 'client' ? ofClient.has(cohort) : cohort === selector.name);
-  return await readTraffic(connections.own.client, control.prefix, await nowMs(), (cohort, at) => isMeant(cohort) && above.includes(at));
 }
 
 function describeAffected({ subjects, requestsPerMinute }: TrafficCount): string {

@@ -1,5 +1,6 @@
 import { loadConfig } from '../config/load.js';
-import { composeStatus, type FleetStatus, type KeyStatus } from '../console/status.js';
+import { readStatus } from '../console/overview.js';
+import type { FleetStatus, KeyStatus } from '../console/status.js';
 import { generateKey, writeKeyFile } from '../keys/generate.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { print } from './print.js';
@@ -178,17 +179,4 @@ async function say(room: Room, { kid, files }: KeyStatus, json: boolean): Promis
     print.line(
       'No key signs now: sessions go on, and nothing is issued until one does. crossfade keys list says what waits; crossfade keys rotate makes one.',
     );
-}
-
-/** The whole of it as Redis has it now. */
-export async function readStatus({ config, control, nowMs }: Room): Promise<FleetStatus> {
-  const at = await nowMs();
-  const [{ live, strangers }, stored] = await Promise.all([
-    control.fleet.read(at),
-    control.jwks.read(),
-    control.denyList.sync(),
-    control.clamps.sync(),
-  ]);
-  const denied = [...control.denyList.kids.values()];
-  return composeStatus({ config, announcements: live, strangers, keys: stored?.keys ?? [], denied, clamps: control.clamps.all, nowMs: at });
 }

@@ -103,6 +103,7 @@ program
   .option('--client <id>', 'as it was set')
   .option('--cohort <name>', 'as it was set')
   .option('--all', 'as it was set')
+  .option('--why <text>', 'for the audit; no names')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await release(options));

@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '../clock.js';
-import type { Config, RedisTarget } from '../config/config.js';
+import type { RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
+import type { CeilingSource } from '../console/ceilings.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
@@ -10,8 +11,7 @@ import { createLog } from '../telemetry/log.js';
 import { createMetrics, type Metrics } from '../telemetry/metrics.js';
 
 /** What commands have that go to Redis themselves, so that they work whether or not an instance answers. */
-export interface Room {
-  readonly config: Config;
+export interface Room extends CeilingSource {
   readonly control: Control;
   readonly lifecycle: Lifecycle;
   readonly connections: Connections;
@@ -19,8 +19,6 @@ export interface Room {
   /** To standard error: what a person did from here. */
   readonly audit: Audit;
   readonly metrics: Metrics;
-  /** By Redis' clock, in ms. */
-  nowMs(): Promise<number>;
 }
 
 /** A connection of a command's own, which says nothing by itself: the command does. */
@@ -49,7 +47,18 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
   try {
     offMs = systemClock.now() - (await own.nowMs());
     begun = true;
-    return await work({ config, control, lifecycle, connections, clock, audit, metrics, nowMs: async () => await own.nowMs() });
+    return await work({
+      config,
+      control,
+      client: own.client,
+      lifecycle,
+      connections,
+      clock,
+      audit,
+      metrics,
+      nowMs: async () => await own.nowMs(),
+      tell: async () => await lifecycle.events.tell('clamps'),
+    });
   } catch (error) {
     const away = own.client.status !== 'ready' || (error instanceof CrossfadeError && error.code === 'temporarily_unavailable');
     if (away && begun) throw new Error('Redis does not answer: it may be half done. Run the same again.');

@@ -1,6 +1,7 @@
+import { type Overview, readOverview } from '../console/overview.js';
 import { type FleetStatus, nameOfInstance } from '../console/status.js';
 import { nameOf } from '../rollout/clamps.js';
-import { keyLines, readStatus } from './keys.js';
+import { keyLines } from './keys.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
 import { count, short, span, table, wrap } from './words.js';
@@ -18,7 +19,7 @@ export async function status({ config: path, json = false, watch = false }: Stat
   await withRoom(path, async (room) => {
     for (;;) {
       // A watch goes on while Redis is away: that is when somebody looks.
-      const found = await readStatus(room).catch((error: unknown) => {
+      const found = await readOverview(room).catch((error: unknown) => {
         if (!watch) throw error;
         print.error('Redis does not answer; trying again');
         return undefined;
@@ -34,7 +35,7 @@ export async function status({ config: path, json = false, watch = false }: Stat
   });
 }
 
-function pageOf(found: FleetStatus, room: Pick<Room, 'config'>): string[] {
+function pageOf(found: Overview, room: Pick<Room, 'config'>): string[] {
   return [
     ...headline(found),
     '',

@@ -28,14 +28,14 @@ export const configSchema = z.strictObject({
       port: z.int().min(0).max(65535).default(8788),
       tokenFile: file
         .optional()
-        .describe("A file that holds the bearer token of the operators' API, at least 20 characters. Without one there is no API."),
+        .describe("A file that holds the operators' token, at least 20 characters: for the console and the API. Without one there is neither."),
       hosts: z
         .array(z.string().min(1))
         .default([])
         .describe('Names by which operators reach this port, beside `localhost`, `host` and addresses: the API answers no other `Host`.'),
     })
     .prefault({})
-    .describe('Where `crossfade serve` answers operators: health, metrics and the API.'),
+    .describe('Where `crossfade serve` answers operators: health, metrics, the console and the API.'),
   http: z
     .strictObject({
       basePath: z

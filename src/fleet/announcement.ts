@@ -9,8 +9,10 @@ import { publicJwkSchema } from '../keys/load.js';
 const cohortSchema = z.object({
   cohort: z.string(),
   client: z.string(),
-  /** Requests of the last minute by effective stage and reason. */
-  stages: z.array(z.object({ stage: z.enum(STAGES), reason: z.string(), requests: z.int() })),
+  /** Requests of the last minute by effective stage and reason, and by credential. */
+  stages: z.array(
+    z.object({ stage: z.enum(STAGES), reason: z.string(), via: z.enum(['session', 'jwt']).optional().catch(undefined), requests: z.int() }),
+  ),
 });
 
 /** What the guardrail has seen of one cohort in its window: of what it does, how much failed by the bridge's own fault. */

@@ -18,16 +18,19 @@ export interface AdminOptions {
   readonly registry: Registry;
   /** False from SIGTERM on, so that no new traffic is sent here. */
   readonly accepting: () => boolean;
-  /** Answers `/api/…`. */
+  /** Answers `/api/…`, and the files of the console. */
   readonly api: Middleware;
 }
+
+/** What needs no token. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(['/healthz', '/readyz', '/metrics']);
 
 /** The operators' port: health for the platform and metrics for Prometheus, which need no token and tell no secret, and the API, which needs one. */
 export function createAdminApp({ readiness, registry, accepting, api }: AdminOptions): Koa {
   const app = new Koa();
   app.use(async function admin(ctx, next) {
     ctx.set('Cache-Control', 'no-store');
-    if (ctx.path.startsWith('/api/')) return await api(ctx, next);
+    if (!OPEN_PATHS.has(ctx.path)) return await api(ctx, next);
     if (ctx.method !== 'GET' && ctx.method !== 'HEAD') {
       ctx.status = 405;
       ctx.set('Allow', 'GET, HEAD');
@@ -47,9 +50,6 @@ export function createAdminApp({ readiness, registry, accepting, api }: AdminOpt
       case '/metrics':
         ctx.type = registry.contentType;
         ctx.body = await registry.metrics();
-        return;
-      default:
-        ctx.status = 404;
     }
   });
   return app;

@@ -1,5 +1,6 @@
 import type { Context } from 'koa';
 import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
+import type { Progress } from '../rollout/progress.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 
@@ -22,19 +23,22 @@ export interface Answers {
 export interface AnswersOptions {
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly progress: Pick<Progress, 'count'>;
   /** 0 ≤ x < 1, to spread `Retry-After`. */
   readonly fraction: () => number;
   readonly nowMs: () => number;
 }
 
 /** The one mapper between codes and the wire. */
-export function createAnswers({ log, metrics, fraction, nowMs }: AnswersOptions): Answers {
+export function createAnswers({ log, metrics, progress, fraction, nowMs }: AnswersOptions): Answers {
   const loggedAt = new Map<string, number>();
 
   function refuse(ctx: Context, { code, description, details = NO_DETAILS, headers }: Refusal): void {
     const { status } = ERRORS[code];
     if (code === 'temporarily_unavailable') {
-      metrics.unavailable.inc({ reason: details['reason'] ?? 'unknown' });
+      const reason = details['reason'] ?? 'unknown';
+      metrics.unavailable.inc({ reason });
+      progress.count('refused', `503:${reason}`, 'unknown');
       // Spread, so that all who were refused do not come back in the same second.
       ctx.set('Retry-After', String(1 + Math.floor(fraction() * 10)));
     }

@@ -3,6 +3,7 @@ import { after } from '../after.js';
 import { unavailable } from '../errors.js';
 import type { Mutable, Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
+import type { Progress } from '../rollout/progress.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
 import type { CookiePairs } from '../sessions/cookies.js';
@@ -45,6 +46,7 @@ export interface AuthenticatorOptions {
   /** Called for sessions whose stage asks for it. */
   readonly shadowMint: ShadowMint;
   readonly exchangeUri: string;
+  readonly progress: Pick<Progress, 'count'>;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
@@ -59,7 +61,7 @@ export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Authe
 const MAX_CONFLICT_LOOKS = 64;
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticate {
-  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, audit, metrics } = options;
+  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, progress, audit, metrics } = options;
   let conflictLooks = 0;
 
   function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
@@ -137,10 +139,11 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         const principal = toPrincipal(outcome.session, client.id);
         return after(rollout.decide(client, principal), (decision) => {
           if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
+            progress.count('refused', '401:exchange-first', decision.cohort);
             const refusal = sessionNotAccepted(decision, exchangeUri);
             return { kind: 'refused', client, refusal, principal };
           }
-          if (decision.rules.shadowMint) shadowMint(principal);
+          if (decision.rules.shadowMint) shadowMint(principal, decision.cohort);
           return bySession(outcome.session, principal, client, decision);
         });
       }

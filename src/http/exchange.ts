@@ -16,6 +16,7 @@ import type { OpenedFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
 import { toPrincipal } from './authenticator.js';
+import { type Attempt, countGrant } from './count-grant.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import type { SessionGranting } from './granting.js';
@@ -76,9 +77,10 @@ export function createExchange(options: ExchangeOptions): GrantType {
     }
   }
 
-  async function refuseByStage(client: ResolvedClient, principal: Principal): Promise<void> {
+  async function refuseByStage(client: ResolvedClient, principal: Principal, attempt: Attempt): Promise<void> {
     if (!client.config?.exchanges) throw new CrossfadeError('unauthorized_client', { message: 'this client is not registered for the exchange' });
-    const { rules, stage, reason } = await rollout.decide(client, principal);
+    const { rules, stage, reason, cohort } = await rollout.decide(client, principal);
+    attempt.cohort = cohort;
     if (!rules.exchange && reason !== 'signing')
       throw new CrossfadeError('unauthorized_client', { message: 'the exchange is not open at this stage', details: { stage, reason } });
     if (!options.canSign()) throw unavailable('signing');
@@ -132,12 +134,12 @@ export function createExchange(options: ExchangeOptions): GrantType {
     if (!isSameLogin(identity, reading.session.identity)) throw noValidSession('logged-out');
   }
 
-  async function exchange(ctx: Context, form: Form, client: ResolvedClient): Promise<void> {
+  async function exchange(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<void> {
     refuseUnknownParameters(form);
     const audience = readTarget(form, targets) ?? defaultAudience;
     const session = await readSession(subjectCookies(ctx, form, client), client);
     await options.others.refuse(ctx, client, { sid: session.sid, ...session.identity }, { where: 'exchange', cookies: form.has('subject_token') });
-    await refuseByStage(client, toPrincipal(session, client.id));
+    await refuseByStage(client, toPrincipal(session, client.id), attempt);
     const asked = readScope(form, session.identity.scope);
     const grant = toGrant(session, client, audience, asked);
     await options.limits.count('exchange', session.sid);
@@ -160,11 +162,15 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const stop = metrics.exchangeSeconds.startTimer();
     let client: ResolvedClient | undefined;
     let outcome = 'granted';
+    const attempt: Attempt = {};
     try {
       client = requests.resolve(ctx, form);
-      await exchange(ctx, form, client);
+      attempt.cohort = client.id;
+      await exchange(ctx, form, client, attempt);
+      countGrant(options.progress, 'exchange', attempt);
     } catch (error) {
       outcome = error instanceof CrossfadeError ? error.code : 'server_error';
+      countGrant(options.progress, 'exchange', attempt, error);
       audit('exchange.refused', { client: client?.id ?? 'unknown', code: outcome, ...(error instanceof CrossfadeError ? error.details : {}) });
       throw error;
     } finally {

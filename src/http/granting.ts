@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { RecordWatch } from '../sessions/watch.js';
@@ -19,6 +20,7 @@ export interface Granting {
   readonly families: Families;
   readonly sign: SignAccessToken;
   readonly canSign: () => boolean;
+  readonly progress: Pick<Progress, 'count'>;
   readonly cookies: BridgeCookies;
   readonly clock: Clock;
   readonly audit: Audit;

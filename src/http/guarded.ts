@@ -3,6 +3,7 @@ import { CrossfadeError } from '../errors.js';
 import type { BearerRejection } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Guardrail, OwnFault } from '../rollout/guardrail.js';
+import type { Progress } from '../rollout/progress.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { digestOf } from '../tokens/remembered.js';
 import type { SignAccessToken } from './token-answer.js';
@@ -30,6 +31,7 @@ export interface GuardedOptions {
   readonly sign: SignAccessToken;
   /** What the bridge itself accepts: a token for another audience is refused here rightly. */
   readonly audience: readonly string[];
+  readonly progress: Pick<Progress, 'count'>;
   readonly metrics: Metrics;
 }
 
@@ -39,7 +41,7 @@ const RECENT_MS = 60_000;
 /** A token of ours may well be refused for these. */
 const RIGHTLY: ReadonlySet<BearerRejection> = new Set(['expired', 'revoked', 'revoked-kid']);
 
-export function createGuarded({ guardrail, clients, sign, audience, metrics }: GuardedOptions): Guarded {
+export function createGuarded({ guardrail, clients, sign, audience, progress, metrics }: GuardedOptions): Guarded {
   const recent = new LRUCache<string, { cohort: string; subject: string }>({ max: MAX_RECENT, ttl: RECENT_MS });
   const cohortOf = (client: string, tenant: string | undefined) => clients.cohortOf(client, tenant) ?? client;
 
@@ -64,7 +66,9 @@ export function createGuarded({ guardrail, clients, sign, audience, metrics }: G
 
     refused(token, reason) {
       const known = RIGHTLY.has(reason) ? undefined : recent.get(digestOf(token));
-      if (known) guardrail.failed('verify', known.cohort, known.subject, 'own-token-refused');
+      if (!known) return;
+      progress.count('refused', '401:own-token', known.cohort);
+      guardrail.failed('verify', known.cohort, known.subject, 'own-token-refused');
     },
 
     mapped({ id, config }, session, succeeded) {

@@ -1,57 +1,153 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import { isIP } from 'node:net';
-import type { Context, Middleware } from 'koa';
+import { PassThrough } from 'node:stream';
+import Router from '@koa/router';
+import Koa, { type Context, type Middleware } from 'koa';
+import compose from 'koa-compose';
 import { z } from 'zod';
-import type { Config } from '../config/config.js';
-import { CrossfadeError } from '../errors.js';
+import { STAGES } from '../config/schema.js';
+import { type CeilingSource, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
+import type { FleetAudit } from '../console/fleet-audit.js';
+import { readOverview, readSeries } from '../console/overview.js';
+import type { PageFile } from '../console/page-files.js';
+import { CrossfadeError, unavailable } from '../errors.js';
+import type { ClampSelector } from '../rollout/clamps.js';
 import type { EndSubjectOptions } from '../sessions/person.js';
 import type { Audit } from '../telemetry/audit.js';
+import type { AuditEntry } from '../telemetry/audit-feed.js';
 import type { Answers } from './answer.js';
 import { readJson } from './form.js';
+import type { OperatorAccess } from './operator-access.js';
 
 export interface OperatorApiOptions {
-  readonly config: Config['admin'];
+  readonly access: OperatorAccess;
   readonly answers: Answers;
   readonly audit: Audit;
+  readonly source: CeilingSource;
+  readonly fleetAudit: FleetAudit;
+  /** Files of the console, by their path. */
+  readonly page: ReadonlyMap<string, PageFile>;
   readonly endSubject: (subject: string, options: EndSubjectOptions) => Promise<number>;
 }
 
-const endSchema = z.strictObject({ subject: z.string().min(1), why: z.string().min(1).max(200), exceptSid: z.string().optional() });
+const why = z.string().trim().min(1).max(200);
+const selector = { on: z.enum(['all', 'client', 'cohort']), name: z.string().optional() };
+const schemas = {
+  signIn: z.strictObject({ token: z.string().min(1) }),
+  end: z.strictObject({ subject: z.string().min(1), why, exceptSid: z.string().optional() }),
+  affected: z.object({ ...selector, stage: z.enum(STAGES) }),
+  clamp: z.strictObject({ ...selector, stage: z.enum(STAGES), why, forSeconds: z.int().min(1).max(31_536_000).optional() }),
+  release: z.strictObject({ ...selector, why }),
+  span: z.object({ span: z.enum(['minute', 'hour', 'day']).default('hour') }),
+};
 
-/** What operators may do over HTTP: with the bearer token of `admin.tokenFile`, by a `Host` that is this port's own. */
-export function createOperatorApi({ config, answers, audit, endSubject }: OperatorApiOptions): Middleware {
-  const names = new Set(['localhost', config.host, ...config.hosts]);
+/** Nothing from elsewhere, nothing inline: what the page shows is what this port has sent. */
+const PAGE_HEADERS = {
+  'Content-Security-Policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+};
 
-  /** A page that a name of its own leads here (DNS rebinding) is no operator. */
-  function checkHost(ctx: Context): void {
-    const name = ctx.hostname.replace(/^\[(.*)\]$/, '$1');
-    if (!names.has(name) && isIP(name) === 0)
-      throw new CrossfadeError('forbidden_host', { message: 'this Host is not one of admin.host and admin.hosts' });
+/** So that a proxy keeps the connection open. */
+const HEARTBEAT_MS = 15_000;
+
+/** What operators see and may do over HTTP: the console, whose files hold nothing that is secret, and the API behind it. */
+export function createOperatorApi(options: OperatorApiOptions): Middleware {
+  const { access, answers, audit, source, fleetAudit, page, endSubject } = options;
+  const { config } = source;
+
+  /** @throws {CrossfadeError} `invalid_request`, where there is no such client or cohort. */
+  function selectorOf({ on, name }: { readonly on: ClampSelector['on']; readonly name?: string | undefined }): ClampSelector {
+    if (on === 'all') return { on };
+    const { clients, cohorts } = ceilingNames(config);
+    const held = source.control.clamps.all.flatMap(({ selector: one }) => (one.on === on ? [one.name] : []));
+    const known = [...(on === 'client' ? clients : cohorts), ...held];
+    if (name === undefined || !known.includes(name))
+      throw new CrossfadeError('invalid_request', { message: `name: must be one of ${known.join(', ')}` });
+    return { on, name };
   }
 
-  function checkToken(ctx: Context): void {
-    const given = /^bearer +(\S+)$/i.exec(ctx.get('Authorization'))?.[1];
-    if (given === undefined) throw new CrossfadeError('missing_credential');
-    if (!config.token || !timingSafeEqual(digest(given), digest(config.token.reveal()))) throw new CrossfadeError('invalid_token');
+  function follow(ctx: Context, entries: readonly AuditEntry[]): void {
+    const stream = new PassThrough();
+    const tell = (entry: AuditEntry) => stream.write(`data: ${JSON.stringify(entry)}\n\n`);
+    for (const entry of entries) tell(entry);
+    const unfollow = fleetAudit.follow(tell);
+    const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS);
+    heartbeat.unref();
+    stream.once('close', () => {
+      clearInterval(heartbeat);
+      unfollow();
+    });
+    ctx.type = 'text/event-stream';
+    ctx.set('X-Accel-Buffering', 'no');
+    ctx.body = stream;
   }
 
-  async function endPerson(ctx: Context): Promise<void> {
-    const parsed = endSchema.safeParse(await readJson(ctx));
-    if (!parsed.success) {
-      const [issue] = parsed.error.issues;
-      throw new CrossfadeError('invalid_request', { message: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}` });
+  const router = new Router({ prefix: '/api' });
+  router.get('/session', (ctx: Context) => {
+    ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: ceilingNames(config).clients, cohorts: ceilingNames(config).cohorts, stages: STAGES };
+  });
+  router.get('/status', async (ctx: Context) => {
+    ctx.body = await asked(readOverview(source));
+  });
+  router.get('/series', async (ctx: Context) => {
+    ctx.body = await asked(readSeries(source, parse(schemas.span, ctx.query).span));
+  });
+  router.get('/events', async (ctx: Context) => follow(ctx, await asked(fleetAudit.latest())));
+  router.get('/affected', async (ctx: Context) => {
+    const { stage, ...given } = parse(schemas.affected, ctx.query);
+    ctx.body = await asked(countAffected(source, selectorOf(given), stage));
+  });
+  router.post('/clamps', async (ctx: Context) => {
+    const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJson(ctx));
+    const request = { selector: selectorOf(given), stage, why: reason, ...(forSeconds === undefined ? {} : { forMs: forSeconds * 1000 }) };
+    ctx.body = await asked(setCeiling(source, request));
+  });
+  router.post('/clamps/release', async (ctx: Context) => {
+    const { why: reason, ...given } = parse(schemas.release, await readJson(ctx));
+    ctx.body = await asked(releaseCeiling(source, selectorOf(given), reason));
+  });
+  router.post('/subjects/end', async (ctx: Context) => {
+    const { subject, why: reason, exceptSid } = parse(schemas.end, await readJson(ctx));
+    ctx.body = { sessions: await endSubject(subject, { why: reason, ...(exceptSid === undefined ? {} : { exceptSid }) }) };
+  });
+  const inner = new Koa();
+  inner.use(router.routes());
+  inner.use(router.allowedMethods());
+  const dispatch = compose(inner.middleware);
+
+  async function answer(ctx: Context): Promise<void> {
+    access.checkHost(ctx);
+    const file = page.get(ctx.path);
+    if (file && !access.isConfigured)
+      throw new CrossfadeError('not_found', { message: 'admin.tokenFile is not set: there is no console, and no API behind it' });
+    if (file && (ctx.method === 'GET' || ctx.method === 'HEAD')) return sendFile(ctx, file);
+    if (ctx.path === '/api/sign-in' && ctx.method === 'POST') {
+      access.signIn(ctx, parse(schemas.signIn, await readJson(ctx)).token);
+      ctx.status = 204;
+      return;
     }
-    const { subject, why, exceptSid } = parsed.data;
-    ctx.body = { sessions: await endSubject(subject, { why, ...(exceptSid === undefined ? {} : { exceptSid }) }) };
+    // The page asks before anybody has signed in: that is nothing to refuse, or to tell of.
+    if (ctx.path === '/api/session' && !access.isSignedIn(ctx)) {
+      ctx.status = 204;
+      return;
+    }
+    access.check(ctx);
+    if (ctx.path === '/api/sign-out' && ctx.method === 'POST') {
+      access.signOut(ctx);
+      ctx.status = 204;
+      return;
+    }
+    await dispatch(ctx);
+    if (ctx.status === 405) throw new CrossfadeError('method_not_allowed', { headers: { Allow: ctx.response.get('Allow') } });
+    if (ctx.status === 404) throw new CrossfadeError('not_found');
   }
 
   return async function operatorApi(ctx) {
+    ctx.set('Cache-Control', 'no-store');
     try {
-      checkHost(ctx);
-      checkToken(ctx);
-      if (ctx.path !== '/api/subjects/end') throw new CrossfadeError('not_found');
-      if (ctx.method !== 'POST') throw new CrossfadeError('method_not_allowed', { headers: { Allow: 'POST' } });
-      await endPerson(ctx);
+      await answer(ctx);
     } catch (error) {
       if (error instanceof CrossfadeError && error.status < 500) audit('operator.refused', { code: error.code });
       answers.fail(ctx, error);
@@ -59,6 +155,26 @@ export function createOperatorApi({ config, answers, audit, endSubject }: Operat
   };
 }
 
-function digest(text: string): Buffer {
-  return createHash('sha256').update(text).digest();
+function sendFile(ctx: Context, { type, etag, body }: PageFile): void {
+  ctx.set(PAGE_HEADERS);
+  ctx.set({ 'Cache-Control': 'no-cache', ETag: etag });
+  ctx.type = type;
+  ctx.status = 200;
+  if (ctx.fresh) ctx.status = 304;
+  else ctx.body = body;
+}
+
+/** @throws {CrossfadeError} `invalid_request`, with the place. */
+function parse<T extends z.ZodType>(schema: T, value: unknown): z.output<T> {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new CrossfadeError('invalid_request', { message: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}` });
+}
+
+/** What fails with something of Redis' is that it cannot be known now. */
+async function asked<T>(work: Promise<T>): Promise<T> {
+  return await work.catch((error: unknown) => {
+    throw error instanceof CrossfadeError ? error : unavailable('redis', error);
+  });
 }

@@ -6,6 +6,7 @@ import type { Restore } from '../sessions/restore.js';
 import type { Resumed, ResumeSession } from '../sessions/resume.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
+import { type Attempt, countGrant } from './count-grant.js';
 import type { GrantType } from './exchange.js';
 import type { Form } from './form.js';
 import type { SessionGranting } from './granting.js';
@@ -44,9 +45,11 @@ export function createRefresh(options: RefreshOptions): GrantType {
     principal: Principal,
     { narrowed, endsAt }: Grant,
     resumed: Awaited<ReturnType<typeof readSession>>,
+    attempt: Attempt,
   ): Promise<void> {
     if (!options.canSign()) throw unavailable('signing');
-    const { rules, stage, reason } = await rollout.decide(client, principal);
+    const { rules, stage, reason, cohort } = await rollout.decide(client, principal);
+    attempt.cohort = cohort;
     if (rules.refresh !== 'return' || !client.config?.wayBack || narrowed || !resumed) return;
     if (resumed.kind === 'dormant' && (resumed.isThere || !options.restore.canRestore(resumed.kept, endsAt * 1000))) return;
     throw new CrossfadeError('unauthorized_client', {
@@ -55,7 +58,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     });
   }
 
-  async function refresh(ctx: Context, form: Form, client: ResolvedClient): Promise<string> {
+  async function refresh(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<string> {
     const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: false });
     if (found.kind === 'returned') throw invalidGrant(client, cookies, 'returned');
     const { sid, family } = token;
@@ -70,7 +73,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const scope = grant.askedScope ? identity.scope.filter((one) => grant.askedScope?.includes(one)) : identity.scope;
     const asked = readScope(form, scope) ?? scope;
     const principal = tokenPrincipal(identity, { sid, client: client.id, scope: asked });
-    await refuseByStage(client, principal, grant, resumed);
+    await refuseByStage(client, principal, grant, resumed, attempt);
     const limited = `${sid}.${family}`;
     if (found.isCurrent) await limits.check('refresh', limited);
 
@@ -79,7 +82,10 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
     const rotation = await families.rotate(token, renewed, sealed);
     if (rotation.kind === 'refused') {
-      if (LOST.has(rotation.reason)) options.guarded.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
+      if (LOST.has(rotation.reason)) {
+        options.guarded.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
+        options.progress.count('refresh', 'failed', attempt.cohort ?? client.id);
+      }
       throw invalidGrant(client, cookies, rotation.reason);
     }
     if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
@@ -92,11 +98,15 @@ export function createRefresh(options: RefreshOptions): GrantType {
   return async function refreshGrant(ctx, form) {
     let client: ResolvedClient | undefined;
     let outcome = 'server_error';
+    const attempt: Attempt = {};
     try {
       client = requests.resolve(ctx, form);
-      outcome = await refresh(ctx, form, client);
+      attempt.cohort = client.id;
+      outcome = await refresh(ctx, form, client, attempt);
+      countGrant(options.progress, 'refresh', attempt);
     } catch (error) {
       if (error instanceof CrossfadeError) outcome = error.code;
+      countGrant(options.progress, 'refresh', attempt, error);
       audit('refresh.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
       throw error;
     } finally {

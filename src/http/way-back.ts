@@ -2,6 +2,7 @@ import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
@@ -17,6 +18,7 @@ import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
+import { type Attempt, countGrant } from './count-grant.js';
 import { type Form, readForm } from './form.js';
 import type { OtherPrincipals } from './other-principals.js';
 import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
@@ -32,6 +34,7 @@ export interface WayBackOptions {
   readonly families: Families;
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
+  readonly progress: Pick<Progress, 'count'>;
   readonly others: OtherPrincipals;
   readonly cookies: BridgeCookies;
   readonly audit: Audit;
@@ -45,7 +48,7 @@ const CHECK = { where: 'return', cookies: true, expiredBearer: true } as const;
 
 /** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
 export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
-  const { readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, others, cookies, audit, metrics } = options;
+  const { readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, progress, others, cookies, audit, metrics } = options;
 
   function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
     if (narrowed) throw unauthorized('tokens that were narrowed have no way back to a whole session');
@@ -53,8 +56,9 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     if (!client.config?.wayBack) throw unauthorized('this client is not registered with wayBack: true');
   }
 
-  async function refuseByStage(client: ResolvedClient, { identity }: Grant): Promise<void> {
-    const { rules, stage, reason } = await rollout.decide(client, identity);
+  async function refuseByStage(client: ResolvedClient, { identity }: Grant, attempt: Attempt): Promise<void> {
+    const { rules, stage, reason, cohort } = await rollout.decide(client, identity);
+    attempt.cohort = cohort;
     if (rules.wayBack) return;
     throw new CrossfadeError('unauthorized_client', { message: 'there is no way back at this stage', details: { stage, reason } });
   }
@@ -91,7 +95,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     return counts;
   }
 
-  async function goBack(ctx: Context, form: Form, client: ResolvedClient): Promise<Outcome> {
+  async function goBack(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<Outcome> {
     const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: true });
     if (found.kind === 'returned') {
       const session = await openSession(client, found.to);
@@ -105,7 +109,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     const { grant } = found;
     refuseByGrant(client, grant);
     await others.refuse(ctx, client, { sid: token.sid, ...grant.identity }, CHECK);
-    await refuseByStage(client, grant);
+    await refuseByStage(client, grant, attempt);
     const resumed = await resume(token.sid, grant.identity);
     if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
     if (resumed.kind === 'live') {
@@ -121,15 +125,19 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   return async function wayBackEndpoint(ctx) {
     let client: ResolvedClient | undefined;
     let outcome = 'server_error';
+    const attempt: Attempt = {};
     try {
       const form = await readForm(ctx);
       client = requests.resolve(ctx, form);
-      outcome = await goBack(ctx, form, client);
+      attempt.cohort = client.id;
+      outcome = await goBack(ctx, form, client, attempt);
+      countGrant(progress, 'return', attempt);
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 204;
       audit('return.granted', { client: client.id, outcome });
     } catch (error) {
       if (error instanceof CrossfadeError) outcome = error.code;
+      countGrant(progress, 'return', attempt, error);
       audit('return.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
       throw error;
     } finally {

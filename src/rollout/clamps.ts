@@ -51,8 +51,8 @@ export interface Clamps {
   sync(options?: { readonly wasLost?: boolean }): Promise<void>;
   /** Takes the place of one by the same hand with the same selector. In force here at once, and for all as soon as Redis answers. */
   set(clamp: Clamp): Promise<void>;
-  /** Releases all with this selector, by whomever they were set; gives them. */
-  release(selector: ClampSelector): Promise<readonly Clamp[]>;
+  /** Releases all with this selector, by whomever they were set; gives them. `why`: for the audit. */
+  release(selector: ClampSelector, why?: string): Promise<readonly Clamp[]>;
 }
 
 export interface ClampsOptions {
@@ -150,14 +150,15 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
       await change(withoutOver);
     },
 
-    async release(selector) {
+    async release(selector, why) {
       let released: readonly Clamp[] = [];
       pending = pending.filter((clamp) => !isSame(clamp.selector, selector));
       await change((clamps) => {
         released = clamps.filter((clamp) => isSame(clamp.selector, selector));
         return withoutOver(clamps.filter((clamp) => !released.includes(clamp)));
       });
-      for (const { stage, by } of released) audit('stage.released', { ...describeSelector(selector), stage, by, reason: 'an operator' });
+      for (const { stage, by } of released)
+        audit('stage.released', { ...describeSelector(selector), stage, by, reason: 'an operator', ...(why === undefined ? {} : { why }) });
       return released;
     },
   };

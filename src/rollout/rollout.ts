@@ -12,12 +12,15 @@ export interface Decision extends EffectiveStage {
   readonly cohort: string;
 }
 
+/** Whom a stage is for; `via`: by which credential of a request they came. */
+export type Decided = Pick<Principal, 'subject' | 'tenant'> & Partial<Pick<Principal, 'via'>>;
+
 export interface Rollout {
   /**
    * How far this person on this client is, and why. At once, where the flags' answer is remembered. `lasting`: an object that is the same
    * for this person each time, by which they are found again sooner than by their names.
    */
-  decide(client: ResolvedClient, person: Pick<Principal, 'subject' | 'tenant'>, lasting?: object): Decision | Promise<Decision>;
+  decide(client: ResolvedClient, person: Decided, lasting?: object): Decision | Promise<Decision>;
   /** Whether one more response may carry a nudge: at most `nudgesPerSecond`, of all instances together. */
   mayNudge(): boolean;
 }
@@ -52,7 +55,7 @@ export function createRollout(options: RolloutOptions): Rollout {
   const recalled = new WeakMap<object, Recalled>();
   const lastRecalled = new Map<string, Recalled>();
 
-  function judge(client: ResolvedClient, cohort: string, subject: string, { stage, killSwitch }: FlagAnswer): Decision {
+  function judge(client: ResolvedClient, cohort: string, { subject, via }: Decided, { stage, killSwitch }: FlagAnswer): Decision {
     const decided = effectiveStage({
       flag: stage,
       defaultStage: config.defaultStage,
@@ -61,7 +64,7 @@ export function createRollout(options: RolloutOptions): Rollout {
       clientExchanges: client.exchanges,
       ...clamps.ceilingsOf(client.id, cohort),
     });
-    traffic.count(client.id, cohort, decided, subject);
+    traffic.count({ client: client.id, version: client.version, cohort, subject, via }, decided);
     return { stage: decided.stage, reason: decided.reason, cohort, rules: STAGE_TABLE[decided.stage] };
   }
 
@@ -76,15 +79,16 @@ export function createRollout(options: RolloutOptions): Rollout {
   }
 
   return {
-    decide(client, { subject, tenant }, lasting) {
+    decide(client, person, lasting) {
       const before = lasting && recalled.get(lasting);
-      if (before && before.client === client && before.version === flags.version) return judge(client, before.cohort, subject, before.answer);
+      if (before && before.client === client && before.version === flags.version) return judge(client, before.cohort, person, before.answer);
+      const { subject, tenant } = person;
       const named = clients.cohortOf(client.id, tenant);
       const cohort = named ?? client.id;
       const answer = flags.evaluate({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject });
-      if (answer instanceof Promise) return answer.then((later) => judge(client, cohort, subject, later));
+      if (answer instanceof Promise) return answer.then((later) => judge(client, cohort, person, later));
       if (lasting) recalled.set(lasting, toRecall(client, cohort, answer));
-      return judge(client, cohort, subject, answer);
+      return judge(client, cohort, person, answer);
     },
 
     mayNudge() {

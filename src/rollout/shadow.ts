@@ -5,9 +5,10 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { IssueAccessToken } from '../tokens/issue.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { compare, type Mismatch } from './comparison.js';
+import type { Progress } from './progress.js';
 
 /** Mints the token that a session would be exchanged for, now and then, beside the request; nobody ever gets it. */
-export type ShadowMint = (principal: Principal) => void;
+export type ShadowMint = (principal: Principal, cohort: string) => void;
 
 export interface ShadowMintOptions {
   /** Share of the requests that are sampled. */
@@ -19,6 +20,7 @@ export interface ShadowMintOptions {
   /** 0 ≤ x < 1. */
   readonly fraction: () => number;
   readonly clock: Clock;
+  readonly progress: Pick<Progress, 'count'>;
   readonly metrics: Metrics;
 }
 
@@ -27,7 +29,7 @@ const AT_ONCE = 16;
 const LIFE_SECONDS = 30;
 
 export function createShadowMint(options: ShadowMintOptions): ShadowMint {
-  const { sampleRate, audience, signingKey, issueAccessToken, verifyOnce, fraction, clock, metrics } = options;
+  const { sampleRate, audience, signingKey, issueAccessToken, verifyOnce, fraction, clock, progress, metrics } = options;
   let underWay = 0;
 
   /** In what the token's principal differs from the session's. Never rejects. */
@@ -43,7 +45,7 @@ export function createShadowMint(options: ShadowMintOptions): ShadowMint {
     return compare(outcome.principal, { subject, tenant, roles, scope, authTime, client, sid });
   }
 
-  return function shadowMint(principal) {
+  return function shadowMint(principal, cohort) {
     if (fraction() >= sampleRate) return;
     if (underWay >= AT_ONCE) {
       metrics.shadowMints.inc({ client: principal.client, outcome: 'left-out' });
@@ -54,8 +56,13 @@ export function createShadowMint(options: ShadowMintOptions): ShadowMint {
     setImmediate(async () => {
       const found = await mint(principal);
       underWay -= 1;
-      metrics.shadowMints.inc({ client: principal.client, outcome: found.length === 0 ? 'same' : 'mismatch' });
-      for (const code of found) metrics.mismatches.inc({ where: 'shadow', code });
+      const outcome = found.length === 0 ? 'same' : 'mismatch';
+      metrics.shadowMints.inc({ client: principal.client, outcome });
+      progress.count('shadow', outcome, cohort);
+      for (const code of found) {
+        metrics.mismatches.inc({ where: 'shadow', code });
+        progress.count('mismatch', code, cohort);
+      }
     });
   };
 }

@@ -3,11 +3,23 @@ import { pseudonym } from '../config/secret.js';
 import type { CohortReport } from '../fleet/announcement.js';
 import type { RedisClient } from '../redis/connection.js';
 import { absentIfForeign } from '../redis/script.js';
+import type { CountedCredential, Progress } from './progress.js';
 import type { EffectiveStage, Stage } from './stage.js';
+
+/** Who comes, and with which credential. */
+export interface Comer {
+  /** A configured client, or `unknown`. */
+  readonly client: string;
+  readonly version: string | undefined;
+  readonly cohort: string;
+  readonly subject: string;
+  /** Undefined: it is not by a credential of a request that somebody is decided for. */
+  readonly via: CountedCredential | undefined;
+}
 
 /** Who comes, by cohort and stage: counted in memory, written to Redis in batches, never on a request's path. */
 export interface Traffic {
-  count(client: string, cohort: string, decided: EffectiveStage, subject: string): void;
+  count(comer: Comer, decided: EffectiveStage): void;
   /** This instance's last minute. */
   readonly lastMinute: CohortReport[];
   /** Adds what was counted since to what the fleet has. Never rejects: what cannot be written is not counted. */
@@ -17,6 +29,8 @@ export interface Traffic {
 export interface TrafficOptions {
   readonly client: RedisClient;
   readonly prefix: string;
+  /** What it is counted for beside. */
+  readonly progress: Progress;
   /** Makes the pseudonyms of which Redis counts the distinct. */
   readonly subjectKey: Buffer;
   readonly clock: Clock;
@@ -27,6 +41,8 @@ const MINUTE_MS = 60_000;
 const SLICE_MS = 5000;
 /** Distinct persons between two batches, at most, per cohort and stage. */
 const MAX_SUBJECTS = 10_000;
+/** Versions of a client between two batches. */
+const MAX_VERSIONS = 100;
 /** Over how many minutes people are counted. */
 export const COUNTED_MINUTES = 10;
 
@@ -34,23 +50,32 @@ interface Counted {
   readonly client: string;
   readonly cohort: string;
   readonly decided: EffectiveStage;
+  readonly via: CountedCredential | undefined;
   /** Requests by slice of time, the latest last. */
   slices: { readonly slice: number; requests: number }[];
 }
 
-export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOptions): Traffic {
-  /** By cohort; one of few for each stage and reason. */
-  const counted = new Map<string, Counted[]>();
-  let unwritten = new Map<Counted, { requests: number; readonly subjects: Set<string> }>();
+/** What was counted since the last write. */
+interface Batch {
+  requests: number;
+  readonly subjects: Set<string>;
+  /** When somebody last came with a session, by version of the client. */
+  readonly versions: Map<string | undefined, number>;
+}
 
-  function find(client: string, cohort: string, { stage, reason }: EffectiveStage): Counted {
+export function createTraffic({ client, prefix, progress, subjectKey, clock }: TrafficOptions): Traffic {
+  /** By cohort; one of few for each stage, reason and credential. */
+  const counted = new Map<string, Counted[]>();
+  let unwritten = new Map<Counted, Batch>();
+
+  function find({ client, cohort, via }: Comer, { stage, reason }: EffectiveStage): Counted {
     let known = counted.get(cohort);
     if (!known) {
       known = [];
       counted.set(cohort, known);
     }
-    for (const one of known) if (one.decided.stage === stage && one.decided.reason === reason) return one;
-    const made: Counted = { client, cohort, decided: { stage, reason }, slices: [] };
+    for (const one of known) if (one.decided.stage === stage && one.decided.reason === reason && one.via === via) return one;
+    const made: Counted = { client, cohort, decided: { stage, reason }, via, slices: [] };
     known.push(made);
     return made;
   }
@@ -66,9 +91,10 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
   }
 
   return {
-    count(clientId, cohort, decided, subject) {
-      const known = find(clientId, cohort, decided);
-      const slice = Math.floor(clock.now() / SLICE_MS);
+    count(comer, decided) {
+      const known = find(comer, decided);
+      const now = clock.now();
+      const slice = Math.floor(now / SLICE_MS);
       let last = known.slices.at(-1);
       if (last?.slice !== slice) {
         last = { slice, requests: 0 };
@@ -77,11 +103,13 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
       last.requests += 1;
       let batch = unwritten.get(known);
       if (!batch) {
-        batch = { requests: 0, subjects: new Set() };
+        batch = { requests: 0, subjects: new Set(), versions: new Map() };
         unwritten.set(known, batch);
       }
       batch.requests += 1;
-      if (batch.subjects.size < MAX_SUBJECTS) batch.subjects.add(subject);
+      if (batch.subjects.size < MAX_SUBJECTS) batch.subjects.add(comer.subject);
+      if (comer.via === 'session' && (batch.versions.size < MAX_VERSIONS || batch.versions.has(comer.version)))
+        batch.versions.set(comer.version, now);
     },
 
     get lastMinute() {
@@ -95,27 +123,37 @@ export function createTraffic({ client, prefix, subjectKey, clock }: TrafficOpti
           continue;
         }
         counted.set(cohort, [first, ...rest]);
-        const stages = [first, ...rest].map(({ decided, slices }) => ({ ...decided, requests: slices.reduce((sum, one) => sum + one.requests, 0) }));
+        const stages = [first, ...rest].map(({ decided, via, slices }) => ({
+          ...decided,
+          ...(via === undefined ? {} : { via }),
+          requests: slices.reduce((sum, one) => sum + one.requests, 0),
+        }));
         cohorts.set(cohort, { client: first.client, stages });
       }
       return [...cohorts].map(([cohort, found]) => ({ cohort, ...found }));
     },
 
     async flush() {
-      if (unwritten.size === 0) return;
+      if (unwritten.size === 0) return await progress.flush();
       const batches = unwritten;
       unwritten = new Map();
       const minute = Math.floor(clock.now() / MINUTE_MS);
       const life = (COUNTED_MINUTES + 1) * MINUTE_MS;
       const pipeline = client.pipeline();
-      for (const [{ cohort, decided }, { requests, subjects }] of batches) {
+      for (const [{ client: id, cohort, decided, via }, { requests, subjects, versions }] of batches) {
         const field = fieldOf(decided.stage, cohort);
+        const people = await pseudonyms(subjects);
         pipeline.hincrby(requestsKey(prefix, minute), field, requests);
-        pipeline.pfadd(subjectsKey(prefix, minute, field), ...(await pseudonyms(subjects)));
+        pipeline.pfadd(subjectsKey(prefix, minute, field), ...people);
+        if (via !== undefined) {
+          progress.count('requests', via, cohort, requests);
+          progress.came(cohort, via, people);
+        }
+        for (const [version, at] of versions) progress.sawSession(id, version, at);
         pipeline.pexpire(subjectsKey(prefix, minute, field), life);
       }
       pipeline.pexpire(requestsKey(prefix, minute), life);
-      await pipeline.exec().catch(() => undefined);
+      await Promise.all([pipeline.exec().catch(() => undefined), progress.flush()]);
     },
   };
 }

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { freePort } from '../../scripts/lib/free-port.js';
 import { type LegacyApp, startLegacyApp } from '../../scripts/lib/legacy-app.js';
+import { startTcpProxy, type TcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { type RunningCli, runCli, startCli } from '../support/cli.js';
-import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { remember, rememberCookie } from '../support/transcript.js';
 import { sharedRedisUrl } from '../support/world.js';
 
@@ -77,7 +77,11 @@ describe('crossfade serve', () => {
     });
     expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(200);
     expect((await fetch(`${admin}/readyz`, { method: 'POST' })).status).toBe(405);
-    expect((await fetch(`${admin}/`)).status).toBe(404);
+    expect(await (await fetch(`${admin}/`)).json()).toMatchObject({
+      error: 'not_found',
+      error_description: expect.stringContaining('admin.tokenFile'),
+    });
+    expect((await fetch(`${admin}/elsewhere`)).status).toBe(401);
     const metrics = await (await fetch(`${admin}/metrics`)).text();
     expect(metrics).toContain('crossfade_requests_total{credential="session",outcome="authenticated",client="unknown"} 1');
     expect(metrics.split('\n').filter((line) => line !== '' && !line.startsWith('#') && !line.startsWith('crossfade_'))).toEqual([]);

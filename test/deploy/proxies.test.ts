@@ -1,11 +1,11 @@
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type RunningProxy, startNginx } from '../../scripts/lib/nginx.js';
 import { type RawRequest, rawRequest } from '../../scripts/lib/raw-request.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
 import { startCaddy } from '../support/caddy.js';
 import { type Echo, type EchoApp, startEchoApp } from '../support/echo-app.js';
-import { type RunningProxy, startNginx } from '../support/nginx.js';
 import { type Service, startService } from '../support/serve.js';
 import { exchangeNative, postExchange } from '../support/tokens.js';
 import { createWorld, type World } from '../support/world.js';

@@ -1,9 +1,10 @@
 import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { CliResult } from '../../scripts/lib/cli-process.js';
 import { MISMATCHES } from '../../src/rollout/comparison.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
-import { type CliResult, runCli } from '../support/cli.js';
+import { runCli } from '../support/cli.js';
 import { ofFleetOf, type Service, startService } from '../support/serve.js';
 import { exchangeNative } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { type RunningProxy, startNginx } from '../support/nginx.js';
+import { type RunningProxy, startNginx } from '../../scripts/lib/nginx.js';
 import { type Service, startService } from '../support/serve.js';
 import { createWorld, type World } from '../support/world.js';
 

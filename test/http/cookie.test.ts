@@ -2,9 +2,9 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { expectError } from '../support/expect-error.js';
 import { writeKey } from '../support/keys.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { remember } from '../support/transcript.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 

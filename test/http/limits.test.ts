@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postExchange, postRefresh, readTokens, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';

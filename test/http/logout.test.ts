@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { expectError } from '../support/expect-error.js';
 import { readKey, resign } from '../support/forge.js';
 import type { Instance } from '../support/instance.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshCookie, SESSION_TYPE } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, ORIGIN, sharedRedisUrl, type World } from '../support/world.js';

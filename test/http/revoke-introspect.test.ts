@@ -1,9 +1,9 @@
 import { decodeJwt } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { expectError } from '../support/expect-error.js';
 import { readKey, resign } from '../support/forge.js';
 import type { Instance } from '../support/instance.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { basic, exchangeNative, postAsBrowser, postRefresh, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { AUDIENCE, CLIENT_SECRETS, createWorld, ISSUER, sharedRedisUrl, type World } from '../support/world.js';

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
 import { rawRequest } from '../support/raw-request.js';
 import { ADMIN_TOKEN, ofFleetOf, type Service, startService } from '../support/serve.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postExchange, postRefresh, postReturn, readTokens, type Tokens } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterEach, describe, expect, it } from 'vitest';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { systemClock } from '../../src/clock.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { Connections, createLifecycle, systemRandom } from '../../src/lifecycle.js';
@@ -9,7 +10,6 @@ import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { LogLines } from '../support/log-lines.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postRefresh, refreshNative, type Tokens } from '../support/tokens.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 

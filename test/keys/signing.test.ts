@@ -2,13 +2,13 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, 
 import { join } from 'node:path';
 import { decodeProtectedHeader } from 'jose';
 import { describe, expect, it } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { createBridge } from '../../src/bridge.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { expectError } from '../support/expect-error.js';
 import { newPem, writeKey } from '../support/keys.js';
 import { rawRequest } from '../support/raw-request.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { sharedRedisUrl, type World, type WorldOptions } from '../support/world.js';
 

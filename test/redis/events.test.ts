@@ -1,11 +1,11 @@
 import { Redis } from 'ioredis';
 import { describe, expect, it } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { deriveKey, Secret } from '../../src/config/secret.js';
 import { signText } from '../../src/redis/signed-text.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
-import { startTcpProxy } from '../support/tcp-proxy.js';
 import { exchangeNative, postAsBrowser, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import { createWorld, sharedRedisUrl, type World } from '../support/world.js';

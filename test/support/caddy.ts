@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { freePort } from '../../scripts/lib/free-port.js';
+import { type RunningProxy, runProxy } from '../../scripts/lib/nginx.js';
 import { provide } from '../../scripts/lib/programs.js';
-import { type RunningProxy, runProxy } from './nginx.js';
 
 const SHIPPED = fileURLToPath(new URL('../../docs/deploy/caddy/Caddyfile', import.meta.url));
 

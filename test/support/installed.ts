@@ -4,6 +4,7 @@ import { install, onPath, succeeds } from '../../scripts/lib/programs.js';
 const NEEDED: readonly (readonly [isThere: () => boolean, ...packages: string[]])[] = [
   [() => onPath('nginx') !== undefined, 'nginx'],
   [() => onPath('caddy') !== undefined, 'caddy'],
+  [() => onPath('chromium') !== undefined, 'chromium', 'fonts-dejavu-core'],
   [() => onPath('wrk') !== undefined, 'wrk'],
   [() => onPath('promtool') !== undefined, 'prometheus'],
   [() => succeeds('php', ['--ri', 'redis']), 'php-cli', 'php-redis'],

@@ -8,8 +8,8 @@ import { vi } from 'vitest';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { freePort } from '../../scripts/lib/free-port.js';
+import { temporaryPaths } from '../../scripts/lib/nginx.js';
 import { provide } from '../../scripts/lib/programs.js';
-import { temporaryPaths } from './nginx.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 

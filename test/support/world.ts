@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { inject } from 'vitest';
 import { type LegacyApp, PEOPLE, startLegacyApp } from '../../scripts/lib/legacy-app.js';
+import { startTcpProxy, type TcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { type Instance, type InstanceOptions, startInstance } from './instance.js';
 import { writeKey } from './keys.js';
-import { startTcpProxy, type TcpProxy } from './tcp-proxy.js';
 import { remember, rememberCookie, rememberToken } from './transcript.js';
 
 export const ORIGIN = 'https://app.example.com';

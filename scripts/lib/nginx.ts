@@ -4,9 +4,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { vi } from 'vitest';
-import { freePort } from '../../scripts/lib/free-port.js';
-import { provide } from '../../scripts/lib/programs.js';
+import { freePort } from './free-port.js';
+import { provide } from './programs.js';
 
 const SHIPPED = fileURLToPath(new URL('../../docs/deploy/nginx/', import.meta.url));
 
@@ -50,7 +49,7 @@ export async function runProxy(
   const gone = once(child, 'exit');
   const url = `http://127.0.0.1:${port}`;
   const ended = gone.then(() => Promise.reject(new Error(`${program} has ended: ${said.join('')}`)));
-  await Promise.race([ended, vi.waitFor(async () => await fetch(url), { timeout: 20_000 })]);
+  await Promise.race([ended, answers(url)]);
   ended.catch(() => undefined);
   return {
     url,
@@ -60,4 +59,17 @@ export async function runProxy(
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** @throws where it does not within 20 seconds. */
+async function answers(url: string): Promise<void> {
+  for (const end = Date.now() + 20_000; ; ) {
+    try {
+      await fetch(url);
+      return;
+    } catch (error) {
+      if (Date.now() > end) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
 }

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
-import { freePort } from '../../scripts/lib/free-port.js';
-import { closeServer } from '../../scripts/lib/legacy-app.js';
+import { freePort } from './free-port.js';
+import { closeServer } from './legacy-app.js';
 
 export interface LaunchDarklyServer {
   readonly url: string;

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import { freePort } from '../../scripts/lib/free-port.js';
+import { freePort } from './free-port.js';
 
 export interface TcpProxy {
   /** The target's URL with the proxy's port. */

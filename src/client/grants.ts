@@ -1,0 +1,111 @@
+/** An access token as it was given. `expiresAt` in ms, by the clock of this machine. */
+export interface AccessToken {
+  readonly value: string;
+  readonly expiresAt: number;
+}
+
+/** What came of a POST to the bridge. */
+export type GrantOutcome =
+  | { readonly kind: 'token'; readonly token: AccessToken }
+  /** The session's cookie is there again. */
+  | { readonly kind: 'session' }
+  /** The client is called back to its session. */
+  | { readonly kind: 'return' }
+  /** What was presented is no longer good. */
+  | { readonly kind: 'ended' }
+  /** Not now: what is held stays good. */
+  | { readonly kind: 'later'; readonly ms: number };
+
+/** For clients without a cookie jar of their own: Node, native shells. */
+export interface CookieJar {
+  /** The session's cookies as in a `Cookie` header; empty: there are none. */
+  get(): string;
+  /** Takes `Set-Cookie` lines: of a session that has come back. */
+  set(lines: readonly string[]): void;
+}
+
+export interface GrantsOptions {
+  /** Where the bridge's endpoints are: `https://app.example.com/auth`. */
+  readonly at: string;
+  readonly clientId: string | undefined;
+  readonly cookies: CookieJar | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly fetch: typeof fetch;
+}
+
+export interface Grants {
+  exchange(): Promise<GrantOutcome>;
+  refresh(): Promise<GrantOutcome>;
+  /** The way back: from tokens to the session. */
+  goBack(): Promise<GrantOutcome>;
+  /** Rejects where it cannot be said to have ended. */
+  logout(bearer: string | undefined): Promise<void>;
+  /** Forgets the refresh token, where it is held here and not in a cookie. */
+  forget(): void;
+}
+
+/** How long a refusal is taken for an answer: nothing that is refused is asked again and again. */
+const REFUSED_MS = 60_000;
+const SESSION = { subject_token_type: 'urn:crossfade:params:oauth:token-type:session' };
+
+/** Asks the bridge's endpoints, and says in one word what came of it. */
+export function createGrants({ at, clientId, cookies, headers, fetch: send }: GrantsOptions): Grants {
+  let refreshToken: string | undefined;
+
+  async function post(path: string, form: Record<string, string | undefined>, bearer?: string): Promise<Response> {
+    const body = new URLSearchParams();
+    for (const [name, value] of Object.entries({ ...form, client_id: clientId })) if (value) body.set(name, value);
+    const authorization = bearer ? { authorization: `Bearer ${bearer}` } : {};
+    return await send(`${at}/${path}`, { method: 'POST', body, credentials: 'include', headers: { ...headers, ...authorization } });
+  }
+
+  async function ask(path: string, form: Record<string, string | undefined>): Promise<GrantOutcome> {
+    const asked = Date.now();
+    try {
+      const answer = await post(path, form);
+      if (answer.status === 204) return took(answer);
+      const said = new Map<string, unknown>(Object.entries((await answer.json()) ?? {}));
+      if (answer.ok) {
+        refreshToken = textOf(said.get('refresh_token')) ?? refreshToken;
+        const value = textOf(said.get('access_token'));
+        if (value) return { kind: 'token', token: { value, expiresAt: asked + Number(said.get('expires_in')) * 1000 } };
+      }
+      if (answer.ok || answer.status >= 500 || answer.status === 429) return { kind: 'later', ms: retryAfter(answer) };
+      if (said.has('return_uri')) return { kind: 'return' };
+      return said.get('error') === 'unauthorized_client' || answer.status === 403 ? { kind: 'later', ms: REFUSED_MS } : { kind: 'ended' };
+    } catch {
+      return { kind: 'later', ms: retryAfter() };
+    }
+  }
+
+  function took(answer: Response): GrantOutcome {
+    cookies?.set(answer.headers.getSetCookie());
+    refreshToken = undefined;
+    return { kind: 'session' };
+  }
+
+  const session = () => (cookies?.get() ? { ...SESSION, subject_token: cookies.get() } : {});
+
+  return {
+    exchange: () => ask('token', { grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange', ...session() }),
+    refresh: () => ask('token', { grant_type: 'refresh_token', refresh_token: refreshToken }),
+    goBack: () => ask('session', { refresh_token: refreshToken }),
+    async logout(bearer) {
+      const answer = await post('logout', { ...session(), refresh_token: refreshToken }, bearer);
+      if (!answer.ok) throw new Error(`the bridge answered the logout ${answer.status}`);
+    },
+    forget() {
+      refreshToken = undefined;
+    },
+  };
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** In ms: what the answer says (RFC 9110, section 10.2.3), else a second; ten at most. */
+export function retryAfter(answer?: Response): number {
+  const seconds = Number(answer?.headers.get('retry-after') ?? 1);
+  return Math.min(10, seconds >= 0 ? seconds : 1) * 1000;
+}

@@ -1,0 +1,41 @@
+import type { AccessToken } from './grants.js';
+
+/** What tabs tell each other. */
+export type TabMessage = { readonly token: AccessToken } | 'signed-in' | 'signed-out' | 'ask';
+
+/** All tabs of one origin; outside of a browser only this process. */
+export interface Tabs {
+  /** Does some work while no other tab does any. */
+  alone<T>(work: () => Promise<T>): Promise<T>;
+  tell(message: TabMessage): void;
+  /** Waits a moment for what the other tabs hold, if there are any. */
+  ask(): Promise<void>;
+  close(): void;
+}
+
+interface Locks {
+  request<T>(name: string, work: () => Promise<T>): Promise<T>;
+}
+
+// Where there is no DOM there are no tabs; Node has channels of its own, which are not meant.
+declare const document: object | undefined;
+declare const navigator: { readonly locks?: Locks } | undefined;
+
+const ANSWER_MS = 60;
+
+/** Web Locks and a BroadcastChannel, where the browser has them. */
+export function joinTabs(name: string, heard: (message: TabMessage) => void): Tabs {
+  const locks = typeof document === 'undefined' || typeof navigator === 'undefined' ? undefined : navigator.locks;
+  if (!locks) return { alone: (work) => work(), tell: () => undefined, ask: async () => undefined, close: () => undefined };
+  const channel = new BroadcastChannel(name);
+  channel.onmessage = ({ data }: { data: TabMessage }) => heard(data);
+  return {
+    alone: (work) => locks.request(name, work),
+    tell: (message) => channel.postMessage(message),
+    async ask() {
+      channel.postMessage('ask');
+      await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
+    },
+    close: () => channel.close(),
+  };
+}

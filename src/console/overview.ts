@@ -1,0 +1,187 @@
+import type { Config } from '../config/config.js';
+import type { FleetStore } from '../fleet/store.js';
+import type { DenyList } from '../keys/deny-list.js';
+import type { StoredJwks } from '../keys/jwks.js';
+import type { RedisClient } from '../redis/connection.js';
+import type { SignedValue } from '../redis/signed-value.js';
+import type { Clamps } from '../rollout/clamps.js';
+import {
+  type Counted,
+  LAST_SESSION_DAYS,
+  type LastSession,
+  type ProgressBucket,
+  readLastSessions,
+  readPeople,
+  readProgress,
+  type Span,
+} from '../rollout/progress.js';
+import { type CohortFigures, judgeReadiness, type Readiness } from './readiness.js';
+import { type CohortStatus, composeStatus, type FleetStatus } from './status.js';
+
+/** Where what is told comes from. */
+export interface OverviewSource {
+  readonly config: Config;
+  readonly control: {
+    /** What all of the bridge's keys start with. */
+    readonly prefix: string;
+    readonly fleet: FleetStore;
+    readonly jwks: SignedValue<StoredJwks>;
+    readonly denyList: DenyList;
+    readonly clamps: Clamps;
+  };
+  readonly client: RedisClient;
+  /** By Redis' clock, in ms. */
+  readonly nowMs: () => Promise<number>;
+}
+
+/** Requests with a good credential that were answered 401 or 503. */
+export interface RefusedCount {
+  /** `401:own-token`: a token of the bridge's own, a moment old; `503:` and what it was waiting for. */
+  readonly what: string;
+  readonly requests: number;
+}
+
+/** A cohort with the figures behind what is said of it. */
+export interface CohortOverview extends CohortStatus, Readiness {
+  readonly figures: CohortFigures;
+}
+
+/** Whether anybody would notice if sessions were no longer accepted (`sessions: []`). */
+export interface SessionsOff {
+  readonly ok: boolean;
+  /** Who still comes with a session, and since when nobody has: latest first. */
+  readonly lastSessions: readonly LastSession[];
+}
+
+/** All that operators see, of all instances together: what `crossfade status` prints and the console shows. */
+export interface Overview extends Omit<FleetStatus, 'cohorts'> {
+  /** The question of the night, answered in a sentence. */
+  readonly sentence: string;
+  /** Of the last hour, by what; and all of the last five minutes. */
+  readonly refused: { readonly lastHour: readonly RefusedCount[]; readonly lastMinutes: number };
+  readonly cohorts: readonly CohortOverview[];
+  readonly sessionsOff: SessionsOff;
+}
+
+/** Minutes after which a refusal is no longer "now". */
+const NOW_MINUTES = 5;
+/** For so long nobody may have come with a session before it is called safe to switch them off: somebody may be on holiday. */
+const QUIET_MS = 14 * 86_400_000;
+/** What is told to be exchanged first is refused by design: at `jwt-only`, and nobody is locked out by it. */
+const BY_DESIGN = '401:exchange-first';
+
+/** The fleet as Redis has it now. Rejects with what ioredis rejects with. */
+export async function readStatus({ config, control, nowMs }: Omit<OverviewSource, 'client'>): Promise<FleetStatus> {
+  const at = await nowMs();
+  const [{ live, strangers }, stored] = await Promise.all([
+    control.fleet.read(at),
+    control.jwks.read(),
+    control.denyList.sync(),
+    control.clamps.sync(),
+  ]);
+  const denied = [...control.denyList.kids.values()];
+  return composeStatus({ config, announcements: live, strangers, keys: stored?.keys ?? [], denied, clamps: control.clamps.all, nowMs: at });
+}
+
+/** The same with all that was counted. Rejects with what ioredis rejects with. */
+export async function readOverview(source: OverviewSource): Promise<Overview> {
+  const { client, config } = source;
+  const { prefix } = source.control;
+  const status = await readStatus(source);
+  const { at } = status;
+  const [minutes, hours, days, lastSessions] = await Promise.all([
+    readProgress(client, prefix, 'minute', 60, at),
+    readProgress(client, prefix, 'hour', 24, at),
+    readProgress(client, prefix, 'day', LAST_SESSION_DAYS, at),
+    readLastSessions(client, prefix, at),
+  ]);
+  const refused = { lastHour: refusedOf(minutes), lastMinutes: total(refusedOf(minutes.slice(-NOW_MINUTES))) };
+  const cohorts = await Promise.all(
+    status.cohorts.map(async (cohort): Promise<CohortOverview> => {
+      const figures: CohortFigures = {
+        lastHour: { session: sum(minutes, 'requests', 'session', cohort), jwt: sum(minutes, 'requests', 'jwt', cohort) },
+        today: await readPeople(client, prefix, [cohort.cohort], at),
+        exchange: outcomeOf(hours, 'exchange', cohort),
+        refresh: outcomeOf(hours, 'refresh', cohort),
+        shadow: {
+          same: sum(hours, 'shadow', 'same', cohort),
+          mismatch: sum(hours, 'shadow', 'mismatch', cohort),
+          codes: codesOf(hours, cohort),
+        },
+        waysBack: sum(days, 'return', 'granted', cohort),
+        exchangeFirst: sum(minutes, 'refused', BY_DESIGN, cohort),
+      };
+      return { ...cohort, ...judgeReadiness({ cohort, figures, fleet: status, config, refused: total(refused.lastHour) }), figures };
+    }),
+  );
+  const latest = lastSessions[0]?.at;
+  return {
+    ...status,
+    sentence: describe(refused, status.problems.length),
+    refused,
+    cohorts,
+    sessionsOff: { ok: latest === undefined || at - latest > QUIET_MS, lastSessions },
+  };
+}
+
+function describe({ lastMinutes, lastHour }: Overview['refused'], problems: number): string {
+  const worst = lastHour.map(({ what }) => what).join(', ');
+  const now =
+    lastMinutes === 0
+      ? 'Nobody is being refused.'
+      : `${lastMinutes} ${lastMinutes === 1 ? 'request' : 'requests'} with a good credential ${lastMinutes === 1 ? 'was' : 'were'} refused in the last ${NOW_MINUTES} minutes (${worst}).`;
+  return `${now} ${problems === 0 ? 'Nothing needs you.' : problems === 1 ? '1 thing needs you.' : `${problems} things need you.`}`;
+}
+
+function refusedOf(buckets: readonly ProgressBucket[]): RefusedCount[] {
+  const found = new Map<string, number>();
+  for (const { what, outcome, times } of buckets.flatMap(({ counts }) => counts))
+    if (what === 'refused' && outcome !== BY_DESIGN) found.set(outcome, (found.get(outcome) ?? 0) + times);
+  return [...found].map(([what, requests]) => ({ what, requests })).sort((one, other) => other.requests - one.requests);
+}
+
+function total(counts: readonly RefusedCount[]): number {
+  return counts.reduce((all, { requests }) => all + requests, 0);
+}
+
+function sum(buckets: readonly ProgressBucket[], what: Counted, outcome: string, { cohort }: CohortStatus): number {
+  return buckets
+    .flatMap(({ counts }) => counts)
+    .filter((one) => one.what === what && one.outcome === outcome && one.cohort === cohort)
+    .reduce((all, { times }) => all + times, 0);
+}
+
+function outcomeOf(buckets: readonly ProgressBucket[], what: Counted, cohort: CohortStatus): CohortFigures['exchange'] {
+  return { granted: sum(buckets, what, 'granted', cohort), failed: sum(buckets, what, 'failed', cohort) };
+}
+
+function codesOf(buckets: readonly ProgressBucket[], { cohort }: CohortStatus): Record<string, number> {
+  const codes: Record<string, number> = {};
+  for (const one of buckets.flatMap(({ counts }) => counts))
+    if (one.what === 'mismatch' && one.cohort === cohort) codes[one.outcome] = (codes[one.outcome] ?? 0) + one.times;
+  return codes;
+}
+
+/** Requests over time by cohort and credential, oldest first: for a chart. */
+export interface Series {
+  readonly span: Span;
+  readonly at: readonly number[];
+  readonly cohorts: readonly { readonly cohort: string; readonly session: readonly number[]; readonly jwt: readonly number[] }[];
+}
+
+/** How many parts of the time a series has. */
+const PARTS: Readonly<Record<Span, number>> = { minute: 60, hour: 168, day: 90 };
+
+/** Rejects with what ioredis rejects with. */
+export async function readSeries({ client, control, nowMs }: OverviewSource, span: Span): Promise<Series> {
+  const buckets = await readProgress(client, control.prefix, span, PARTS[span], await nowMs());
+  const counted = buckets.flatMap(({ counts }) => counts).filter(({ what }) => what === 'requests');
+  const cohorts = [...new Set(counted.map(({ cohort }) => cohort))].sort();
+  const of = (cohort: string, credential: string) =>
+    buckets.map(({ counts }) => counts.find((one) => one.what === 'requests' && one.outcome === credential && one.cohort === cohort)?.times ?? 0);
+  return {
+    span,
+    at: buckets.map(({ at }) => at),
+    cohorts: cohorts.map((cohort) => ({ cohort, session: of(cohort, 'session'), jwt: of(cohort, 'jwt') })),
+  };
+}

@@ -1,0 +1,266 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { type Client, type ClientState, createClient } from '../../src/client/index.js';
+import { rememberRefresh } from '../support/tokens.js';
+import { rememberToken } from '../support/transcript.js';
+import { useWorlds } from '../support/use-worlds.js';
+import { createWorld, type World } from '../support/world.js';
+
+interface Sent {
+  readonly path: string;
+  readonly method: string;
+  readonly bearer: boolean;
+  readonly status: number;
+}
+
+interface Opened {
+  readonly client: Client;
+  /** Every request that left, with its answer. */
+  readonly sent: Sent[];
+  readonly states: ClientState[];
+  cookie: string;
+  /** Makes access tokens look as if they lived so long, from now on. */
+  lifeSeconds: number | undefined;
+  /** Calls and gives the status. */
+  get(path?: string): Promise<number>;
+  /** POSTs to the bridge's endpoints. */
+  readonly posts: Sent[];
+}
+
+/** The client in this process, as the registered app `android`, on the session of a person. */
+async function openClient(world: World, person = 'alice'): Promise<Opened> {
+  const sent: Sent[] = [];
+  const states: ClientState[] = [];
+  const opened: Opened = {
+    cookie: await world.login(person),
+    lifeSeconds: undefined,
+    sent,
+    states,
+    get posts() {
+      return sent.filter(({ path }) => path.startsWith('/auth/'));
+    },
+    get: async (path = '/me') => (await client.fetch(world.url + path)).status,
+    get client() {
+      return client;
+    },
+  };
+  const client = createClient({
+    baseUrl: world.url,
+    clientId: 'android',
+    headers: { 'x-client-id': 'android' },
+    cookies: {
+      get: () => opened.cookie,
+      set(lines) {
+        opened.cookie = lines.map((line) => line.split(';')[0]).join('; ');
+      },
+    },
+    async fetch(input, init) {
+      const request = new Request(input, init);
+      const answer = await fetch(request);
+      sent.push({ path: new URL(request.url).pathname, method: request.method, bearer: request.headers.has('authorization'), status: answer.status });
+      if (!request.url.endsWith('/auth/token') || !answer.ok) return answer;
+      const body = Object.fromEntries(Object.entries((await answer.json()) ?? {}));
+      rememberToken(String(body['access_token']));
+      rememberRefresh(String(body['refresh_token']));
+      return Response.json({ ...body, ...(opened.lifeSeconds === undefined ? {} : { expires_in: opened.lifeSeconds }) });
+    },
+  });
+  client.addEventListener('state', () => states.push(client.state));
+  return opened;
+}
+
+const open = useWorlds();
+let world: World;
+
+beforeAll(async () => {
+  world = await createWorld();
+});
+afterAll(async () => await world.close());
+beforeEach(async () => await world.setFlags({ 'auth-migration-stage': 'jwt-preferred' }));
+
+describe('crossfade/client in Node', () => {
+  it('starts on the cookie, exchanges when it is nudged, and goes on by token', async () => {
+    const app = await openClient(world);
+    expect(app.client.state).toBe('session');
+    expect(await app.get()).toBe(200);
+    await expect.poll(() => app.client.state).toBe('jwt');
+    expect(await app.get()).toBe(200);
+    expect(app.sent.map(({ path, bearer, status }) => [path, bearer, status])).toEqual([
+      ['/me', false, 200],
+      ['/auth/token', false, 200],
+      ['/me', true, 200],
+    ]);
+    expect(app.states).toEqual(['jwt']);
+  });
+
+  it('is not nudged at dual, and stays on the cookie', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'dual' });
+    const app = await openClient(world);
+    for (let at = 0; at < 3; at++) expect(await app.get()).toBe(200);
+    expect(app.posts).toEqual([]);
+  });
+
+  it('exchanges within the request where only a token is accepted: the caller sees one answer, 200', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'jwt-only' });
+    const app = await openClient(world);
+    expect(await app.get()).toBe(200);
+    expect(app.sent.map(({ path, status }) => [path, status])).toEqual([
+      ['/me', 401],
+      ['/auth/token', 200],
+      ['/me', 200],
+    ]);
+  });
+
+  it('sends the body again with the second credential', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'jwt-only' });
+    const app = await openClient(world);
+    const answer = await app.client.fetch(`${world.url}/me`, { method: 'POST', body: 'a whole order' });
+    expect(answer.status).toBe(200);
+    expect(app.sent.filter(({ path }) => path === '/me').map(({ method, status }) => [method, status])).toEqual([
+      ['POST', 401],
+      ['POST', 200],
+    ]);
+  });
+
+  it('refreshes once for many requests at once', async () => {
+    const app = await openClient(world);
+    app.lifeSeconds = 5;
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    app.lifeSeconds = 600;
+    const statuses = await Promise.all(Array.from({ length: 20 }, async () => await app.get()));
+    expect(new Set(statuses)).toEqual(new Set([200]));
+    expect(app.posts).toHaveLength(2);
+  });
+
+  it('steps back to the cookie where its tokens were ended and the session lives', async () => {
+    const app = await openClient(world);
+    app.lifeSeconds = 1;
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    await world.setFlags({ 'auth-migration-stage': 'session-only' });
+    const [sid] = world.log
+      .audits('exchange.granted')
+      .slice(-1)
+      .map((line) => String(line['sid']));
+    await world.legacy.redis.del(...(await world.legacy.redis.keys(`${world.prefix}{${sid}}:famil*`)));
+    expect(await app.get()).toBe(200);
+    expect(app.states).toEqual(['jwt', 'session']);
+    expect(app.sent.at(-1)).toMatchObject({ path: '/me', bearer: false, status: 200 });
+  });
+
+  it('is signed out once the session has ended, says so, and asks no further', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    await world.legacy.logout(app.cookie);
+    await expect.poll(async () => await app.get()).toBe(401);
+    expect(app.client.state).toBe('signed-out');
+    const asked = app.posts.length;
+    for (let at = 0; at < 3; at++) expect(await app.get()).toBe(401);
+    expect(app.posts).toHaveLength(asked);
+    app.cookie = await world.login('alice');
+    app.client.signedIn();
+    expect(await app.get()).toBe(200);
+  });
+
+  it('ends session and tokens by logout()', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    await app.client.logout();
+    expect(app.client.state).toBe('signed-out');
+    expect((await world.call('/me', { cookie: app.cookie })).status).toBe(401);
+  });
+
+  it('goes back to its session when it is called, and stays there', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    await world.setFlags({ 'auth-migration-stage': 'recall' });
+    expect(await app.get()).toBe(200);
+    await expect.poll(() => app.client.state).toBe('session');
+    expect(await app.get()).toBe(200);
+    expect(app.posts.map(({ path, status }) => [path, status])).toEqual([
+      ['/auth/token', 200],
+      ['/auth/session', 204],
+    ]);
+  });
+
+  it('asks no second time soon for an exchange that is refused', async () => {
+    const app = await openClient(world);
+    const { fetch: realFetch } = globalThis;
+    // A nudge that is a moment older than the flag.
+    const client = createClient({
+      baseUrl: world.url,
+      clientId: 'android',
+      cookies: { get: () => app.cookie, set: () => undefined },
+      async fetch(input, init) {
+        const answer = await realFetch(input, init);
+        app.sent.push({ path: new URL(answer.url).pathname, method: '', bearer: false, status: answer.status });
+        const headers = new Headers(answer.headers);
+        headers.set('auth-migration', 'stage=jwt-preferred, exchange="https://app.example.com/auth/token"');
+        return new Response(answer.body, { status: answer.status, headers });
+      },
+    });
+    await world.setFlags({ 'auth-migration-stage': 'session-only' });
+    for (let at = 0; at < 5; at++) expect((await client.fetch(`${world.url}/me`)).status).toBe(200);
+    await expect.poll(() => app.posts.length).toBe(1);
+    expect(client.state).toBe('session');
+  });
+
+  it('waits as Retry-After says where the bridge cannot know, for what can be repeated', async () => {
+    const alone = await open({ stage: 'session-only' });
+    const app = await openClient(alone);
+    await alone.store.cut();
+    expect((await app.client.fetch(`${alone.url}/me`, { method: 'POST', body: 'once' })).status).toBe(503);
+    expect(app.sent).toHaveLength(1);
+    const answer = app.get();
+    await expect.poll(() => app.sent.length).toBe(2);
+    await alone.store.restore();
+    expect(await answer).toBe(200);
+    expect(app.client.state).toBe('session');
+  }, 40_000);
+
+  it('gives up waiting when the request is given up', async () => {
+    const alone = await open({ stage: 'session-only' });
+    const app = await openClient(alone);
+    await alone.store.cut();
+    const giveUp = new AbortController();
+    const answer = app.client.fetch(`${alone.url}/me`, { signal: giveUp.signal });
+    await expect.poll(() => app.sent.length).toBe(1);
+    giveUp.abort();
+    await expect(answer).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
+  it('sends a token nowhere else', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    const elsewhere = await open();
+    await app.client.fetch(`${elsewhere.url}/`);
+    expect(app.sent.at(-1)).toMatchObject({ path: '/', bearer: false });
+  });
+
+  it('is under 3 KB, minified and compressed, and needs nothing', async () => {
+    const entry = fileURLToPath(new URL('../../src/client/index.ts', import.meta.url));
+    const { outputFiles, metafile } = await build({
+      entryPoints: [entry],
+      bundle: true,
+      minify: true,
+      format: 'esm',
+      platform: 'browser',
+      write: false,
+      metafile: true,
+    });
+    const size = gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length;
+    process.stdout.write(`crossfade/client: ${size} bytes\n`);
+    expect(size).toBeGreaterThan(500);
+    expect(size).toBeLessThan(3072);
+    expect(Object.keys(metafile.inputs).every((path) => path.startsWith('src/client/'))).toBe(true);
+    expect(readFileSync(entry, 'utf8')).not.toMatch(/from 'node:/);
+  });
+});
