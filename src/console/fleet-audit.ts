@@ -1,17 +1,18 @@
 import { z } from 'zod';
 import type { RedisClient } from '../redis/connection.js';
 import { parseJson } from '../redis/replies.js';
-import { isWrongType } from '../redis/script.js';
+import { absentIfForeign } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import { AUDIT_EVENTS, type AuditEvent } from '../telemetry/audit.js';
 import type { AuditEntry, AuditFeed } from '../telemetry/audit-feed.js';
 
 /** What the instances tell each other of their audit, so that an operator sees all of it wherever they look. */
 export interface FleetAudit {
-  /** The latest of all instances, oldest first. Rejects with what ioredis rejects with. */
-  latest(): Promise<AuditEntry[]>;
-  /** Calls `heard` for each from now on, of this instance at once; gives what stops it. */
-  follow(heard: (entry: AuditEntry) => void): () => void;
+  /**
+   * Calls `heard` for the latest of all instances, oldest first, and then for each that comes, of this instance at once; gives what stops it.
+   * Rejects with what ioredis rejects with.
+   */
+  follow(heard: (entry: AuditEntry) => void): Promise<() => void>;
   close(): void;
 }
 
@@ -44,9 +45,6 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
   const key = `${prefix}progress:audit`;
   let waiting: AuditEntry[] = [];
   let timer: NodeJS.Timeout | undefined;
-  const followers = new Set<(entry: AuditEntry) => void>();
-  let reading: NodeJS.Timeout | undefined;
-  let position = '$';
 
   async function write(): Promise<void> {
     const entries = waiting;
@@ -59,7 +57,6 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
   }
 
   const unfollow = feed.follow((entry) => {
-    for (const heard of followers) heard(entry);
     if (OF_REQUESTS.test(entry.event)) return;
     waiting = [...waiting, entry].slice(-MAX_WAITING);
     timer ??= setTimeout(() => {
@@ -75,47 +72,31 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
     return entry?.success ? [entry.data] : [];
   }
 
-  async function readOn(): Promise<void> {
-    if (position === '$') position = (await client.xrevrange(key, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0-0';
-    for (const [id, fields] of await client.xrange(key, `(${position}`, '+', 'COUNT', MAX_KEPT)) {
-      position = id;
-      for (const entry of open(fields)) if (entry.instance !== feed.instance) for (const heard of followers) heard(entry);
-    }
-  }
-
-  /** Only while somebody looks. */
-  function readSometimes(): void {
-    if (followers.size > 0 && !reading) {
-      position = '$';
-      reading = setInterval(() => void readOn().catch(() => undefined), READ_EVERY_MS);
-      reading.unref();
-    } else if (followers.size === 0) {
-      clearInterval(reading);
-      reading = undefined;
-    }
-  }
+  const ofOthers = (entries: readonly [string, string[]][]) =>
+    entries.flatMap(([, fields]) => open(fields)).filter((entry) => entry.instance !== feed.instance);
 
   return {
-    async latest() {
-      const kept = await client.xrevrange(key, '+', '-', 'COUNT', MAX_KEPT).catch((error: unknown): [string, string[]][] => {
-        if (isWrongType(error)) return [];
-        throw error;
-      });
-      const others = kept.flatMap(([, fields]) => open(fields)).filter((entry) => entry.instance !== feed.instance);
-      return [...others, ...feed.recent].sort((one, other) => one.at - other.at).slice(-MAX_KEPT);
-    },
-    follow(heard) {
-      followers.add(heard);
-      readSometimes();
+    async follow(heard) {
+      const kept = await client.xrevrange(key, '+', '-', 'COUNT', MAX_KEPT).catch(absentIfForeign<[string, string[]][]>([]));
+      let position = kept[0]?.[0] ?? '0-0';
+      for (const entry of [...ofOthers(kept), ...feed.recent].sort((one, other) => one.at - other.at)) heard(entry);
+      const stop = feed.follow(heard);
+
+      async function readOn(): Promise<void> {
+        const next = await client.xrange(key, `(${position}`, '+', 'COUNT', MAX_KEPT);
+        position = next.at(-1)?.[0] ?? position;
+        for (const entry of ofOthers(next)) heard(entry);
+      }
+      const reading = setInterval(() => void readOn().catch(() => undefined), READ_EVERY_MS);
+      reading.unref();
       return () => {
-        followers.delete(heard);
-        readSometimes();
+        stop();
+        clearInterval(reading);
       };
     },
     close() {
       unfollow();
       clearTimeout(timer);
-      clearInterval(reading);
     },
   };
 }

@@ -68,11 +68,9 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     return { on, name };
   }
 
-  function follow(ctx: Context, entries: readonly AuditEntry[]): void {
+  async function follow(ctx: Context): Promise<void> {
     const stream = new PassThrough();
-    const tell = (entry: AuditEntry) => stream.write(`data: ${JSON.stringify(entry)}\n\n`);
-    for (const entry of entries) tell(entry);
-    const unfollow = fleetAudit.follow(tell);
+    const unfollow = await asked(fleetAudit.follow((entry: AuditEntry) => stream.write(`data: ${JSON.stringify(entry)}\n\n`)));
     const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS);
     heartbeat.unref();
     stream.once('close', () => {
@@ -94,7 +92,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
   router.get('/series', async (ctx: Context) => {
     ctx.body = await asked(readSeries(source, parse(schemas.span, ctx.query).span));
   });
-  router.get('/events', async (ctx: Context) => follow(ctx, await asked(fleetAudit.latest())));
+  router.get('/events', follow);
   router.get('/affected', async (ctx: Context) => {
     const { stage, ...given } = parse(schemas.affected, ctx.query);
     ctx.body = await asked(countAffected(source, selectorOf(given), stage));

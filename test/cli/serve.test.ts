@@ -77,10 +77,7 @@ describe('crossfade serve', () => {
     });
     expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(200);
     expect((await fetch(`${admin}/readyz`, { method: 'POST' })).status).toBe(405);
-    expect(await (await fetch(`${admin}/`)).json()).toMatchObject({
-      error: 'not_found',
-      error_description: expect.stringContaining('admin.tokenFile'),
-    });
+    expect((await fetch(`${admin}/`)).headers.get('content-type')).toBe('text/html; charset=utf-8');
     expect((await fetch(`${admin}/elsewhere`)).status).toBe(401);
     const metrics = await (await fetch(`${admin}/metrics`)).text();
     expect(metrics).toContain('crossfade_requests_total{credential="session",outcome="authenticated",client="unknown"} 1');
