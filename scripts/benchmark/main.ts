@@ -1,12 +1,13 @@
 import { mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { readMachine } from '../lib/machine.js';
 import { provide } from '../lib/programs.js';
-import { Bed, revision } from './bed.js';
+import { Bed } from './bed.js';
 import { growthFacts, soakFacts } from './facts.js';
 import { type Sample, sample } from './measure.js';
 import { installPeers } from './peers.js';
-import { describeMachine, describeNoise, type Fact, type Findings, keyOf, linesOf, noiseOf, toMarkdown, toTable } from './report.js';
+import { describeNoise, type Fact, type Findings, keyOf, linesOf, noiseOf, toMarkdown, toTable } from './report.js';
 import { APP_SPECS, type AppId, type Measure, ROWS } from './rows.js';
 
 const options = new Command('scripts/bench')
@@ -82,7 +83,7 @@ try {
 
 for (const key of skipped.keys()) samples.delete(key);
 const findings: Findings = { samples, skipped, facts };
-const machine = describeMachine(revision());
+const machine = readMachine();
 const how = `\`scripts/bench${options.quick ? ' --quick' : ''}\`, ${rounds} rounds of ${seconds} s, medians`;
 mkdirSync(options.out, { recursive: true });
 writeFileSync(join(options.out, 'bench.md'), `${toMarkdown(findings, machine, how)}\n`);

@@ -1,4 +1,4 @@
-import { cpus, release, totalmem } from 'node:os';
+import { describeMachine, type Machine } from '../lib/machine.js';
 import { canPin } from './cores.js';
 import { median, type Sample, spread } from './measure.js';
 import { type Measure, ROWS, type Row } from './rows.js';
@@ -98,37 +98,12 @@ export function describeNoise(findings: Findings): string {
   return `spread of the baseline: ${percent(noise)}${noise > NOISY ? ': the machine was too noisy for figures that are close to each other' : ''}`;
 }
 
-export interface Machine {
-  readonly node: string;
-  readonly cpu: string;
-  readonly cores: number;
-  readonly memoryGib: number;
-  readonly system: string;
-  readonly pinned: boolean;
-  readonly revision: string;
-  readonly date: string;
-}
-
-export function describeMachine(revision: string): Machine {
-  return {
-    node: process.version,
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: cpus().length,
-    memoryGib: Math.round(totalmem() / 2 ** 30),
-    system: `${process.platform} ${release()}`,
-    pinned: canPin,
-    revision,
-    date: new Date().toISOString().slice(0, 10),
-  };
-}
-
 export function toMarkdown(findings: Findings, machine: Machine, how: string): string {
-  const { node, cpu, cores, memoryGib, system, revision, date } = machine;
   const groups = groupLines(linesOf(findings));
   const bare = [...findings.samples].filter(([key]) => key.startsWith('bare |'));
   return [
-    `${how}; Node ${node}, ${cores} cores (${cpu}), ${memoryGib} GiB, ${system}; ${date}, ${revision}.`,
-    `${machine.pinned ? 'What is measured has one core, all else the other.' : 'NOT pinned to cores: taskset is not there.'} ${describeNoise(findings)}.`,
+    `${how}; ${describeMachine(machine)}.`,
+    `${canPin ? 'What is measured has one core, all else the other.' : 'NOT pinned to cores: taskset is not there.'} ${describeNoise(findings)}.`,
     '',
     '| bare Koa 3 | requests/s | CPU µs/request |',
     '| --- | ---: | ---: |',

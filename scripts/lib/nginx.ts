@@ -14,18 +14,18 @@ export interface RunningProxy {
   stop(): Promise<void>;
 }
 
-/** The real nginx with the shipped files as they are; `server` is what stands in its `server`. */
-export async function startNginx(bridges: readonly string[], server: string): Promise<RunningProxy> {
+/** The real nginx with the shipped files as they are; `server` is what stands in its `server`, `at` its port: by default a free one. */
+export async function startNginx(bridges: readonly string[], server: string, at?: number): Promise<RunningProxy> {
   const nginx = provide('nginx');
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-nginx-'));
   mkdirSync(join(directory, 'logs'));
   for (const name of readdirSync(SHIPPED)) copyFileSync(join(SHIPPED, name), join(directory, name));
-  const port = await freePort();
+  const port = at ?? (await freePort());
   const servers = bridges.map((bridge) => `server ${new URL(bridge).host} max_fails=0;`).join(' ');
   writeFileSync(
     join(directory, 'nginx.conf'),
     `daemon off; pid ${directory}/pid; error_log ${directory}/logs/error.log; worker_processes 1;
-     events {}
+     events { worker_connections 4096; }
      http { access_log off; ${temporaryPaths(directory)} include crossfade-http.conf; upstream crossfade { ${servers} keepalive 32; } server { listen 127.0.0.1:${port}; include crossfade.conf; ${server} } }`,
   );
   return await runProxy(nginx, ['-p', directory, '-c', join(directory, 'nginx.conf')], { directory, port });

@@ -40,7 +40,7 @@ export interface Grants {
   goBack(): Promise<GrantOutcome>;
   /** Rejects where it cannot be said to have ended. */
   logout(bearer: string | undefined): Promise<void>;
-  /** Forgets the refresh token, where it is held here and not in a cookie. */
+  /** Forgets the refresh token, where it is held here and not in a cookie, and whatever is on its way. */
   forget(): void;
 }
 
@@ -51,6 +51,8 @@ const SESSION = { subject_token_type: 'urn:crossfade:params:oauth:token-type:ses
 /** Asks the bridge's endpoints, and says in one word what came of it. */
 export function createGrants({ at, clientId, cookies, headers, fetch: send }: GrantsOptions): Grants {
   let refreshToken: string | undefined;
+  /** Which sign-in this is: what comes back for one before it is nobody's. */
+  let turn = 0;
 
   async function post(path: string, form: Record<string, string | undefined>, bearer?: string): Promise<Response> {
     const body = new URLSearchParams();
@@ -61,10 +63,12 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
 
   async function ask(path: string, form: Record<string, string | undefined>): Promise<GrantOutcome> {
     const asked = Date.now();
+    const mine = turn;
     try {
       const answer = await post(path, form);
+      const said = new Map<string, unknown>(Object.entries((answer.status === 204 ? undefined : await answer.json()) ?? {}));
+      if (mine !== turn) return { kind: 'later', ms: 0 };
       if (answer.status === 204) return took(answer);
-      const said = new Map<string, unknown>(Object.entries((await answer.json()) ?? {}));
       if (answer.ok) {
         refreshToken = textOf(said.get('refresh_token')) ?? refreshToken;
         const value = textOf(said.get('access_token'));
@@ -95,6 +99,7 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
       if (!answer.ok) throw new Error(`the bridge answered the logout ${answer.status}`);
     },
     forget() {
+      turn += 1;
       refreshToken = undefined;
     },
   };

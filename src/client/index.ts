@@ -180,7 +180,7 @@ export function createClient(options: ClientOptions): Client {
     for (let sends = 1; ; sends++) {
       if (token && !isFresh() && !tried.has('refresh')) {
         tried.add('refresh');
-        await renew('refresh', token.value);
+        isKnown = await renew('refresh', token.value);
       }
       const bearer = token?.value;
       const response = await sendPatiently(request, bearer);
@@ -203,6 +203,12 @@ export function createClient(options: ClientOptions): Client {
         tried.delete(demand);
         await sleep(waitMs, request.signal);
         continue;
+      }
+      // Tokens cannot be had, and there is no cookie that would do: the way back makes one, where it is open.
+      if (demand === 'refresh' && !isKnown && !tried.has('goBack')) {
+        tried.add('goBack');
+        isKnown = await renew('goBack', bearer);
+        if (isKnown) continue;
       }
       if (demand === 'refresh' && isKnown) signOut();
       return response;

@@ -24,6 +24,10 @@ interface Opened {
   cookie: string;
   /** Makes access tokens look as if they lived so long, from now on. */
   lifeSeconds: number | undefined;
+  /** Paths that are answered 503 for want of something, from now on. */
+  refuse: (path: string) => boolean;
+  /** Answers of the token endpoint wait for this. */
+  hold: Promise<void> | undefined;
   /** Calls and gives the status. */
   get(path?: string): Promise<number>;
   /** POSTs to the bridge's endpoints. */
@@ -37,6 +41,8 @@ async function openClient(world: World, person = 'alice'): Promise<Opened> {
   const opened: Opened = {
     cookie: await world.login(person),
     lifeSeconds: undefined,
+    refuse: () => false,
+    hold: undefined,
     sent,
     states,
     get posts() {
@@ -59,9 +65,11 @@ async function openClient(world: World, person = 'alice'): Promise<Opened> {
     },
     async fetch(input, init) {
       const request = new Request(input, init);
-      const answer = await fetch(request);
+      const away = () => Response.json({ error: 'temporarily_unavailable' }, { status: 503, headers: { 'retry-after': '1' } });
+      const answer = opened.refuse(new URL(request.url).pathname) ? away() : await fetch(request);
       sent.push({ path: new URL(request.url).pathname, method: request.method, bearer: request.headers.has('authorization'), status: answer.status });
       if (!request.url.endsWith('/auth/token') || !answer.ok) return answer;
+      await opened.hold;
       const body = Object.fromEntries(Object.entries((await answer.json()) ?? {}));
       rememberToken(String(body['access_token']));
       rememberRefresh(String(body['refresh_token']));
@@ -225,6 +233,26 @@ describe('crossfade/client in Node', () => {
     expect(app.client.state).toBe('session');
   }, 40_000);
 
+  it('whose token has run out, whose session is gone and whom nobody can answer is not signed out; the way back serves where it is open', async () => {
+    const app = await openClient(world);
+    app.lifeSeconds = 1;
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    // Whatever makes tokens is away; the cookie names no session.
+    app.refuse = (path) => path === '/auth/token' || path === '/auth/session';
+    app.cookie = '';
+    expect(await app.get()).toBe(401);
+    expect(app.states).toEqual(['jwt', 'session']);
+    expect(app.posts.map(({ path }) => path)).toContain('/auth/session');
+    // The way back is there again, and has a session for it.
+    await world.setFlags({ 'auth-migration-stage': 'dual' });
+    app.refuse = (path) => path === '/auth/token';
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    expect(await app.get()).toBe(200);
+    expect(app.states).toEqual(['jwt', 'session']);
+  });
+
   it('gives up waiting when the request is given up', async () => {
     const alone = await open({ stage: 'session-only' });
     const app = await openClient(alone);
@@ -234,6 +262,26 @@ describe('crossfade/client in Node', () => {
     await expect.poll(() => app.sent.length).toBe(1);
     giveUp.abort();
     await expect(answer).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
+  it('takes no token of the person before, that comes back after somebody else has signed in', async () => {
+    const app = await openClient(world, 'alice');
+    let release: () => void = () => undefined;
+    app.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    await app.get();
+    await expect.poll(() => app.posts.length).toBe(1);
+    app.cookie = await world.login('bob');
+    app.client.signedIn();
+    release();
+    app.hold = undefined;
+    for (let at = 0; at < 3; at++) {
+      const answer = await app.client.fetch(`${world.url}/me`);
+      expect(await answer.json()).toMatchObject({ principal: { subject: 'u-bob' } });
+    }
+    await expect.poll(() => app.client.state).toBe('jwt');
+    expect(await (await app.client.fetch(`${world.url}/me`)).json()).toMatchObject({ principal: { subject: 'u-bob', via: 'jwt' } });
   });
 
   it('sends a token nowhere else', async () => {

@@ -1,0 +1,222 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+import type { Stage } from '../../src/rollout/stage.js';
+import { startRedis } from '../lib/private-redis.js';
+import { type BridgeProcess, replaceKeys } from './bridges.js';
+import type { Place } from './place.js';
+import type { Random } from './random.js';
+
+/** One step of the migration, or one fault. */
+export interface Scene {
+  readonly title: string;
+  readonly fault: boolean;
+  /** Whether nobody can tell a logout of the legacy app alone from what the store does meanwhile, and for an access token's life after. */
+  readonly hidesLogouts?: boolean;
+  /** What happens at a moment of it that the seed decides. */
+  play(): Promise<void>;
+}
+
+export interface SceneOptions {
+  readonly place: Place;
+  readonly random: Random;
+  /** How long something stays broken. */
+  readonly brokenMs: number;
+}
+
+const STAGE_FLAG = 'auth-migration-stage';
+
+/** All of it, in the order in which it is played: there, through everything that can break, and back. */
+export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] {
+  const { bridges, launchDarkly } = place;
+
+  /** Puts a share of everybody at a stage, the rest one below it. */
+  function setStage(stage: Stage, percent = 100, below: Stage = 'shadow'): void {
+    launchDarkly.send({
+      key: STAGE_FLAG,
+      on: true,
+      variations: [below, stage],
+      offVariation: 0,
+      salt: 'drill',
+      fallthrough: {
+        rollout: {
+          variations: [
+            { variation: 0, weight: (100 - percent) * 1000 },
+            { variation: 1, weight: percent * 1000 },
+          ],
+        },
+      },
+    });
+  }
+
+  const step = (stage: Stage, percent = 100): Scene => ({
+    title: percent === 100 ? stage : `${stage}, ${percent} %`,
+    fault: false,
+    play: async () => setStage(stage, percent),
+  });
+  const fault = (title: string, play: () => Promise<void>, hidesLogouts = false): Scene => ({ title, fault: true, hidesLogouts, play });
+
+  async function restart(bridge: BridgeProcess, env?: Readonly<Record<string, string>>): Promise<void> {
+    await bridge.stop();
+    await bridge.start(env);
+  }
+
+  async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+    for (const end = Date.now() + 60_000; !(await holds().catch(() => false)); ) {
+      if (Date.now() > end) throw new Error(`the drill waited a minute in vain: ${what}`);
+      await sleep(200);
+    }
+  }
+
+  const healthy = async () =>
+    await until('signing is healthy everywhere', async () =>
+      (await Promise.all(bridges.map((one) => one.signing()))).every((state) => state === 'healthy'),
+    );
+  const filesOf = ({ keys }: BridgeProcess) => new Map(readdirSync(keys).map((name) => [name, readFileSync(join(keys, name), 'utf8')]));
+  const broken = new Map([['first.pem', '-----BEGIN PRIVATE KEY-----\nhalf of it']]);
+
+  async function withOwnRedis<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
+    const redis = new Redis(place.redis.url);
+    try {
+      return await work(redis);
+    } finally {
+      redis.disconnect();
+    }
+  }
+
+  async function rotate(): Promise<void> {
+    const [first, ...others] = bridges;
+    if (!first) return;
+    await first.run('keys', 'rotate');
+    const files = filesOf(first);
+    for (const { keys } of others) {
+      await sleep(300);
+      replaceKeys(keys, files);
+    }
+    // Its name begins with the time from which it signs.
+    const newest = [...files.keys()].find((name) => /^\d/.test(name)) ?? '';
+    await until('the new key signs everywhere', async () => {
+      const listed: unknown = JSON.parse(await first.run('keys', 'list', '--json'));
+      return Array.isArray(listed) && listed.some((key) => key.files.includes(newest) && key.phase === 'active' && key.signedBy === bridges.length);
+    });
+  }
+
+  async function corruptOne(): Promise<void> {
+    const bridge = random.pick(bridges);
+    const whole = filesOf(bridge);
+    replaceKeys(bridge.keys, new Map([...whole.keys()].map((name) => [name, 'half a key'])));
+    await until('one instance is degraded', async () => (await bridge.signing()) === 'degraded');
+    await sleep(brokenMs);
+    replaceKeys(bridge.keys, whole);
+    await healthy();
+  }
+
+  async function restartAllBroken(): Promise<void> {
+    const whole = new Map(bridges.map((bridge) => [bridge, filesOf(bridge)]));
+    for (const bridge of bridges) {
+      replaceKeys(bridge.keys, broken);
+      await restart(bridge);
+    }
+    await until('signing is broken everywhere', async () =>
+      (await Promise.all(bridges.map((one) => one.signing()))).every((state) => state === 'broken'),
+    );
+    await sleep(brokenMs);
+    for (const [bridge, files] of whole) replaceKeys(bridge.keys, files);
+    await healthy();
+  }
+
+  async function evict(): Promise<void> {
+    const { redis } = place.legacy;
+    const used = Number(/used_memory:(\d+)/.exec(await redis.info('memory'))?.[1]);
+    await redis.config('SET', 'maxmemory-policy', 'allkeys-random');
+    const before = await redis.dbsize();
+    // Little by little, until a tenth of the sessions is gone.
+    for (let limit = used; (await redis.dbsize()) > before * 0.9 && limit > used / 4; limit -= 1024) await redis.config('SET', 'maxmemory', limit);
+    await redis.config('SET', 'maxmemory', 0);
+    await redis.config('SET', 'maxmemory-policy', 'noeviction');
+  }
+
+  async function killRedis(): Promise<void> {
+    const { port } = place.redis;
+    await place.redis.stop();
+    await sleep(brokenMs);
+    place.redis = await startRedis({ port });
+    await healthy();
+  }
+
+  async function silence(): Promise<void> {
+    place.redisProxy.silence();
+    place.recordsProxy.silence();
+    await sleep(brokenMs);
+    await place.redisProxy.cut();
+    await place.recordsProxy.cut();
+    await place.redisProxy.restore();
+    await place.recordsProxy.restore();
+    await healthy();
+  }
+
+  async function loseLaunchDarkly(): Promise<void> {
+    await launchDarkly.stop();
+    await sleep(brokenMs);
+    const back = launchDarkly.connected();
+    await launchDarkly.start();
+    await back;
+  }
+
+  async function shiftClock(): Promise<void> {
+    const shim = join(place.directory, 'clock.mjs');
+    writeFileSync(shim, 'const now = Date.now;\nDate.now = () => now() + 20_000;\n');
+    const bridge = random.pick(bridges);
+    await restart(bridge, { NODE_OPTIONS: `--import file://${shim}` });
+    await sleep(brokenMs * 2);
+    await restart(bridge);
+  }
+
+  async function forge(): Promise<void> {
+    const forged = {
+      version: Date.now() + 1e9,
+      value: { clamps: [{ selector: { on: 'all' }, stage: 'recall', by: 'operator', why: 'forged', at: 0 }] },
+    };
+    await withOwnRedis(async (redis) => {
+      for (const name of ['clamps', 'jwks', 'flags', 'revoked-kids']) await redis.set(`${place.prefix}${name}`, `forged.${JSON.stringify(forged)}`);
+      await redis.xadd(`${place.prefix}events`, '*', 'event', 'forged.{"type":"news","about":"clamps","at":0}');
+      const families = await redis.keys(`${place.prefix}{*}:ended`);
+      for (const key of families.slice(0, 20)) await redis.set(key, 'forged.{"endedAt":9999999999999,"reason":"logout"}', 'KEEPTTL');
+    });
+    await sleep(brokenMs);
+    await healthy();
+  }
+
+  return [
+    step('session-only'),
+    step('shadow'),
+    step('dual', 1),
+    step('dual', 10),
+    step('dual', 50),
+    fault('rolling restart', async () => {
+      for (const bridge of bridges) await restart(bridge);
+    }),
+    step('dual'),
+    fault('a key rotation', rotate),
+    fault('from 0 to 100 % at once', async () => {
+      setStage('session-only');
+      await sleep(brokenMs);
+      setStage('jwt-preferred');
+    }),
+    fault('a corrupt key on one instance', corruptOne),
+    fault('LaunchDarkly is gone', loseLaunchDarkly),
+    step('jwt-only'),
+    fault('Redis is silent', silence),
+    // Whoever's families it takes must have had time to exchange anew before sessions are evicted: both at once leave nothing to go on with.
+    fault('Redis killed, and back empty', killRedis),
+    fault('a clock 20 s off', shiftClock),
+    fault('forged values in Redis', forge),
+    fault('restart of all with broken keys', restartAllBroken),
+    fault('Redis evicts sessions', evict, true),
+    step('jwt-preferred'),
+    step('dual'),
+    step('session-only'),
+    step('recall'),
+  ];
+}
