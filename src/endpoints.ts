@@ -112,6 +112,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     guarded,
     shadowMint,
     exchangeUri: uris.exchangeUri,
+    canExchange: () => client.status === 'ready',
     progress,
     audit,
     metrics,

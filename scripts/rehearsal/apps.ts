@@ -108,9 +108,10 @@ export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace):
       return await oauth.processRefreshTokenResponse(server, client, answer);
     });
 
+  const isGood = () => access !== undefined && endsAt > Date.now();
+
   async function show(): Promise<Response> {
-    const isGood = access !== undefined && endsAt > Date.now();
-    return await send(`${url}/me`, { headers: { ...headers, ...(isGood ? { authorization: `Bearer ${access}` } : { cookie: cookie.value }) } });
+    return await send(`${url}/me`, { headers: { ...headers, ...(isGood() ? { authorization: `Bearer ${access}` } : { cookie: cookie.value }) } });
   }
 
   return {
@@ -119,7 +120,7 @@ export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace):
       if (refresh !== undefined && endsAt - Date.now() < SAFETY_MS) await renew();
       const answer = await show();
       if (!/\bexchange=/.test(answer.headers.get('auth-migration') ?? '')) return answer;
-      for (let tries = 0; access === undefined && tries < MOST_TRIES; tries++) {
+      for (let tries = 0; !isGood() && tries < MOST_TRIES; tries++) {
         if (tries > 0) await new Promise((resolve) => setTimeout(resolve, LATER_MS));
         await exchange();
         // Told to exchange first it has nothing else to show.

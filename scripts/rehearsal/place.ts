@@ -33,7 +33,7 @@ export interface Place {
 
 /** Lives of the drill: short, so that every client refreshes several times. */
 export const ACCESS_SECONDS = 30;
-export const ADMIN_TOKEN = 'drill-operator-token-0f3c9a51';
+const ADMIN_TOKEN = 'drill-operator-token-0f3c9a51';
 /** Below this version the app was never taught to exchange. */
 const MIN_VERSION = '4.0.0';
 

@@ -14,7 +14,7 @@ export interface Report {
 
 const HEADS = ['step or fault', 'requests', 'lockouts', 'wrong principals', 'stale logins', '5xx', 'worst recovery'] as const;
 
-export function cellsOf(step: Omit<StepCounts, 'from' | 'until' | 'fault'>): string[] {
+function cellsOf(step: Omit<StepCounts, 'from' | 'until' | 'fault'>): string[] {
   const { title, requests, lockouts, wrongPrincipals, staleLogins, serverErrors, worstRecoveryMs } = step;
   const figures = [requests, lockouts, wrongPrincipals, staleLogins, serverErrors].map((figure) => figure.toLocaleString('en-US'));
   return [title, ...figures, worstRecoveryMs === 0 ? '' : `${(worstRecoveryMs / 1000).toFixed(1)} s`];

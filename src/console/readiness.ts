@@ -98,15 +98,16 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
 
   fleet({ fleet: { instances, problems } }) {
     const configurations = new Set(instances.map(({ fingerprint }) => fingerprint)).size;
-    const said = problems.length === 0 ? 'nothing needs you' : `${problems.length} ${problems.length === 1 ? 'thing needs' : 'things need'} you`;
+    const needed = problems.length === 0 ? 'nothing needs you' : `${problems.length} ${problems.length === 1 ? 'thing needs' : 'things need'} you`;
     return {
       ok: configurations === 1 && problems.length === 0,
-      figure: `${instances.length} live, ${configurations} ${configurations === 1 ? 'configuration' : 'configurations'}, ${said}`,
+      figure: `${instances.length} live, ${configurations} ${configurations === 1 ? 'configuration' : 'configurations'}, ${needed}`,
     };
   },
 
+  // What holds a version that does not exchange is another line.
   ceilings({ cohort: { stages } }) {
-    const held = stages.filter(({ reason }) => reason !== 'flag' && reason !== 'default');
+    const held = stages.filter(({ reason }) => !['flag', 'default', 'client'].includes(reason));
     const reasons = [...new Set(held.map(({ reason }) => reason))];
     return { ok: held.length === 0, figure: reasons.length === 0 ? 'none' : `held by ${reasons.join(', ')}` };
   },
@@ -119,7 +120,7 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
   shadow({ figures: { shadow } }) {
     const tried = shadow.same + shadow.mismatch;
     const codes = Object.keys(shadow.codes).sort();
-    const figure = `${shadow.mismatch} mismatches of ${tried} in 24 h${codes.length > 0 ? ` (${codes.join(', ')})` : ''}`;
+    const figure = `${said(shadow.mismatch)} mismatches of ${said(tried)} in 24 h${codes.length > 0 ? ` (${codes.join(', ')})` : ''}`;
     return tried === 0 ? { figure } : { ok: shadow.mismatch === 0, figure };
   },
 
@@ -128,24 +129,28 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
 
   'way back'({ cohort, config, figures: { waysBack } }) {
     if (config.clients.find(({ id }) => id === cohort.client)?.wayBack !== true) return undefined;
-    return { ok: waysBack > 0, figure: waysBack === 0 ? 'not rehearsed in 30 days' : `taken ${waysBack} times in 30 days` };
+    return { ok: waysBack > 0, figure: waysBack === 0 ? 'not rehearsed in 30 days' : `taken ${said(waysBack)} times in 30 days` };
   },
 
-  refusals: ({ refused }) => ({ ok: refused === 0, figure: `${refused} good credentials refused in the last hour` }),
+  refusals: ({ refused }) => ({ ok: refused === 0, figure: `${said(refused)} good credentials refused in the last hour` }),
 
   people({ figures: { today } }) {
-    const figure = `${today.jwt} of ${today.all} people came with a token today`;
+    const figure = `${said(today.jwt)} of ${said(today.all)} people came with a token today`;
     return today.all === 0 ? { figure } : { ok: today.jwt >= today.all * MOST_PEOPLE, figure };
   },
 
   versions({ cohort: { stages, requests } }) {
     const held = stages.filter(({ reason }) => reason === 'client').reduce((sum, one) => sum + one.requests, 0);
-    return { ok: held === 0, figure: `${held} of ${requests} requests came from versions that do not exchange` };
+    return { ok: held === 0, figure: `${said(held)} of ${said(requests)} requests came from versions that do not exchange` };
   },
 };
 
 function rate({ granted, failed }: Outcome): Omit<Check, 'name'> {
   const tried = granted + failed;
-  const figure = `${granted} of ${tried} succeeded in 24 h`;
+  const figure = `${said(granted)} of ${said(tried)} succeeded in 24 h`;
   return tried === 0 ? { figure } : { ok: granted >= tried * GOOD_RATE, figure };
+}
+
+function said(count: number): string {
+  return count.toLocaleString('en-US');
 }

@@ -3,6 +3,7 @@ import type { Context, Middleware, Next } from 'koa';
 import { CrossfadeError } from '../errors.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { tellSpan } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
 import { type Authenticate, type Authentication, migrationHeader } from './authenticator.js';
 import type { IsOwnRequest } from './own-paths.js';
@@ -89,8 +90,17 @@ function withPrivate(current: number | string | readonly string[] | undefined): 
   return kept.some((part) => /^(private|no-store)$/i.test(part)) ? kept.join(', ') : [...kept, 'private'].join(', ');
 }
 
+/** In the metrics, and on the span of the request where it has one. */
 export function countRequest(metrics: Metrics, found: Authentication): void {
   const credential = found.kind === 'authenticated' ? found.principal.via : found.kind === 'anonymous' ? 'none' : 'refused';
   const outcome = found.kind === 'refused' ? found.refusal.code : found.kind;
   metrics.requests.count(credential, outcome, found.client.config ? found.client.id : 'unknown');
+  tellSpan(() => ({
+    'crossfade.credential': credential,
+    'crossfade.outcome': outcome,
+    'crossfade.client': found.client.id,
+    ...(found.kind === 'authenticated'
+      ? { 'crossfade.cohort': found.decision.cohort, 'crossfade.stage': found.decision.stage, 'crossfade.reason': found.decision.reason }
+      : {}),
+  }));
 }

@@ -46,6 +46,8 @@ export interface AuthenticatorOptions {
   /** Called for sessions whose stage asks for it. */
   readonly shadowMint: ShadowMint;
   readonly exchangeUri: string;
+  /** Whether an exchange could be done at this moment, as far as is known. */
+  readonly canExchange: () => boolean;
   readonly progress: Pick<Progress, 'count'>;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -61,7 +63,8 @@ export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Authe
 const MAX_CONFLICT_LOOKS = 64;
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticate {
-  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, progress, audit, metrics } = options;
+  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, canExchange, progress, audit, metrics } =
+    options;
   let conflictLooks = 0;
 
   function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
@@ -138,7 +141,8 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
       case 'authenticated': {
         const principal = toPrincipal(outcome.session, client.id);
         return after(rollout.decide(client, principal), (decision) => {
-          if (decision.rules.session === 'navigation' && !isPageNavigation(request, peers.methodOf(request))) {
+          // Whoever is told to exchange first must be able to (law 1).
+          if (decision.rules.session === 'navigation' && canExchange() && !isPageNavigation(request, peers.methodOf(request))) {
             progress.count('refused', '401:exchange-first', decision.cohort);
             const refusal = sessionNotAccepted(decision, exchangeUri);
             return { kind: 'refused', client, refusal, principal };

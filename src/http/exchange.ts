@@ -12,6 +12,7 @@ import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { StoreEpochs } from '../sessions/store-epoch.js';
 import { endedLogin } from '../sessions/tombstone.js';
+import { tellSpan } from '../telemetry/tracing.js';
 import type { OpenedFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
@@ -174,6 +175,11 @@ export function createExchange(options: ExchangeOptions): GrantType {
       audit('exchange.refused', { client: client?.id ?? 'unknown', code: outcome, ...(error instanceof CrossfadeError ? error.details : {}) });
       throw error;
     } finally {
+      tellSpan(() => ({
+        'crossfade.grant': 'exchange',
+        'crossfade.client': client?.id ?? 'unknown',
+        'crossfade.cohort': attempt.cohort ?? 'unknown',
+      }));
       metrics.exchanges.inc({ client: client?.id ?? 'unknown', outcome });
       stop();
     }

@@ -4,6 +4,7 @@ import { type Principal, tokenPrincipal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Restore } from '../sessions/restore.js';
 import type { Resumed, ResumeSession } from '../sessions/resume.js';
+import { tellSpan } from '../telemetry/tracing.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
 import { type Attempt, countGrant } from './count-grant.js';
@@ -110,6 +111,11 @@ export function createRefresh(options: RefreshOptions): GrantType {
       audit('refresh.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
       throw error;
     } finally {
+      tellSpan(() => ({
+        'crossfade.grant': 'refresh',
+        'crossfade.client': client?.id ?? 'unknown',
+        'crossfade.cohort': attempt.cohort ?? 'unknown',
+      }));
       metrics.refreshes.inc({ client: client?.id ?? 'unknown', outcome });
     }
   };

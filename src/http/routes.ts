@@ -1,9 +1,11 @@
 import cors from '@koa/cors';
 import Router from '@koa/router';
+import { SpanStatusCode } from '@opentelemetry/api';
 import Koa, { type Context, type Middleware, type Next } from 'koa';
 import compose from 'koa-compose';
 import { CrossfadeError } from '../errors.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { traced } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
 import type { Limits } from './limits.js';
 import { createOwnRequests, isVerifyPath, POST_PATHS, type PostPath } from './own-paths.js';
@@ -55,7 +57,19 @@ export function createRoutes(options: RoutesOptions): Middleware {
     maxAge: 600,
   });
 
+  /** What is POSTed to has a span of its own, inside whatever span the request has. */
   async function answer(ctx: Context): Promise<void> {
+    const endpoint = ctx.method === 'POST' ? POST_PATHS.find((name) => ctx.path === `${basePath}/${name}`) : undefined;
+    if (endpoint === undefined) return void (await answerNow(ctx));
+    await traced(`crossfade.${endpoint}`, async (span) => {
+      const outcome = await answerNow(ctx);
+      metrics.answers.inc({ endpoint, outcome });
+      span.setAttributes({ 'crossfade.outcome': outcome, 'http.response.status_code': ctx.status });
+      if (ctx.status >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
+    });
+  }
+
+  async function answerNow(ctx: Context): Promise<string> {
     let outcome = 'granted';
     try {
       await dispatch(ctx);
@@ -65,8 +79,7 @@ export function createRoutes(options: RoutesOptions): Middleware {
       outcome = answered instanceof CrossfadeError ? answered.code : 'server_error';
       answers.fail(ctx, answered);
     }
-    const endpoint = POST_PATHS.find((name) => ctx.path === `${basePath}/${name}`);
-    if (endpoint && ctx.method === 'POST') metrics.answers.inc({ endpoint, outcome });
+    return outcome;
   }
 
   return function crossfadeRoutes(ctx: Context, next: Next): void | Promise<void> {

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { expectError } from '../support/expect-error.js';
 import { rawRequest } from '../support/raw-request.js';
-import { createWorld, ISSUER, ORIGIN, type World } from '../support/world.js';
+import { createWorld, ISSUER, ORIGIN, sharedRedisUrl, type World } from '../support/world.js';
 
 let world: World;
 beforeAll(async () => {
@@ -122,6 +123,25 @@ describe('jwt-only', () => {
     const cookie = await world.login('alice');
     for (const headers of [{}, { 'x-client-id': 'kiosk' }, { 'user-agent': 'AcmeiOS/4.1.0' }]) {
       expect((await world.call('/', { cookie, headers })).status).toBe(200);
+    }
+  });
+
+  it("Law 1: tells nobody to exchange first while the bridge's own Redis is away; the session serves until it is back", async () => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    const apart = await createWorld({ stage: 'jwt-only', redisUrl: own.url });
+    try {
+      const cookie = await apart.login('alice');
+      const asked = () => apart.call('/me', { cookie, headers: fromWeb });
+      await expectError(await asked(), 401, 'session_not_accepted');
+      await own.cut();
+      await expect.poll(async () => (await asked()).status).toBe(200);
+      expect((await apart.exchange(cookie)).status).toBe(503);
+      await own.restore();
+      await expect.poll(async () => (await asked()).status).toBe(401);
+      expect((await apart.exchange(cookie)).status).toBe(200);
+    } finally {
+      await apart.close();
+      await own.close();
     }
   });
 });

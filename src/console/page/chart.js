@@ -7,6 +7,7 @@ import uPlot from './uplot.js';
 /** @type {{ destroy(): void, setSize(size: { width: number, height: number }): void, box: HTMLElement }[]} */
 let drawn = [];
 const HEIGHT = 190;
+const LEAST_PARTS = 10;
 
 /** @param {string} name */
 function colour(name) {
@@ -24,6 +25,9 @@ export function drawCharts({ at, cohorts, span }, measure) {
   const place = byId('charts');
   place.replaceChildren();
   if (cohorts.length === 0) place.append(el('p', { class: 'nothing' }, 'Nobody has come yet.'));
+  const begun = firstOf(cohorts, at.length);
+  /** @type {(() => void)[]} */
+  const later = [];
   for (const { cohort, session, jwt } of cohorts) {
     const box = el('div', {});
     const all = jwt.map((tokens, index) => tokens + (session[index] ?? 0));
@@ -47,8 +51,24 @@ export function drawCharts({ at, cohorts, span }, measure) {
         shown,
       ),
     );
-    draw(box, at, all, jwt, { measure, span, say: (text) => shown.replaceChildren(text ?? said) });
+    // Once all of them have their places.
+    later.push(() =>
+      draw(box, at.slice(begun), all.slice(begun), jwt.slice(begun), { measure, span, say: (text) => shown.replaceChildren(text ?? said) }),
+    );
   }
+  for (const one of later) one();
+}
+
+/**
+ * From when on there is anything to see, and some room before it.
+ * @param {Series['cohorts']} cohorts
+ * @param {number} size
+ */
+function firstOf(cohorts, size) {
+  const first = Array.from({ length: size }, (_, index) => index).find((index) =>
+    cohorts.some(({ session, jwt }) => (session[index] ?? 0) + (jwt[index] ?? 0) > 0),
+  );
+  return Math.max(0, Math.min(first ?? 0, size - LEAST_PARTS) - 1);
 }
 
 /**
