@@ -23,7 +23,7 @@ const options = new Command('scripts/drill')
   .option('--step <seconds>', 'how long each step and fault is watched (12; --short: 3)', whole)
   .option('--no-faults', 'with --config: only clients, against a staging of your own')
   .option('--config <file>', 'with --no-faults: where that is, and with which sessions (docs/drill.md)')
-  .option('--minutes <n>', 'with --config: for how long (5)', whole)
+  .option('--seconds <n>', 'with --config: for how long (300)', whole)
   .option('--keep', 'the product stays up afterwards, until Ctrl-C, for a look at the console')
   .option('--out <directory>', 'where drill.html and drill.json go', 'drill-results')
   .parse()
@@ -34,7 +34,7 @@ const options = new Command('scripts/drill')
     step?: number;
     faults: boolean;
     config?: string;
-    minutes?: number;
+    seconds?: number;
     keep?: true;
     out: string;
   }>();
@@ -52,11 +52,15 @@ const CALM_MS = 3000;
 const random = createRandom(seed);
 const ledger = new Ledger();
 
-if (options.config !== undefined) await rehearseStaging(loadStaging(options.config));
-else if (!options.faults) {
-  process.stderr.write('--no-faults is for a staging of your own: --no-faults --config FILE\n');
+try {
+  if ((options.config === undefined) !== options.faults)
+    throw new Error('a staging of your own gets no faults: --no-faults --config FILE, both of them');
+  if (options.config === undefined) await rehearse();
+  else await rehearseStaging(loadStaging(options.config));
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 2;
-} else await rehearse();
+}
 
 async function rehearse(): Promise<void> {
   say(`seed ${seed}, ${size} clients; starting Redis, nginx, LaunchDarkly's protocol, the legacy app and three bridges`);
@@ -147,8 +151,8 @@ function whoIs(n: number) {
 }
 
 async function rehearseStaging({ url, cookies, clientId }: Staging): Promise<void> {
-  const minutes = options.minutes ?? 5;
-  say(`${cookies.length} sessions against ${url} for ${minutes} minutes; nothing is broken, nobody is logged out`);
+  const seconds = options.seconds ?? 300;
+  say(`${cookies.length} sessions against ${url} for ${seconds} seconds; nothing is broken, nobody is logged out`);
   ledger.begin('load', false);
   let stopped = false;
   const visits = cookies.map(async (value, n) => {
@@ -162,10 +166,10 @@ async function rehearseStaging({ url, cookies, clientId }: Staging): Promise<voi
   process.once('SIGINT', () => {
     stopped = true;
   });
-  for (const end = Date.now() + minutes * 60_000; Date.now() < end && !stopped; ) await sleep(200);
+  for (const end = Date.now() + seconds * 1000; Date.now() < end && !stopped; ) await sleep(200);
   stopped = true;
   await Promise.all(visits);
-  finish(false);
+  finish(false, cookies.length);
 }
 
 /** Counts what one client of a staging is answered. */
@@ -185,12 +189,12 @@ function watched(): typeof fetch {
   };
 }
 
-function finish(wasInterrupted: boolean): void {
+function finish(wasInterrupted: boolean, clients = size): void {
   const { lockouts, wrongPrincipals, staleLogins, requests } = totalOf(ledger.steps);
   const passed = !wasInterrupted && requests > 0 && lockouts + wrongPrincipals + staleLogins === 0;
   const report: Report = {
     seed,
-    clients: size,
+    clients,
     machine: describeMachine(readMachine()),
     seconds: ledger.elapsed,
     passed,

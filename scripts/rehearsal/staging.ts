@@ -20,13 +20,21 @@ const schema = z.strictObject({
 
 /** @throws {Error} in words for whoever wrote the file. */
 export function loadStaging(path: string): Staging {
-  const parsed = schema.safeParse(parse(readFileSync(path, 'utf8')));
+  const parsed = schema.safeParse(parse(read(path)));
   if (!parsed.success) throw new Error(`${path}: ${parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; ')}`);
   const { url, clientId, cookiesFile } = parsed.data;
   const file = resolve(dirname(path), cookiesFile);
-  const cookies = readFileSync(file, 'utf8')
+  const cookies = read(file)
     .split('\n')
     .filter((line) => line.trim() !== '');
   if (cookies.length === 0) throw new Error(`${file}: has no cookies, one a line`);
   return { url: url.replace(/\/$/, ''), clientId, cookies };
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    throw new Error(`${path}: cannot be read`);
+  }
 }

@@ -84,6 +84,7 @@ function draw(box, at, all, jwt, { measure, span, say }) {
   const shared = (value, index) => (all[index] ? (100 * (value ?? 0)) / all[index] : null);
   const top = isShare ? all.map(shared) : all;
   const bottom = isShare ? jwt.map(shared) : [...jwt];
+  const part = ((at[1] ?? 0) - (at[0] ?? 0)) / 1000;
   const ink = colour('--faint');
   const axis = { stroke: ink, grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false } };
   /** @param {string} name */
@@ -98,7 +99,9 @@ function draw(box, at, all, jwt, { measure, span, say }) {
     {
       width: Math.max(220, box.clientWidth),
       height: HEIGHT,
+      // The last part of the time has room too.
       scales: {
+        x: { range: (/** @type {unknown} */ _, /** @type {number} */ min, /** @type {number} */ max) => [min, max + part] },
         y: { range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number} */ max) => [0, isShare ? 100 : Math.max(1, max)] },
       },
       axes: [

@@ -107,8 +107,8 @@ function stageOf({ stage, next, stages, requests }) {
 }
 
 /** @param {Cohort} cohort */
-function blocked({ next, checks, blockedBy }) {
-  if (!next) return '';
+function blocked({ stage, next, checks, blockedBy }) {
+  if (!next) return stage ? el('span', { class: 'hint' }, 'the last stage') : '';
   if (blockedBy.length === 0) return el('span', { class: 'good' }, 'nothing');
   return el('ul', { class: 'lines' }, ...checks.filter(({ ok }) => ok !== true).map(({ name, figure }) => el('li', {}, `${name}: ${figure}`)));
 }
