@@ -1,5 +1,5 @@
 import * as oauth from 'oauth4webapi';
-import { createClient } from '../../src/client/index.js';
+import { type ClientOptions, createClient } from '../../src/client/index.js';
 
 /** What an app of the drill does with its credentials. All of them start on a session's cookie. */
 export interface App {
@@ -27,12 +27,13 @@ const LATER_MS = 2000;
 const MOST_TRIES = 8;
 
 /** The app that was built for it: `crossfade/client`. */
-export function createLibraryApp({ url, version, cookie, fetch: send }: AppPlace, clientId = 'app'): App {
+export function createLibraryApp({ url, version, cookie, fetch: send }: AppPlace, other?: Pick<ClientOptions, 'clientId' | 'headers'>): App {
   let isSignedOut = false;
   const client = createClient({
     baseUrl: url,
-    clientId,
+    clientId: 'app',
     headers: { 'user-agent': `DrillApp/${version}` },
+    ...other,
     fetch: send,
     cookies: {
       get: () => cookie.value,

@@ -150,13 +150,16 @@ function whoIs(n: number) {
   return n % 20 < 16 ? { create: createOauthApp, version: '1.0' } : { create: createCookieApp, version: '2.1' };
 }
 
-async function rehearseStaging({ url, cookies, clientId }: Staging): Promise<void> {
+async function rehearseStaging({ url, cookies, clientId, headers }: Staging): Promise<void> {
   const seconds = options.seconds ?? 300;
   say(`${cookies.length} sessions against ${url} for ${seconds} seconds; nothing is broken, nobody is logged out`);
   ledger.begin('load', false);
   let stopped = false;
   const visits = cookies.map(async (value, n) => {
-    const app = createLibraryApp({ url, version: '4.2.0', cookie: { value }, fetch: watched() }, clientId);
+    const app = createLibraryApp(
+      { url, version: '4.2.0', cookie: { value }, fetch: watched() },
+      { clientId, headers: { 'x-client-id': clientId, ...headers } },
+    );
     while (!stopped) {
       const answer = await app.ask().catch(() => undefined);
       if (answer?.status === 401) ledger.violated('lockouts', `session ${n + 1} of the file: 401`);

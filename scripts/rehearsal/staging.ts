@@ -8,6 +8,8 @@ export interface Staging {
   /** The issuer, and where `/me` is: a path that needs somebody. */
   readonly url: string;
   readonly clientId: string;
+  /** By which it knows this client, where that is not by its id: a `User-Agent`. */
+  readonly headers: Readonly<Record<string, string>>;
   /** As in a `Cookie` header, one for each client. */
   readonly cookies: readonly string[];
 }
@@ -15,6 +17,7 @@ export interface Staging {
 const schema = z.strictObject({
   url: z.url({ protocol: /^https?$/ }),
   clientId: z.string().min(1),
+  headers: z.record(z.string(), z.string()).default({}),
   cookiesFile: z.string().min(1),
 });
 
@@ -22,13 +25,13 @@ const schema = z.strictObject({
 export function loadStaging(path: string): Staging {
   const parsed = schema.safeParse(parse(read(path)));
   if (!parsed.success) throw new Error(`${path}: ${parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('; ')}`);
-  const { url, clientId, cookiesFile } = parsed.data;
+  const { url, clientId, headers, cookiesFile } = parsed.data;
   const file = resolve(dirname(path), cookiesFile);
   const cookies = read(file)
     .split('\n')
     .filter((line) => line.trim() !== '');
   if (cookies.length === 0) throw new Error(`${file}: has no cookies, one a line`);
-  return { url: url.replace(/\/$/, ''), clientId, cookies };
+  return { url: url.replace(/\/$/, ''), clientId, headers, cookies };
 }
 
 function read(path: string): string {

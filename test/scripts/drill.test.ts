@@ -18,7 +18,7 @@ import { createWorld, type World } from '../support/world.js';
 const DRILL = fileURLToPath(new URL('../../scripts/drill', import.meta.url));
 
 async function run(...args: string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
-  const child = spawn(DRILL, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(DRILL, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, CROSSFADE_BUILT: '1' } });
   const said = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk) => {
     said.stdout += String(chunk);
