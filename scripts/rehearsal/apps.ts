@@ -25,6 +25,7 @@ const SAFETY_MS = 5000;
 /** When it tries again what could not be done, and how often before it gives its user an error. */
 const LATER_MS = 2000;
 const MOST_TRIES = 8;
+const REFUSED_MS = 10_000;
 
 /** The app that was built for it: `crossfade/client`. */
 export function createLibraryApp({ url, version, cookie, fetch: send }: AppPlace, other?: Pick<ClientOptions, 'clientId' | 'headers'>): App {
@@ -65,7 +66,7 @@ export function createCookieApp({ url, version, cookie, fetch: send }: AppPlace)
   };
 }
 
-/** An app with an OAuth library off the shelf: it exchanges when it is asked to, refreshes in time, and goes back to its cookie when it is refused. */
+/** An app with an OAuth library off the shelf: it exchanges when it may, refreshes in time, and goes back to its cookie when it is refused. */
 export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace): App {
   const client: oauth.Client = { client_id: 'partner' };
   const server: oauth.AuthorizationServer = { issuer: url, token_endpoint: `${url}/auth/token` };
@@ -89,7 +90,7 @@ export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace):
       take(await work());
     } catch (error) {
       if (error instanceof oauth.ResponseBodyError && error.error === 'invalid_grant') access = refresh = undefined;
-      else notBefore = Date.now() + LATER_MS;
+      else notBefore = Date.now() + (error instanceof oauth.ResponseBodyError && error.status < 500 ? REFUSED_MS : LATER_MS);
     }
   }
 
@@ -119,6 +120,8 @@ export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace):
     kind: 'oauth',
     async ask() {
       if (refresh !== undefined && endsAt - Date.now() < SAFETY_MS) await renew();
+      // At `dual` nobody tells it to: it asks of its own accord, and not again soon where it is refused.
+      if (refresh === undefined) await exchange();
       const answer = await show();
       if (!/\bexchange=/.test(answer.headers.get('auth-migration') ?? '')) return answer;
       for (let tries = 0; !isGood() && tries < MOST_TRIES; tries++) {

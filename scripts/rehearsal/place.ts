@@ -22,9 +22,9 @@ export interface Place {
   readonly legacy: LegacyApp;
   readonly launchDarkly: LaunchDarklyServer;
   readonly bridges: readonly BridgeProcess[];
-  /** The bridges' Redis, and what stands before it. */
+  /** The bridges' Redis, and what stands before it: for each bridge one, so that one of them can be cut off. */
   redis: PrivateRedis;
-  readonly redisProxy: TcpProxy;
+  readonly redisProxies: readonly TcpProxy[];
   readonly recordsProxy: TcpProxy;
   /** What the bridges' own keys start with. */
   readonly prefix: string;
@@ -40,7 +40,8 @@ const MIN_VERSION = '4.0.0';
 export async function openPlace(): Promise<Place> {
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-drill-'));
   const [redis, records] = [await startRedis({ port: await freePort() }), await startRedis({ port: await freePort() })];
-  const [redisProxy, recordsProxy] = [await startTcpProxy(redis.url), await startTcpProxy(records.url)];
+  const recordsProxy = await startTcpProxy(records.url);
+  const redisProxies: TcpProxy[] = [];
   const launchDarkly = await startLaunchDarkly();
   const secrets = [randomBytes(24).toString('base64url')];
   const legacy = await startLegacyApp({ redisUrl: records.url, secrets });
@@ -62,9 +63,13 @@ export async function openPlace(): Promise<Place> {
   ] as const)
     writeFileSync(join(directory, name), `${text}\n`, { mode: 0o600 });
   const keyPrefix = 'crossfade:';
-  const config = configOf({ url, keyPrefix, redis: redisProxy.url, records: recordsProxy.url, launchDarkly: launchDarkly.url });
   const bridges: BridgeProcess[] = [];
-  for (const name of ['bridge-a', 'bridge-b', 'bridge-c']) bridges.push(await createBridgeProcess(directory, name, config));
+  for (const name of ['bridge-a', 'bridge-b', 'bridge-c']) {
+    const proxy = await startTcpProxy(redis.url);
+    redisProxies.push(proxy);
+    const config = configOf({ url, keyPrefix, redis: proxy.url, records: recordsProxy.url, launchDarkly: launchDarkly.url });
+    bridges.push(await createBridgeProcess(directory, name, config));
+  }
   let nginx: RunningProxy | undefined;
 
   const place: Place = {
@@ -74,13 +79,13 @@ export async function openPlace(): Promise<Place> {
     launchDarkly,
     bridges,
     redis,
-    redisProxy,
+    redisProxies,
     recordsProxy,
     prefix: `${keyPrefix}v1:`,
     async close() {
       await nginx?.stop();
       await Promise.all(bridges.map(async (bridge) => await bridge.stop()));
-      await redisProxy.close();
+      await Promise.all(redisProxies.map(async (proxy) => await proxy.close()));
       await recordsProxy.close();
       await launchDarkly.stop();
       await legacy.close();

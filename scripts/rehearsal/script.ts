@@ -88,7 +88,13 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
   async function rotate(): Promise<void> {
     const [first, ...others] = bridges;
     if (!first) return;
-    await first.run('keys', 'rotate');
+    // One instance cannot hear of the new key: until it does, or is taken for gone, nobody may sign with it (law 9).
+    const cutOff = random.pick(place.redisProxies.slice(1));
+    await cutOff.cut();
+    const rotating = first.run('keys', 'rotate');
+    await sleep(brokenMs);
+    await cutOff.restore();
+    await rotating;
     const files = filesOf(first);
     for (const { keys } of others) {
       await sleep(300);
@@ -146,13 +152,12 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
   }
 
   async function silence(): Promise<void> {
-    place.redisProxy.silence();
-    place.recordsProxy.silence();
+    const proxies = [...place.redisProxies, place.recordsProxy];
+    for (const proxy of proxies) proxy.silence();
     await sleep(brokenMs);
-    await place.redisProxy.cut();
-    await place.recordsProxy.cut();
-    await place.redisProxy.restore();
-    await place.recordsProxy.restore();
+    // What they hold back is not delivered late.
+    for (const proxy of proxies) await proxy.cut();
+    for (const proxy of proxies) await proxy.restore();
     await healthy();
   }
 
@@ -198,7 +203,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
       for (const bridge of bridges) await restart(bridge);
     }),
     step('dual'),
-    fault('a key rotation', rotate),
+    fault('a key rotation, one cut off', rotate),
     fault('from 0 to 100 % at once', async () => {
       setStage('session-only');
       await sleep(brokenMs);
