@@ -106,7 +106,7 @@ async function rehearse(): Promise<void> {
       isFault = false;
       if (scene.hidesLogouts) hiddenUntil = performance.now() + (ACCESS_SECONDS + 5) * 1000;
     }
-    ledger.begin('settling: what was ended stays ended', false);
+    ledger.begin('settling', false);
     for (const visitor of visitors) visitor.stop();
     await Promise.race([ended, new Promise((resolve) => interrupted.signal.addEventListener('abort', resolve))]);
     finish(interrupted.signal.aborted);
