@@ -38,15 +38,16 @@ export interface Grants {
   refresh(): Promise<GrantOutcome>;
   /** The way back: from tokens to the session. */
   goBack(): Promise<GrantOutcome>;
-  /** Rejects where it cannot be said to have ended. */
-  logout(bearer: string | undefined): Promise<void>;
+  /** False: the bearer itself was refused. Rejects where it cannot be said to have ended. */
+  logout(bearer: string | undefined): Promise<boolean>;
   /** Forgets the refresh token, where it is held here and not in a cookie, and whatever is on its way. */
   forget(): void;
 }
 
+/** Longer than this nobody is kept waiting. */
+export const MOST_WAIT_MS = 10_000;
 /** How long a refusal is taken for an answer: nothing that is refused is asked again and again. */
 const REFUSED_MS = 60_000;
-const SESSION = { subject_token_type: 'urn:crossfade:params:oauth:token-type:session' };
 
 /** Asks the bridge's endpoints, and says in one word what came of it. */
 export function createGrants({ at, clientId, cookies, headers, fetch: send }: GrantsOptions): Grants {
@@ -58,14 +59,15 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
     const body = new URLSearchParams();
     for (const [name, value] of Object.entries({ ...form, client_id: clientId })) if (value) body.set(name, value);
     const authorization = bearer ? { authorization: `Bearer ${bearer}` } : {};
-    return await send(`${at}/${path}`, { method: 'POST', body, credentials: 'include', headers: { ...headers, ...authorization } });
+    const signal = AbortSignal.timeout(MOST_WAIT_MS);
+    return await send(`${at}/${path}`, { method: 'POST', body, credentials: 'include', headers: { ...headers, ...authorization }, signal });
   }
 
-  async function ask(path: string, form: Record<string, string | undefined>): Promise<GrantOutcome> {
+  async function ask(path: string, form: () => Record<string, string | undefined>, canEnd = true): Promise<GrantOutcome> {
     const asked = Date.now();
     const mine = turn;
     try {
-      const answer = await post(path, form);
+      const answer = await post(path, form());
       const said = new Map<string, unknown>(Object.entries((answer.status === 204 ? undefined : await answer.json()) ?? {}));
       if (mine !== turn) return { kind: 'later', ms: 0 };
       if (answer.status === 204) return took(answer);
@@ -76,7 +78,9 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
       }
       if (answer.ok || answer.status >= 500 || answer.status === 429) return { kind: 'later', ms: retryAfter(answer) };
       if (said.has('return_uri')) return { kind: 'return' };
-      return said.get('error') === 'unauthorized_client' || answer.status === 403 ? { kind: 'later', ms: REFUSED_MS } : { kind: 'ended' };
+      // A refresh token that is bad, or that is not there; any other refusal says nothing of it.
+      const isEnded = /^invalid_(grant|request)$/.test(String(said.get('error')));
+      return isEnded && canEnd ? { kind: 'ended' } : { kind: 'later', ms: REFUSED_MS };
     } catch {
       return { kind: 'later', ms: retryAfter() };
     }
@@ -88,15 +92,20 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
     return { kind: 'session' };
   }
 
-  const session = () => (cookies?.get() ? { ...SESSION, subject_token: cookies.get() } : {});
+  const session = () => {
+    const value = cookies?.get();
+    return value ? { subject_token: value, subject_token_type: 'urn:crossfade:params:oauth:token-type:session' } : {};
+  };
 
   return {
-    exchange: () => ask('token', { grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange', ...session() }),
-    refresh: () => ask('token', { grant_type: 'refresh_token', refresh_token: refreshToken }),
-    goBack: () => ask('session', { refresh_token: refreshToken }),
+    exchange: () => ask('token', () => ({ grant_type: 'urn:ietf:params:oauth:grant-type:token-exchange', ...session() }), false),
+    refresh: () => ask('token', () => ({ grant_type: 'refresh_token', refresh_token: refreshToken })),
+    goBack: () => ask('session', () => ({ refresh_token: refreshToken })),
     async logout(bearer) {
       const answer = await post('logout', { ...session(), refresh_token: refreshToken }, bearer);
+      if (answer.status === 401 && bearer) return false;
       if (!answer.ok) throw new Error(`the bridge answered the logout ${answer.status}`);
+      return true;
     },
     forget() {
       turn += 1;
@@ -109,8 +118,8 @@ function textOf(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-/** In ms: what the answer says (RFC 9110, section 10.2.3), else a second; ten at most. */
+/** In ms: what the answer says (RFC 9110, section 10.2.3), else a second. */
 export function retryAfter(answer?: Response): number {
   const seconds = Number(answer?.headers.get('retry-after') ?? 1);
-  return Math.min(10, seconds >= 0 ? seconds : 1) * 1000;
+  return (seconds >= 0 ? seconds : 1) * 1000;
 }

@@ -1,4 +1,4 @@
-import { type AccessToken, type CookieJar, createGrants, type GrantOutcome, retryAfter } from './grants.js';
+import { type AccessToken, type CookieJar, createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
 import { joinTabs } from './tabs.js';
 
 export type { CookieJar } from './grants.js';
@@ -35,7 +35,7 @@ export interface Client {
   removeEventListener(type: 'state', listener: (event: Event) => void): void;
   /** Ends session and tokens, in all tabs. Rejects where the bridge could not be told: then nothing has changed. */
   logout(): Promise<void>;
-  /** To be called after a login without a new page: the session is there again. */
+  /** To be called after a login, on its first page or without a new one: another session is there, in all tabs. */
   signedIn(): void;
   /** Stops listening to other tabs. */
   close(): void;
@@ -43,12 +43,13 @@ export interface Client {
 
 type Renewal = 'exchange' | 'refresh' | 'goBack';
 
-/** A token that has less than this is renewed before it is used. */
+/** What a renewal came to. `later`: the bridge could not say, and what is held stays good. */
+type Renewed = 'renewed' | 'ended' | 'later';
+
+/** A token that has less than this is renewed beside the request that it is used for. */
 const SPARE_MS = 15_000;
 /** How often a request that can be repeated is tried again after 503. */
 const PATIENCE = 2;
-/** A refusal for longer than this is passed on instead of being waited for. */
-const MOST_WAIT_MS = 10_000;
 /** By cookie, by token, and once more with what came of each. */
 const MOST_SENDS = 4;
 const REPEATABLE = /^(GET|HEAD|OPTIONS|PUT|DELETE)$/;
@@ -60,21 +61,24 @@ const REPEATABLE = /^(GET|HEAD|OPTIONS|PUT|DELETE)$/;
 export function createClient(options: ClientOptions): Client {
   const { baseUrl, basePath = '/auth', cookies, clientId, headers = {}, fetch: send = (input, init) => fetch(input, init) } = options;
   const base = new URL(baseUrl, typeof location === 'undefined' ? undefined : location.href);
-  const origins = new Set([base.origin, ...(options.origins ?? [])]);
+  const origins = new Set([base.origin, ...(options.origins ?? []).map((one) => new URL(one).origin)]);
   const events = new EventTarget();
   const grants = createGrants({ at: base.origin + basePath, clientId, cookies, headers, fetch: send });
   let state: ClientState = 'session';
   let token: AccessToken | undefined;
+  /** Which sign-in this is: a request of one before it is not sent again. */
+  let turn = 0;
   /** Before this time the bridge is not asked for the same again. */
-  const notBefore: Record<Renewal, number> = { exchange: 0, refresh: 0, goBack: 0 };
-  let renewing: Promise<boolean> | undefined;
+  const notBefore = { exchange: 0, refresh: 0, goBack: 0 };
+  const renewing = new Map<Renewal, Promise<Renewed>>();
 
   const tabs = joinTabs(`crossfade ${base.origin}${basePath}`, (message) => {
     if (message === 'ask') {
-      if (token) tabs.tell({ token });
-    } else if (typeof message === 'object') hold(message.token);
-    else if (message === 'signed-in') start();
-    else signOut();
+      if (token && isFresh(token)) tabs.tell({ token });
+    } else if (message === 'signed-in') start();
+    else if (message === 'signed-out') signOut();
+    // Another tab may belong to another person: only a newer token of the same session is taken over.
+    else if (token && sidOf(token) && sidOf(token) === sidOf(message.token)) hold(message.token);
   });
 
   function become(next: ClientState): void {
@@ -89,139 +93,148 @@ export function createClient(options: ClientOptions): Client {
   }
 
   function start(): void {
-    for (const what of ['exchange', 'refresh', 'goBack'] as const) notBefore[what] = 0;
+    turn += 1;
+    notBefore.exchange = notBefore.refresh = notBefore.goBack = 0;
     grants.forget();
     hold(undefined);
   }
 
   function signOut(): void {
+    turn += 1;
     token = undefined;
     grants.forget();
     become('signed-out');
   }
 
-  const isFresh = () => token !== undefined && token.expiresAt - Date.now() > SPARE_MS;
-
-  /** Whether the bridge could say what is. */
-  function apply(what: Renewal, outcome: GrantOutcome): boolean {
+  function apply(what: Renewal, outcome: GrantOutcome): Renewed {
     switch (outcome.kind) {
       case 'token':
         hold(outcome.token);
         tabs.tell({ token: outcome.token });
-        return true;
+        return 'renewed';
       case 'session':
         hold(undefined);
-        return true;
-      case 'later':
-        notBefore[what] = Date.now() + outcome.ms;
-        // What has run out is of no use meanwhile; the cookie may be.
-        if (token && token.expiresAt <= Date.now()) hold(undefined);
-        return false;
-      default:
-        notBefore[what] = Date.now() + retryAfter();
-        if (what === 'exchange') return true;
+        return 'renewed';
+      case 'ended':
+        notBefore[what] = Date.now() + 1000;
         grants.forget();
         hold(undefined);
-        return true;
+        return 'ended';
+      default:
+        notBefore[what] = Date.now() + (outcome.kind === 'later' ? outcome.ms : 0);
+        // What has run out is of no use meanwhile; the cookie may be.
+        if (token && isOver(token)) hold(undefined);
+        return 'later';
     }
   }
 
-  async function renewNow(what: Renewal, refused: string | undefined): Promise<boolean> {
-    if (what !== 'goBack') {
+  async function renewNow(what: Renewal, refused: string | undefined): Promise<Renewed> {
+    if (what === 'refresh' && token) {
       await tabs.ask();
-      if (isFresh() && token?.value !== refused) return true;
+      if (token && isFresh(token) && token.value !== refused) return 'renewed';
     }
-    if (Date.now() < notBefore[what]) return false;
+    if (Date.now() < notBefore[what]) return 'later';
     const outcome = await grants[what]();
     return outcome.kind === 'return' ? apply('goBack', await grants.goBack()) : apply(what, outcome);
   }
 
-  /** One at a time, in all tabs. `refused`: the token that was not good enough. */
-  function renew(what: Renewal, refused?: string): Promise<boolean> {
-    renewing ??= tabs
-      .alone(() => renewNow(what, refused))
-      .finally(() => {
-        renewing = undefined;
-      });
-    return renewing;
+  /** One of a kind at a time, in all tabs. `refused`: the token that was not good enough. Never rejects. */
+  function renew(what: Renewal, refused?: string): Promise<Renewed> {
+    const underWay = renewing.get(what);
+    if (underWay) return underWay;
+    const work = tabs.alone(() => renewNow(what, refused)).finally(() => renewing.delete(what));
+    renewing.set(what, work);
+    return work;
   }
 
   async function sendOnce(request: Request, bearer: string | undefined): Promise<Response> {
-    const each = new Headers({ ...headers, ...(cookies?.get() ? { cookie: cookies.get() } : {}) });
-    for (const [name, value] of request.headers) each.set(name, value);
-    if (bearer) each.set('authorization', `Bearer ${bearer}`);
-    return await send(new Request(request.clone(), { headers: each, credentials: 'include' }));
+    const copy = request.clone();
+    const jar = new URL(request.url).origin === base.origin ? cookies?.get() : undefined;
+    for (const [name, value] of Object.entries({ ...headers, ...(jar ? { cookie: jar } : {}) }))
+      if (!copy.headers.has(name)) copy.headers.set(name, value);
+    if (bearer) copy.headers.set('authorization', `Bearer ${bearer}`);
+    return await send(copy, { signal: request.signal });
   }
 
   /** Waits where the bridge, or whoever stands before it, asks for that. */
   async function sendPatiently(request: Request, bearer: string | undefined): Promise<Response> {
+    const mine = turn;
     for (let tries = 0; ; tries++) {
       const response = await sendOnce(request, bearer);
-      if (response.status !== 503 || tries === PATIENCE || !response.headers.has('retry-after') || !REPEATABLE.test(request.method)) return response;
-      await sleep(retryAfter(response), request.signal);
+      const waitMs = response.status === 503 && response.headers.has('retry-after') ? retryAfter(response) : Number.POSITIVE_INFINITY;
+      if (waitMs > MOST_WAIT_MS || tries === PATIENCE || !REPEATABLE.test(request.method)) return response;
+      await unlessGivenUp(request, new Promise((resolve) => setTimeout(resolve, waitMs)));
+      if (mine !== turn) return response;
+      discard(response);
     }
   }
 
-  /** What an answer asks for. Undefined: nothing, or nothing that this request has not led to before. */
+  /** What an answer asks for. */
   function demandOf(response: Response, bearer: string | undefined): Renewal | undefined {
     const migration = response.headers.get('auth-migration') ?? '';
-    const challenge = response.headers.get('www-authenticate') ?? '';
     if (/\bexchange=/.test(migration) && !bearer) return 'exchange';
     if (/\breturn=/.test(migration) && bearer) return 'goBack';
-    // Only the bridge's own refusals: a 401 of the app, of a wrong password for one, means something else.
-    if (response.status !== 401 || !/^bearer/i.test(challenge)) return undefined;
-    return bearer === undefined || /invalid_token/.test(challenge) ? 'refresh' : undefined;
+    // Only the bridge's own refusals: a 401 of the app, of a wrong password for one, or of whoever a redirect led to, means something else.
+    const challenge = bearer ? 'Bearer error="invalid_token"' : 'Bearer';
+    const isOwn = response.status === 401 && response.headers.get('www-authenticate') === challenge;
+    return isOwn && origins.has(new URL(response.url || base).origin) ? 'refresh' : undefined;
   }
 
   async function sendSigned(request: Request): Promise<Response> {
-    const tried = new Set<Renewal>();
+    const mine = turn;
+    const tried = new Map<Renewal, Renewed>();
     let hasWaited = false;
-    let isKnown = true;
+
+    async function attempt(what: Renewal, refused?: string): Promise<Renewed> {
+      const known = tried.get(what);
+      if (known) return known;
+      const outcome = await unlessGivenUp(request, renew(what, refused));
+      tried.set(what, outcome);
+      return outcome;
+    }
+
     for (let sends = 1; ; sends++) {
-      if (token && !isFresh() && !tried.has('refresh')) {
-        tried.add('refresh');
-        isKnown = await renew('refresh', token.value);
-      }
+      if (token && isOver(token)) await attempt('refresh', token.value);
+      else if (token && !isFresh(token)) void renew('refresh', token.value);
       const bearer = token?.value;
       const response = await sendPatiently(request, bearer);
       const demand = demandOf(response, bearer);
-      if (demand === undefined || (demand === 'refresh' && state === 'signed-out') || sends === MOST_SENDS) return response;
+      if (!demand || mine !== turn || sends === MOST_SENDS || (demand === 'refresh' && state === 'signed-out')) return response;
       if (response.status !== 401) {
         void renew(demand, bearer);
         return response;
       }
-      if (!tried.has(demand)) {
-        tried.add(demand);
-        isKnown = await renew(demand, bearer);
-      }
+      // One that was just made is refused as well: that is for whoever refuses it to mend.
+      if (bearer && tried.get('refresh') === 'renewed') return response;
+      let outcome = await attempt(demand, bearer);
       // A token that was refused is not shown again.
-      if (bearer !== undefined && token?.value === bearer) hold(undefined);
-      if (token?.value !== bearer) continue;
-      const waitMs = notBefore[demand] - Date.now();
-      if (!isKnown && !hasWaited && waitMs <= MOST_WAIT_MS) {
-        hasWaited = true;
-        tried.delete(demand);
-        await sleep(waitMs, request.signal);
-        continue;
+      if (bearer && token?.value === bearer) hold(undefined);
+      if (!bearer && outcome !== 'renewed') {
+        const waitMs = notBefore[demand] - Date.now();
+        if (outcome === 'later' && !hasWaited && waitMs <= MOST_WAIT_MS) {
+          hasWaited = true;
+          tried.delete(demand);
+          await unlessGivenUp(request, new Promise((resolve) => setTimeout(resolve, waitMs)));
+        } else {
+          // Tokens cannot be had, and no cookie would do: the way back makes one, where it is open.
+          const canGoBack = demand === 'refresh' && outcome === 'later' && !tried.has('goBack');
+          if (canGoBack) outcome = await attempt('goBack');
+          if (demand === 'refresh' && outcome === 'ended' && mine === turn) signOut();
+          if (!canGoBack || outcome !== 'renewed') return response;
+        }
       }
-      // Tokens cannot be had, and there is no cookie that would do: the way back makes one, where it is open.
-      if (demand === 'refresh' && !isKnown && !tried.has('goBack')) {
-        tried.add('goBack');
-        isKnown = await renew('goBack', bearer);
-        if (isKnown) continue;
-      }
-      if (demand === 'refresh' && isKnown) signOut();
-      return response;
+      if (mine !== turn) return response;
+      discard(response);
     }
   }
 
-  // Another tab may hold a token already.
-  void tabs.ask();
-
   return {
     async fetch(input, init) {
-      const request = new Request(input, init);
-      return await (origins.has(new URL(request.url).origin) ? sendSigned(request) : send(request));
+      const { url, headers: own, credentials } = input instanceof Request ? input : new Request(input);
+      // Somebody else's place, or a credential of the caller's own: nothing of ours.
+      if (!origins.has(new URL(url).origin) || new Headers(init?.headers ?? own).has('authorization')) return await send(input, init);
+      const isOmitted = (init?.credentials ?? credentials) === 'omit';
+      return await sendSigned(new Request(input, { ...init, credentials: isOmitted ? 'omit' : 'include' }));
     },
     get state() {
       return state;
@@ -229,7 +242,7 @@ export function createClient(options: ClientOptions): Client {
     addEventListener: (type, listener) => events.addEventListener(type, listener),
     removeEventListener: (type, listener) => events.removeEventListener(type, listener),
     async logout() {
-      await grants.logout(token && token.expiresAt > Date.now() ? token.value : undefined);
+      if (!(await grants.logout(token && !isOver(token) ? token.value : undefined))) await grants.logout(undefined);
       signOut();
       tabs.tell('signed-out');
     },
@@ -243,13 +256,37 @@ export function createClient(options: ClientOptions): Client {
 
 declare const location: { readonly href: string } | undefined;
 
+const isOver = ({ expiresAt }: AccessToken) => expiresAt <= Date.now();
+const isFresh = ({ expiresAt }: AccessToken) => expiresAt - SPARE_MS > Date.now();
+
+/** Which session a token is of; undefined where it does not say. */
+function sidOf({ value }: AccessToken): unknown {
+  try {
+    const payload = /\.(.+)\./.exec(value)?.[1] ?? '';
+    return JSON.parse(atob(payload.replaceAll('-', '+').replaceAll('_', '/'))).sid;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Frees the connection of an answer that nobody will read. */
+function discard(response: Response): void {
+  void response.body?.cancel().catch(() => undefined);
+}
+
 /** Rejects where the request is given up meanwhile. */
-async function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    });
-  });
+async function unlessGivenUp<T>({ signal }: Request, work: Promise<T>): Promise<T> {
+  signal.throwIfAborted();
+  let giveUp: () => void = () => undefined;
+  try {
+    return await Promise.race([
+      work,
+      new Promise<never>((_, reject) => {
+        giveUp = () => reject(signal.reason);
+        signal.addEventListener('abort', giveUp);
+      }),
+    ]);
+  } finally {
+    signal.removeEventListener('abort', giveUp);
+  }
 }

@@ -26,6 +26,9 @@ interface Opened {
   lifeSeconds: number | undefined;
   /** Paths that are answered 503 for want of something, from now on. */
   refuse: (path: string) => boolean;
+  /** Stands in for an answer, from now on. */
+  answer: (path: string) => Response | undefined;
+  refusals: number;
   /** Answers of the token endpoint wait for this. */
   hold: Promise<void> | undefined;
   /** Calls and gives the status. */
@@ -43,6 +46,8 @@ async function openClient(world: World, person = 'alice'): Promise<Opened> {
     lifeSeconds: undefined,
     refuse: () => false,
     hold: undefined,
+    answer: () => undefined,
+    refusals: 0,
     sent,
     states,
     get posts() {
@@ -66,7 +71,8 @@ async function openClient(world: World, person = 'alice'): Promise<Opened> {
     async fetch(input, init) {
       const request = new Request(input, init);
       const away = () => Response.json({ error: 'temporarily_unavailable' }, { status: 503, headers: { 'retry-after': '1' } });
-      const answer = opened.refuse(new URL(request.url).pathname) ? away() : await fetch(request);
+      const { pathname } = new URL(request.url);
+      const answer = opened.refuse(pathname) ? away() : (opened.answer(pathname) ?? (await fetch(request)));
       sent.push({ path: new URL(request.url).pathname, method: request.method, bearer: request.headers.has('authorization'), status: answer.status });
       if (!request.url.endsWith('/auth/token') || !answer.ok) return answer;
       await opened.hold;
@@ -141,6 +147,8 @@ describe('crossfade/client in Node', () => {
     app.lifeSeconds = 600;
     const statuses = await Promise.all(Array.from({ length: 20 }, async () => await app.get()));
     expect(new Set(statuses)).toEqual(new Set([200]));
+    await expect.poll(() => app.posts.map(({ status }) => status)).toEqual([200, 200]);
+    await Promise.all(Array.from({ length: 5 }, async () => await app.get()));
     expect(app.posts).toHaveLength(2);
   });
 
@@ -155,8 +163,9 @@ describe('crossfade/client in Node', () => {
       .slice(-1)
       .map((line) => String(line['sid']));
     await world.legacy.redis.del(...(await world.legacy.redis.keys(`${world.prefix}{${sid}}:famil*`)));
-    expect(await app.get()).toBe(200);
+    await expect.poll(async () => [await app.get(), app.client.state]).toEqual([200, 'session']);
     expect(app.states).toEqual(['jwt', 'session']);
+    expect(await app.get()).toBe(200);
     expect(app.sent.at(-1)).toMatchObject({ path: '/me', bearer: false, status: 200 });
   });
 
@@ -290,7 +299,81 @@ describe('crossfade/client in Node', () => {
     await expect.poll(() => app.client.state).toBe('jwt');
     const elsewhere = await open();
     await app.client.fetch(`${elsewhere.url}/`);
-    expect(app.sent.at(-1)).toMatchObject({ path: '/', bearer: false });
+    expect(app.sent.filter(({ path }) => path === '/')).toEqual([expect.objectContaining({ bearer: false })]);
+  });
+
+  it('one service that refuses good tokens signs nobody out: its answer is passed on, and the token kept', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    app.answer = (path) =>
+      path === '/stale' ? new Response('', { status: 401, headers: { 'www-authenticate': 'Bearer error="invalid_token"' } }) : undefined;
+    expect(await app.get('/stale')).toBe(401);
+    expect(app.client.state).toBe('jwt');
+    expect(await app.get()).toBe(200);
+    expect(app.sent.at(-1)).toMatchObject({ bearer: true });
+  });
+
+  it('a challenge that is not the bridge’s own asks for nothing', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'dual' });
+    const app = await openClient(world);
+    app.answer = (path) => (path === '/cdn' ? new Response('', { status: 401, headers: { 'www-authenticate': 'Bearer realm="cdn"' } }) : undefined);
+    expect(await app.get('/cdn')).toBe(401);
+    expect(app.client.state).toBe('session');
+    expect(app.posts).toEqual([]);
+  });
+
+  it('a request of the person before is not sent again as the next person', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'jwt-only' });
+    const app = await openClient(world, 'alice');
+    let release: () => void = () => undefined;
+    app.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const answer = app.client.fetch(`${world.url}/me`, { method: 'PUT', body: 'of alice' });
+    await expect.poll(() => app.posts.length).toBe(1);
+    app.cookie = await world.login('bob');
+    app.client.signedIn();
+    release();
+    app.hold = undefined;
+    expect((await answer).status).toBe(401);
+    expect(app.sent.filter(({ method, path }) => method === 'PUT' && path === '/me')).toHaveLength(1);
+  });
+
+  it('gives up with the caller while a renewal hangs', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'jwt-only' });
+    const app = await openClient(world);
+    let release: () => void = () => undefined;
+    app.hold = new Promise((resolve) => {
+      release = resolve;
+    });
+    const giveUp = new AbortController();
+    const answer = app.client.fetch(`${world.url}/me`, { signal: giveUp.signal });
+    await expect.poll(() => app.posts.length).toBe(1);
+    giveUp.abort();
+    await expect(answer).rejects.toMatchObject({ name: 'AbortError' });
+    release();
+  });
+
+  it('leaves a credential of the caller’s own as it is', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    const answer = await app.client.fetch(`${world.url}/me`, { headers: { authorization: 'Basic YTpi' } });
+    expect(answer.status).toBe(401);
+    expect(app.client.state).toBe('jwt');
+  });
+
+  it('ends the session where its tokens have ended already', async () => {
+    const app = await openClient(world);
+    await app.get();
+    await expect.poll(() => app.client.state).toBe('jwt');
+    const line = world.log.audits('exchange.granted').at(-1);
+    await world.legacy.redis.del(...(await world.legacy.redis.keys(`${world.prefix}{${String(line?.['sid'])}}:famil*`)));
+    app.answer = (path) => (path === '/auth/logout' && app.refusals++ === 0 ? Response.json({ error: 'invalid_token' }, { status: 401 }) : undefined);
+    await app.client.logout();
+    expect(app.client.state).toBe('signed-out');
+    expect((await world.call('/me', { cookie: app.cookie })).status).toBe(401);
   });
 
   it('is under 3 KB, minified and compressed, and needs nothing', async () => {

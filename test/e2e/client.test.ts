@@ -71,17 +71,40 @@ const stateOf = async (page: Page) => await page.evaluate(() => window.client.st
 const granted = (event: 'exchange.granted' | 'refresh.granted') => world.log.audits(event).length;
 
 describe('crossfade/client in Chromium', () => {
-  it('moves from the cookie to a token that no storage holds; a second tab takes it over without an exchange of its own', async () => {
+  it('moves from the cookie to a token that no storage holds', async () => {
     await logIn('alice');
     const before = granted('exchange.granted');
     const one = await openTab();
     expect(await ask(one)).toBe(200);
     await expect.poll(async () => await stateOf(one)).toBe('jwt');
     expect(await one.evaluate(() => document.cookie + JSON.stringify({ ...localStorage, ...sessionStorage }))).toBe('{}');
-    const two = await openTab();
-    await expect.poll(async () => await stateOf(two)).toBe('jwt');
-    expect(await ask(two)).toBe(200);
     expect(granted('exchange.granted') - before).toBe(1);
+  });
+
+  it('a page takes no token of whoever another tab belongs to: after another login it is that person', async () => {
+    await logIn('alice');
+    const old = await openTab();
+    await ask(old);
+    await expect.poll(async () => await stateOf(old)).toBe('jwt');
+    await logIn('bob');
+    const next = await openTab();
+    for (let at = 0; at < 3; at++)
+      expect(await next.evaluate(async () => JSON.stringify(await (await window.client.fetch('/me')).json()))).toContain('u-bob');
+    await expect.poll(async () => await stateOf(next)).toBe('jwt');
+    expect(await next.evaluate(async () => JSON.stringify(await (await window.client.fetch('/me')).json()))).toMatch(/u-bob.*jwt|jwt.*u-bob/);
+  });
+
+  it('an idle tab with tokens that have ended locks nobody out of jwt-only', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'jwt-only' });
+    await logIn('bob');
+    const idle = await openTab();
+    await ask(idle);
+    expect(await stateOf(idle)).toBe('jwt');
+    await world.bridge.endSubject('u-bob', { why: 'his tokens end' });
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    await logIn('bob');
+    const next = await openTab();
+    expect([await ask(next), await ask(next)]).toEqual([200, 200]);
   });
 
   it('refreshes once for two tabs', async () => {
@@ -95,6 +118,10 @@ describe('crossfade/client in Chromium', () => {
     for (const tab of tabs) await tab.evaluate(() => window.ahead(595_000));
     const statuses = await Promise.all(tabs.flatMap((tab) => [ask(tab), ask(tab), ask(tab)]));
     expect(new Set(statuses)).toEqual(new Set([200]));
+    await expect.poll(() => granted('refresh.granted') - before).toBe(1);
+    // Both have it now.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await Promise.all(tabs.map(ask));
     expect(granted('refresh.granted') - before).toBe(1);
   });
 
