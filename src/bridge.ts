@@ -90,6 +90,8 @@ export interface Bridge {
 
 /** How long the start waits for Redis before it goes on without. */
 const REDIS_START_MS = 2000;
+/** How often what was counted is written. */
+const COUNT_MS = 5000;
 
 /**
  * Config → a bridge: the one place where the parts meet. It comes up with broken keys, without Redis and without flags;
@@ -173,7 +175,6 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     onBeat() {
       hearClamps();
       guardrail.judge();
-      void traffic.flush();
     },
     random: systemRandom,
     clock: machine,
@@ -182,6 +183,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
+  // Also while Redis is away, so that everything is counted as of when it was.
+  const counting = setInterval(() => void traffic.flush(), COUNT_MS);
+  counting.unref();
   const { signing, fleet } = membership;
   clockOffMs = () => fleet.clockOffMs ?? 0;
   heard.keys = () => void signing.reload();
@@ -275,6 +279,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     signing: () => signing.report(),
     reloadKeys: () => signing.reload(),
     async close() {
+      clearInterval(counting);
       await fleet.close();
       await signing.close();
       await flagSource.close();

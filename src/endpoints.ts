@@ -85,7 +85,8 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
 
   const peers = createPeers(config.http.trustProxy);
-  const answers = createAnswers({ log, metrics, progress, fraction: systemRandom.fraction, nowMs: () => clock.now() });
+  const answering = { log, metrics, progress, fraction: systemRandom.fraction, nowMs: () => clock.now() };
+  const answers = createAnswers(answering);
   const root = config.issuer.replace(/\/$/, '');
   const base = `${root}${config.http.basePath}`;
   const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
@@ -219,11 +220,13 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     operatorApi: () =>
       createOperatorApi({
         access: createOperatorAccess(config.admin, clock),
-        answers,
+        // What an operator is refused is no refusal of anybody's credential.
+        answers: createAnswers({ ...answering, progress: { count: () => undefined } }),
         audit,
         source: options.source,
         fleetAudit: options.fleetAudit,
         page: readPageFiles(),
+        nowMs: () => clock.now(),
         endSubject: persons.end,
       }),
     issueFor,

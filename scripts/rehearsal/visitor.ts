@@ -133,7 +133,8 @@ export function createVisitor(options: VisitorOptions): Visitor {
   /** Ends the session on either side, and sees later that nothing of it is good for anything. */
   async function logOut(): Promise<void> {
     const old = { cookie: cookie.value, ...tokens };
-    const byLegacy = legacyMayLogOut() && random.next() < 0.5;
+    // Where the store has lost the record, the legacy app has nothing left to end.
+    const byLegacy = legacyMayLogOut() && random.next() < 0.5 && (await legacy.hasRecord(old.cookie));
     isLoggedIn = false;
     if (byLegacy) await legacy.logout(old.cookie);
     else {

@@ -30,8 +30,8 @@ const MAX_WAITING = 200;
 const WRITE_AFTER_MS = 500;
 const READ_EVERY_MS = 1000;
 
-/** One for each request: they are many, and counted elsewhere. */
-const OF_REQUESTS = /^(exchange|refresh|return|tokens|session\.ended|session\.answered|origin|limit|principal)/;
+/** One for each request, of whoever: they are many, and counted elsewhere. */
+const OF_REQUESTS = /^(exchange|refresh|return|tokens|session\.ended|session\.answered|origin|limit|principal|operator)/;
 
 const events = Object.keys(AUDIT_EVENTS).filter((name): name is AuditEvent => name in AUDIT_EVENTS);
 const entrySchema = z.object({
@@ -46,23 +46,29 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
   let waiting: AuditEntry[] = [];
   let timer: NodeJS.Timeout | undefined;
 
+  function writeSoon(): void {
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      void write();
+    }, WRITE_AFTER_MS).unref();
+  }
+
   async function write(): Promise<void> {
     const entries = waiting;
     waiting = [];
-    const pipeline = client.pipeline();
-    for (const entry of entries) pipeline.xadd(key, 'MAXLEN', '~', MAX_KEPT, '*', 'entry', signText(macKey, 'audit', JSON.stringify(entry)));
-    await pipeline.exec().catch(() => {
+    // All of them or none: what could not be written waits.
+    const transaction = client.multi();
+    for (const entry of entries) transaction.xadd(key, 'MAXLEN', '~', MAX_KEPT, '*', 'entry', signText(macKey, 'audit', JSON.stringify(entry)));
+    await transaction.exec().catch(() => {
       waiting = [...entries, ...waiting].slice(-MAX_WAITING);
+      writeSoon();
     });
   }
 
   const unfollow = feed.follow((entry) => {
     if (OF_REQUESTS.test(entry.event)) return;
     waiting = [...waiting, entry].slice(-MAX_WAITING);
-    timer ??= setTimeout(() => {
-      timer = undefined;
-      void write();
-    }, WRITE_AFTER_MS).unref();
+    writeSoon();
   });
 
   /** What somebody else wrote there is left out. */

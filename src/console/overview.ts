@@ -89,13 +89,14 @@ export async function readOverview(source: OverviewSource): Promise<Overview> {
   const { prefix } = source.control;
   const status = await readStatus(source);
   const { at } = status;
-  const [minutes, hours, days, lastSessions] = await Promise.all([
+  const [lastHour, lastDay, lastDays, lastSessions] = await Promise.all([
     readProgress(client, prefix, 'minute', 60, at),
     readProgress(client, prefix, 'hour', 24, at),
     readProgress(client, prefix, 'day', LAST_SESSION_DAYS, at),
     readLastSessions(client, prefix, at),
   ]);
-  const refused = { lastHour: refusedOf(minutes), lastMinutes: total(refusedOf(minutes.slice(-NOW_MINUTES))) };
+  const [minutes, hours, days] = [sumsOf(lastHour), sumsOf(lastDay), sumsOf(lastDays)];
+  const refused = { lastHour: refusedOf(lastHour), lastMinutes: total(refusedOf(lastHour.slice(-NOW_MINUTES))) };
   const cohorts = await Promise.all(
     status.cohorts.map(async (cohort): Promise<CohortOverview> => {
       const figures: CohortFigures = {
@@ -144,22 +145,30 @@ function total(counts: readonly RefusedCount[]): number {
   return counts.reduce((all, { requests }) => all + requests, 0);
 }
 
-function sum(buckets: readonly ProgressBucket[], what: Counted, outcome: string, { cohort }: CohortStatus): number {
-  return buckets
-    .flatMap(({ counts }) => counts)
-    .filter((one) => one.what === what && one.outcome === outcome && one.cohort === cohort)
-    .reduce((all, { times }) => all + times, 0);
+/** What was counted in some parts of the time together, by cohort: added up once for all of them. */
+type Sums = ReadonlyMap<string, ReadonlyMap<string, number>>;
+
+function sumsOf(buckets: readonly ProgressBucket[]): Sums {
+  const sums = new Map<string, Map<string, number>>();
+  for (const { what, outcome, cohort, times } of buckets.flatMap(({ counts }) => counts)) {
+    const ofCohort = sums.get(cohort) ?? new Map<string, number>();
+    sums.set(cohort, ofCohort);
+    ofCohort.set(`${what} ${outcome}`, (ofCohort.get(`${what} ${outcome}`) ?? 0) + times);
+  }
+  return sums;
 }
 
-function outcomeOf(buckets: readonly ProgressBucket[], what: Counted, cohort: CohortStatus): CohortFigures['exchange'] {
-  return { granted: sum(buckets, what, 'granted', cohort), failed: sum(buckets, what, 'failed', cohort) };
+function sum(sums: Sums, what: Counted, outcome: string, { cohort }: CohortStatus): number {
+  return sums.get(cohort)?.get(`${what} ${outcome}`) ?? 0;
 }
 
-function codesOf(buckets: readonly ProgressBucket[], { cohort }: CohortStatus): Record<string, number> {
-  const codes: Record<string, number> = {};
-  for (const one of buckets.flatMap(({ counts }) => counts))
-    if (one.what === 'mismatch' && one.cohort === cohort) codes[one.outcome] = (codes[one.outcome] ?? 0) + one.times;
-  return codes;
+function outcomeOf(sums: Sums, what: Counted, cohort: CohortStatus): CohortFigures['exchange'] {
+  return { granted: sum(sums, what, 'granted', cohort), failed: sum(sums, what, 'failed', cohort) };
+}
+
+function codesOf(sums: Sums, { cohort }: CohortStatus): Record<string, number> {
+  const counted = [...(sums.get(cohort) ?? [])].filter(([key]) => key.startsWith('mismatch '));
+  return Object.fromEntries(counted.map(([key, times]) => [key.slice('mismatch '.length), times]));
 }
 
 /** Requests over time by cohort and credential, oldest first: for a chart. */

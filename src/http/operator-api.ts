@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { STAGES } from '../config/schema.js';
 import { type CeilingSource, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
 import type { FleetAudit } from '../console/fleet-audit.js';
-import { readOverview, readSeries } from '../console/overview.js';
+import { type Overview, readOverview, readSeries } from '../console/overview.js';
 import type { PageFile } from '../console/page-files.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ClampSelector } from '../rollout/clamps.js';
@@ -25,6 +25,7 @@ export interface OperatorApiOptions {
   readonly fleetAudit: FleetAudit;
   /** Files of the console, by their path. */
   readonly page: ReadonlyMap<string, PageFile>;
+  readonly nowMs: () => number;
   readonly endSubject: (subject: string, options: EndSubjectOptions) => Promise<number>;
 }
 
@@ -49,12 +50,14 @@ const PAGE_HEADERS = {
   'Cross-Origin-Resource-Policy': 'same-origin',
 };
 
+const SHARED_MS = 1000;
+const MAX_UNREAD_BYTES = 1_000_000;
 /** So that a proxy keeps the connection open. */
 const HEARTBEAT_MS = 15_000;
 
 /** What operators see and may do over HTTP: the console, whose files hold nothing that is secret, and the API behind it. */
 export function createOperatorApi(options: OperatorApiOptions): Middleware {
-  const { access, answers, audit, source, fleetAudit, page, endSubject } = options;
+  const { access, answers, audit, source, fleetAudit, page, nowMs, endSubject } = options;
   const { config } = source;
 
   /** @throws {CrossfadeError} `invalid_request`, where there is no such client or cohort. */
@@ -68,9 +71,22 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     return { on, name };
   }
 
+  let overview: { readonly at: number; readonly found: Promise<Overview> } | undefined;
+  /** One for all pages that are open. */
+  async function readShared(): Promise<Overview> {
+    if (!overview || nowMs() - overview.at > SHARED_MS) overview = { at: nowMs(), found: readOverview(source) };
+    return await overview.found;
+  }
+
   async function follow(ctx: Context): Promise<void> {
     const stream = new PassThrough();
-    const unfollow = await asked(fleetAudit.follow((entry: AuditEntry) => stream.write(`data: ${JSON.stringify(entry)}\n\n`)));
+    const unfollow = await asked(
+      fleetAudit.follow((entry: AuditEntry) => {
+        // A page that does not read is cut off; it comes again.
+        if (stream.writableLength > MAX_UNREAD_BYTES) stream.destroy();
+        else stream.write(`data: ${JSON.stringify(entry)}\n\n`);
+      }),
+    );
     const heartbeat = setInterval(() => stream.write(': still here\n\n'), HEARTBEAT_MS);
     heartbeat.unref();
     stream.once('close', () => {
@@ -87,7 +103,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: ceilingNames(config).clients, cohorts: ceilingNames(config).cohorts, stages: STAGES };
   });
   router.get('/status', async (ctx: Context) => {
-    ctx.body = await asked(readOverview(source));
+    ctx.body = await asked(readShared());
   });
   router.get('/series', async (ctx: Context) => {
     ctx.body = await asked(readSeries(source, parse(schemas.span, ctx.query).span));
@@ -101,10 +117,12 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJson(ctx));
     const request = { selector: selectorOf(given), stage, why: reason, ...(forSeconds === undefined ? {} : { forMs: forSeconds * 1000 }) };
     ctx.body = await asked(setCeiling(source, request));
+    overview = undefined;
   });
   router.post('/clamps/release', async (ctx: Context) => {
     const { why: reason, ...given } = parse(schemas.release, await readJson(ctx));
     ctx.body = await asked(releaseCeiling(source, selectorOf(given), reason));
+    overview = undefined;
   });
   router.post('/subjects/end', async (ctx: Context) => {
     const { subject, why: reason, exceptSid } = parse(schemas.end, await readJson(ctx));

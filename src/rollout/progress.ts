@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
+import { absentIfForeign } from '../redis/script.js';
 
 /**
  * What is counted for people to look at, by cohort: requests by credential; exchanges, refreshes and ways back by what came of them; shadow mints
@@ -17,7 +18,7 @@ export interface Progress {
   came(cohort: string, credential: CountedCredential, pseudonyms: readonly string[]): void;
   /** Somebody has come with a session, on a client of this version. */
   sawSession(client: string, version: string | undefined, atMs: number): void;
-  /** Adds what was counted since to what the fleet has. Never rejects: what cannot be written waits for the next time. */
+  /** Adds what was counted since to what the fleet has. Never rejects: while Redis is away it waits. */
   flush(): Promise<void>;
 }
 
@@ -45,13 +46,21 @@ const VERSION = /^\d{1,9}(\.\d{1,9}){0,3}$/;
 const MAX_WAITING = 20_000;
 
 export function createProgress({ client, prefix, clock }: ProgressOptions): Progress {
-  let counts = new Map<string, number>();
+  /** By the minute that they are of, in ms: what is written late is not counted as of now. */
+  let counts = new Map<number, Map<string, number>>();
   let people = new Map<string, Set<string>>();
   let versions = new Map<string, number>();
-  const toldApart = new Map<string, Set<string>>();
+  let toldApart = new Map<string, Set<string>>();
+  let toldOn = '';
 
   function add(field: string, times: number): void {
-    counts.set(field, (counts.get(field) ?? 0) + times);
+    const minute = Math.floor(clock.now() / SPANS.minute.ms) * SPANS.minute.ms;
+    let ofMinute = counts.get(minute);
+    if (!ofMinute) {
+      ofMinute = new Map();
+      counts.set(minute, ofMinute);
+    }
+    ofMinute.set(field, (ofMinute.get(field) ?? 0) + times);
   }
 
   function comes(field: string, pseudonyms: Iterable<string>): void {
@@ -75,18 +84,23 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
     sawSession: (id, version, atMs) => void versions.set(`${nameOf(id, version)} ${id}`, atMs),
 
     async flush() {
-      if (counts.size + people.size + versions.size === 0) return;
+      const now = clock.now();
+      for (const minute of counts.keys()) if (now - minute > SPANS.minute.keepMs) counts.delete(minute);
+      // Another day, other versions: what somebody has made up does not stand in the way for ever.
+      if (toldOn !== nameOfTime('day', now)) toldApart = new Map();
+      toldOn = nameOfTime('day', now);
+      if (counts.size + people.size + versions.size === 0 || client.status !== 'ready') return;
       const written = { counts, people, versions };
       counts = new Map();
       people = new Map();
       versions = new Map();
-      const now = clock.now();
       const transaction = client.multi();
-      for (const span of ['minute', 'hour', 'day'] as const) {
-        const key = keyOf(prefix, span, now);
-        for (const [field, times] of written.counts) transaction.hincrby(key, field, times);
-        transaction.pexpire(key, SPANS[span].keepMs);
-      }
+      for (const [minute, ofMinute] of written.counts)
+        for (const span of ['minute', 'hour', 'day'] as const) {
+          const key = keyOf(prefix, span, minute);
+          for (const [field, times] of ofMinute) transaction.hincrby(key, field, times);
+          transaction.pexpire(key, SPANS[span].keepMs);
+        }
       for (const [field, pseudonyms] of written.people) {
         const key = peopleKey(prefix, now, field);
         transaction.pfadd(key, ...pseudonyms);
@@ -94,11 +108,8 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
       }
       for (const [field, at] of written.versions) transaction.hset(versionsKey(prefix, now), field, at);
       transaction.pexpire(versionsKey(prefix, now), SPANS.day.keepMs);
-      await transaction.exec().catch(() => {
-        for (const [field, times] of written.counts) add(field, times);
-        for (const [field, pseudonyms] of written.people) comes(field, pseudonyms);
-        versions = new Map([...written.versions, ...versions]);
-      });
+      // What was sent may have been done, however it looks: nothing is counted twice.
+      await transaction.exec().catch(() => undefined);
     },
   };
 }
@@ -141,7 +152,7 @@ export interface PeopleCount {
 /** Of the day under way, of one cohort or several together. Rejects with what ioredis rejects with. */
 export async function readPeople(client: RedisClient, prefix: string, cohorts: readonly string[], nowMs: number): Promise<PeopleCount> {
   const keys = (credential: CountedCredential) => cohorts.map((cohort) => peopleKey(prefix, nowMs, `${credential} ${cohort}`));
-  const counted = async (of: readonly string[]) => (of.length === 0 ? 0 : await client.pfcount(...of));
+  const counted = async (of: readonly string[]) => (of.length === 0 ? 0 : await client.pfcount(...of).catch(absentIfForeign(0)));
   const [session, jwt, all] = await Promise.all([counted(keys('session')), counted(keys('jwt')), counted([...keys('session'), ...keys('jwt')])]);
   return { session, jwt, all };
 }
@@ -187,7 +198,11 @@ async function pipelined(
 
 /** All of one time in one slot of a Cluster: they are written, and people counted, together. */
 function keyOf(prefix: string, span: Span, at: number): string {
-  return `${prefix}progress:${new Date(at).toISOString().slice(0, SPANS[span].letters)}:{counts}`;
+  return `${prefix}progress:${nameOfTime(span, at)}:{counts}`;
+}
+
+function nameOfTime(span: Span, at: number): string {
+  return new Date(at).toISOString().slice(0, SPANS[span].letters);
 }
 
 function peopleKey(prefix: string, at: number, field: string): string {

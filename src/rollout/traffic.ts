@@ -153,7 +153,7 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
         pipeline.pexpire(subjectsKey(prefix, minute, field), life);
       }
       pipeline.pexpire(requestsKey(prefix, minute), life);
-      await Promise.all([pipeline.exec().catch(() => undefined), progress.flush()]);
+      await Promise.all([client.status === 'ready' ? pipeline.exec().catch(() => undefined) : undefined, progress.flush()]);
     },
   };
 }

@@ -14,8 +14,8 @@ const go = /** @type {HTMLButtonElement} */ (byId('ceiling-go'));
 
 /** @type {Selector[]} */
 let choices = [];
-/** @type {(reason: string) => Promise<unknown>} */
-let act = async () => undefined;
+/** @type {(reason: string) => Promise<{ missing: string[] }>} */
+let act = async () => ({ missing: [] });
 let afterwards = () => {};
 
 /**
@@ -98,9 +98,10 @@ form.addEventListener('submit', async (event) => {
   event.preventDefault();
   go.disabled = true;
   try {
-    await act(why.value.trim());
-    dialog.close();
+    const { missing } = await act(why.value.trim());
     afterwards();
+    if (missing.length === 0) return dialog.close();
+    byId('ceiling-problem').textContent = `Done, but ${missing.join(', ')} did not confirm it within three seconds. See the fleet below.`;
   } catch (error) {
     byId('ceiling-problem').textContent = error instanceof Error ? error.message : 'that did not work';
   } finally {

@@ -19,6 +19,7 @@ let toldAt = 0;
 let timers = [];
 /** @type {EventSource | undefined} */
 let events;
+let retry = 0;
 /** @type {string | undefined} */
 let shownSeries;
 
@@ -63,12 +64,17 @@ function tellFreshness(error) {
 }
 
 function followEvents() {
+  clearTimeout(retry);
   events?.close();
   const list = byId('events');
   list.replaceChildren();
   events = new EventSource('/api/events');
   // After a gap all of the latest come again.
   events.onopen = () => list.replaceChildren();
+  // The browser comes again by itself, but not after an answer that is none.
+  events.onerror = () => {
+    if (events?.readyState === EventSource.CLOSED) retry = window.setTimeout(followEvents, STATUS_MS);
+  };
   events.onmessage = ({ data }) => {
     list.prepend(eventLine(JSON.parse(data)));
     while (list.children.length > MAX_EVENTS) list.lastElementChild?.remove();
@@ -91,6 +97,7 @@ function eventLine({ at, event, fields, instance }) {
 function stop() {
   for (const timer of timers) clearInterval(timer);
   timers = [];
+  clearTimeout(retry);
   events?.close();
 }
 
