@@ -45,7 +45,7 @@ const stepMs = (options.step ?? (options.short ? 3 : 12)) * 1000;
 const thinkMs = options.short ? 1500 : 3500;
 const brokenMs = options.short ? 2000 : 6000;
 /** Of all visits of those who may. */
-const LOGOUTS = 0.004;
+const LOGOUTS = options.short ? 0.015 : 0.004;
 /** So long after a fault what was ended is ended everywhere. */
 const CALM_MS = 3000;
 
