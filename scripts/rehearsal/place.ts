@@ -131,7 +131,8 @@ function configOf({ url, keyPrefix, redis, records, launchDarkly }: Addresses): 
         principal: { subject: 'user.id', tenant: 'user.tenant', roles: 'user.roles', scope: 'user.scope', authTime: 'user.loggedInAt' },
       },
     ],
-    tokens: { accessTtlSeconds: ACCESS_SECONDS },
+    // So that at any moment some of them are renewed.
+    tokens: { accessTtlSeconds: ACCESS_SECONDS, expiryJitter: 0.4 },
     keys: { selfTestSeconds: 1, publishSeconds: 2 },
     rollout: {
       shadowSampleRate: 0.2,
