@@ -33,6 +33,7 @@ import { createAudit } from './telemetry/audit.js';
 import { createAuditFeed } from './telemetry/audit-feed.js';
 import { createLog, type Log } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
+import { createProblems } from './telemetry/problems.js';
 import { watchRefusals } from './telemetry/refusals.js';
 import type { EndableSession } from './tokens/revocation.js';
 
@@ -108,6 +109,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const feed = createAuditFeed(createAudit(log), nameOfInstance({ host: hostname(), instance }), clock);
   const refusals = watchRefusals(feed.audit, clock);
   const { audit } = refusals;
+  const problems = createProblems();
+  problems.add(() => refusals.problems);
 
   const connections = new Connections(config, log, metrics);
   await connections.ready(REDIS_START_MS);
@@ -169,7 +172,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
     }),
     clampsDigest: () => clamps.digest,
-    refused: () => refusals.recent,
+    problems,
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
@@ -222,6 +225,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     prefix,
     lifecycle,
     membership,
+    problems,
     rollout,
     progress,
     clients,

@@ -44,6 +44,8 @@ import { createShadowMint } from './rollout/shadow.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
+import type { Problems } from './telemetry/problems.js';
+import { createTokenFit } from './tokens/fit.js';
 import { createUpstreamTokens } from './tokens/upstream.js';
 
 export interface EndpointsOptions {
@@ -54,6 +56,7 @@ export interface EndpointsOptions {
   readonly prefix: string;
   readonly lifecycle: Lifecycle;
   readonly membership: Membership;
+  readonly problems: Pick<Problems, 'add'>;
   readonly rollout: Rollout;
   readonly progress: Progress;
   readonly clients: ClientRegistry;
@@ -103,6 +106,9 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     progress,
     metrics,
   });
+  const { issuer, audience } = config;
+  const fit = createTokenFit({ issuer, audience: audience[0] ?? '', signingKey: () => signing.signingKey(), clock, log, metrics });
+  options.problems.add(() => fit.problems);
   const authenticate = createAuthenticator({
     sessions,
     verifyBearer,
@@ -114,6 +120,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     shadowMint,
     exchangeUri: uris.exchangeUri,
     canExchange: () => client.status === 'ready',
+    fit,
     progress,
     audit,
     metrics,
@@ -132,8 +139,8 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const requests = createClientRequests(clients, peers, audit);
   const cookies = createBridgeCookies(config, entries);
   const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, revocations, cookies, guarded, clock });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
+  const readRefresh = createReadRefresh({ families, requests, others, revocations, cookies, guarded, clock });
   const granting = {
     lives: config.tokens,
     ledger,

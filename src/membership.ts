@@ -12,6 +12,7 @@ import { type Signing, startSigning } from './keys/signing.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
+import type { Problems } from './telemetry/problems.js';
 import { createIssuer, type IssueAccessToken, type RandomSource } from './tokens/issue.js';
 import { createProbe } from './tokens/probe.js';
 import { createVerifier, type Revocations, type VerifyBearer } from './tokens/verify.js';
@@ -26,8 +27,8 @@ export interface MembershipOptions {
   readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
   /** A digest of the clamps that are in force here. */
   readonly clampsDigest: () => string;
-  /** Names of values in Redis that were refused a moment ago. */
-  readonly refused: () => readonly string[];
+  /** What else of this instance needs an operator. */
+  readonly problems: Pick<Problems, 'all'>;
   /** The time by Redis' clock, in ms. Rejects while Redis is away. */
   readonly fleetNowMs: () => Promise<number>;
   /** Has every instance read the fleet's keys again. Never rejects. */
@@ -56,8 +57,7 @@ export interface Membership {
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
 export async function createMembership(options: MembershipOptions): Promise<Membership> {
-  const { config, instance, control, revocations, describe, clampsDigest, refused, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } =
-    options;
+  const { config, instance, control, revocations, describe, clampsDigest, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } = options;
   const { log, audit, metrics } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
@@ -93,7 +93,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
       const report = signing?.report();
       return {
         signing: report?.state ?? 'broken',
-        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...describeRefused(refused())],
+        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...options.problems.all],
         clamps: clampsDigest(),
       };
     },
@@ -155,11 +155,6 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     verifyBearer: createVerifier({ ...verifying, remember }),
     verifyOnce: createVerifier(verifying),
   };
-}
-
-function describeRefused(values: readonly string[]): string[] {
-  if (values.length === 0) return [];
-  return [`values in Redis were refused in the last 10 minutes (${values.join(', ')}): they have no effect; see who writes there`];
 }
 
 const { version: VERSION }: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));

@@ -58,10 +58,8 @@ async function checkKeys(config: Config): Promise<Finding[]> {
   const random = { token: () => 'check', fraction: () => 0 };
   const issueAccessToken = createIssuer({ ...config.tokens, issuer: config.issuer, clock: systemClock, random });
   const probe = createProbe(policy, issueAccessToken, systemClock);
-  for (const key of keys) {
-    const reason = await selfTest(key, serveJwks(keys.map(({ publicJwk }) => publicJwk)).body, probe);
-    if (reason !== undefined) found.push({ path: at, message: `${key.file}: ${reason}` });
-  }
+  const failed = await selfTest(keys, serveJwks(keys.map(({ publicJwk }) => publicJwk)).body, probe);
+  for (const [{ file }, reason] of failed) found.push({ path: at, message: `${file}: ${reason}` });
   if (keys.length === 0) found.push({ path: at, message: `${config.keys.directory} has no usable signing key: crossfade keys rotate makes one` });
   else if (keys.every(({ signsFrom }) => signsFrom !== undefined && signsFrom > systemClock.now())) {
     found.push({ path: at, message: 'no key signs yet: the time in front of every name is still to come' });

@@ -14,7 +14,7 @@ export interface InitOptions {
 
 /** `crossfade init`: everything that a first start needs, except the app's own cookie secrets. Overwrites nothing; says what it did. */
 export function init(directory: string, options: InitOptions): string[] {
-  const isSigned = withFormatDefaults(options).signature !== 'none';
+  const isSigned = withFormatDefaults(options).signedBy !== 'none';
   mkdirSync(join(directory, 'keys'), { recursive: true, mode: 0o700 });
   return [
     write(directory, 'crossfade.yaml', configText(options), 0o644),
@@ -90,7 +90,7 @@ function sessionText({ format, cookie, subject }: InitOptions): string {
     ...(format === 'json' || format === 'http'
       ? []
       : line(`keyPrefix: ${JSON.stringify(usual.keyPrefix)}`, "What stands in front of the id in the Redis key; this is the library's default.")),
-    ...(usual.signature === 'none'
+    ...(usual.signedBy === 'none'
       ? []
       : line('secretsFile: ./session-secrets', 'The cookie secrets of the legacy app (app.keys, secret), one a line, newest first.')),
     ...line('principal:', 'Where in the record the person is. Nothing that is not named here gets into a token.'),

@@ -70,7 +70,7 @@ function toTarget(session: SessionConfig, config: Config): SampleTarget[] {
   const { name, format, principal, redis = config.redis } = session;
   if (!principal || format === 'http') return [];
   // Unsigned: what the library marked as its own is a session, everything else in the database is not.
-  const shape = shapeOf({ ...session, signature: 'none' });
+  const shape = shapeOf({ ...session, signedBy: 'none' });
   return [{ entry: name, redis, keys: keyOf(session), reservedPrefix: config.redis.keyPrefix, paths: principal, only: { format, shape } }];
 }
 

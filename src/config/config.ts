@@ -23,12 +23,14 @@ export interface RedisTarget {
 
 export type SessionConfig = Omit<
   Parsed['sessions'][number],
-  'redis' | 'secretsFile' | 'cookie' | 'keyPrefix' | 'signed' | 'serializeHandler' | 'rolling'
+  'redis' | 'secretsFile' | 'cookie' | 'keyPrefix' | 'signed' | 'signature' | 'serializeHandler' | 'rolling'
 > & {
   readonly cookie: string;
   readonly keyPrefix: string;
   /** How the cookie is signed. */
-  readonly signature: 'keygrip' | 'express' | 'cookie-signature' | 'none';
+  readonly signedBy: 'keygrip' | 'express' | 'cookie-signature' | 'none';
+  /** How keygrip makes the signature. Default: as Koa does. */
+  readonly signature?: { readonly algorithm: string; readonly encoding: 'base64' | 'base64url' | 'hex' } | undefined;
   readonly serializeHandler: 'php' | 'php_serialize';
   readonly rolling: boolean;
   readonly secrets: readonly Secret[];

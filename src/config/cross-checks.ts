@@ -53,7 +53,7 @@ function checkSession(session: ParsedSession, at: string): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (name: string, message: string) => problems.push({ path: `${at}.${name}`, message });
   const { format, json, http } = session;
-  const { cookie, keyPrefix, signature } = withFormatDefaults(session);
+  const { cookie, keyPrefix, signedBy } = withFormatDefaults(session);
 
   if (cookie === '') add('cookie', `say its name: there is no usual one for ${format}`);
   for (const setting of ['serializeHandler', 'json', 'http'] as const) {
@@ -64,11 +64,16 @@ function checkSession(session: ParsedSession, at: string): ConfigProblem[] {
   const signing = signingOf(format);
   if (signing === 'never' && session.signed) add('signed', `is not for ${format}: nothing signs its cookie that could be checked here`);
   if (signing === 'always' && session.signed === false) add('signed', `${format} always signs its cookie`);
+  if (session.signature && signedBy !== 'keygrip')
+    add(
+      'signature',
+      `is for cookies that keygrip signs (Koa); those of ${format} ${signedBy === 'none' ? 'are not signed here' : 'have one kind of signature'}`,
+    );
   if (json?.signature && session.signed === false) add('json.signature', 'and signed: false contradict each other');
-  if (signature !== 'none' && !session.secretsFile) add('secretsFile', "a signed cookie needs the app's cookie secrets; or say signed: false");
-  if (json && signature === 'none' && (json.key.split('{id}')[0] ?? '').replaceAll('{', '').length < 2)
+  if (signedBy !== 'none' && !session.secretsFile) add('secretsFile', "a signed cookie needs the app's cookie secrets; or say signed: false");
+  if (json && signedBy === 'none' && (json.key.split('{id}')[0] ?? '').replaceAll('{', '').length < 2)
     add('json.key', 'must start with at least two characters of its own before {id}: an unsigned cookie could name any key');
-  if (keyPrefix === '' && signature === 'none' && (format === 'php' || format === 'koa-generic-session'))
+  if (keyPrefix === '' && signedBy === 'none' && (format === 'php' || format === 'koa-generic-session'))
     add('keyPrefix', 'must not be empty: an unsigned cookie could name any key');
   if (signing === 'never' && session.secretsFile) add('secretsFile', `is not for ${format}: nothing signs its cookie that could be checked here`);
   if (http && session.idPattern !== undefined) add('idPattern', 'is not for http: the app itself knows its cookies');

@@ -1,3 +1,4 @@
+import { getHashes } from 'node:crypto';
 import { z } from 'zod';
 import { SESSION_FORMATS } from './session-formats.js';
 
@@ -104,6 +105,18 @@ export const sessionSchema = z.strictObject({
       'Regular expression that a whole session id must match, for an app with a `genid` of its own. Default: letters, digits and `_ . : + / = ~ -`, at most 256; where the cookie is not signed only what the library generates itself.',
     ),
   secretsFile: file.optional().describe("The legacy app's cookie secrets (`app.keys`), one a line, newest first."),
+  signature: z
+    .strictObject({
+      algorithm: z
+        .string()
+        .refine((value) => getHashes().includes(value), 'must be a hash that Node.js knows, such as sha1, sha256 or sha512')
+        .default('sha1'),
+      encoding: z.enum(['base64', 'base64url', 'hex']).default('base64'),
+    })
+    .optional()
+    .describe(
+      'How keygrip signs, where `app.keys` is a `KeyGrip` with a hash of its own: `new KeyGrip(keys, "sha256")` is `{ algorithm: sha256 }`. Default: `sha1` in `base64`, as Koa does.',
+    ),
   signed: z
     .boolean()
     .optional()

@@ -7,18 +7,18 @@ export type SessionFormatName = (typeof SESSION_FORMATS)[number];
 interface FormatDefaults {
   readonly cookie: string | undefined;
   readonly keyPrefix: string;
-  readonly signature: SessionConfig['signature'];
+  readonly signedBy: SessionConfig['signedBy'];
   /** Whether each use of a session prolongs it. */
   readonly rolling: boolean;
 }
 
 const FORMATS: Readonly<Record<SessionFormatName, FormatDefaults>> = {
-  'koa-session': { cookie: 'koa.sess', keyPrefix: '', signature: 'keygrip', rolling: false },
-  'koa-generic-session': { cookie: 'koa.sid', keyPrefix: 'koa:sess:', signature: 'keygrip', rolling: false },
-  'express-session': { cookie: 'connect.sid', keyPrefix: 'sess:', signature: 'express', rolling: false },
-  php: { cookie: 'PHPSESSID', keyPrefix: 'PHPREDIS_SESSION:', signature: 'none', rolling: true },
-  json: { cookie: undefined, keyPrefix: '', signature: 'keygrip', rolling: false },
-  http: { cookie: undefined, keyPrefix: '', signature: 'none', rolling: false },
+  'koa-session': { cookie: 'koa.sess', keyPrefix: '', signedBy: 'keygrip', rolling: false },
+  'koa-generic-session': { cookie: 'koa.sid', keyPrefix: 'koa:sess:', signedBy: 'keygrip', rolling: false },
+  'express-session': { cookie: 'connect.sid', keyPrefix: 'sess:', signedBy: 'express', rolling: false },
+  php: { cookie: 'PHPSESSID', keyPrefix: 'PHPREDIS_SESSION:', signedBy: 'none', rolling: true },
+  json: { cookie: undefined, keyPrefix: '', signedBy: 'keygrip', rolling: false },
+  http: { cookie: undefined, keyPrefix: '', signedBy: 'none', rolling: false },
 };
 
 /** What may be left out of an entry. */
@@ -29,7 +29,7 @@ export interface SessionChoices {
   readonly signed?: boolean | undefined;
   readonly rolling?: boolean | undefined;
   readonly serializeHandler?: SessionConfig['serializeHandler'] | undefined;
-  readonly json?: { readonly signature?: SessionConfig['signature'] | undefined } | undefined;
+  readonly json?: { readonly signature?: SessionConfig['signedBy'] | undefined } | undefined;
 }
 
 /** An entry with what its format's library does by itself. A cookie that has no usual name is '' (a problem that the checks tell). */
@@ -41,13 +41,13 @@ export function withFormatDefaults<T extends SessionChoices>(session: T) {
     cookie: session.cookie ?? usual.cookie ?? '',
     keyPrefix: session.keyPrefix ?? usual.keyPrefix,
     rolling: session.rolling ?? usual.rolling,
-    signature: session.signed === false ? 'none' : (session.json?.signature ?? usual.signature),
+    signedBy: session.signed === false ? 'none' : (session.json?.signature ?? usual.signedBy),
     serializeHandler: session.serializeHandler ?? 'php',
   } as const;
 }
 
 /** Whether an app of this format signs its cookie: never, always, or as it is told to. */
 export function signingOf(format: SessionFormatName): 'never' | 'always' | 'as told' {
-  if (FORMATS[format].signature === 'none') return 'never';
+  if (FORMATS[format].signedBy === 'none') return 'never';
   return format === 'express-session' ? 'always' : 'as told';
 }

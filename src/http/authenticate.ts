@@ -71,10 +71,10 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
 /** Tells a client that could do what its stage asks for to do so: exchange its session, or go back to it. */
 export function nudge(
   ctx: Context,
-  { principal, client, decision: { rules, stage } }: Extract<Authentication, { kind: 'authenticated' }>,
+  { principal, client, decision: { rules, stage }, staysSession }: Extract<Authentication, { kind: 'authenticated' }>,
   { rollout, metrics, exchangeUri, returnUri }: Pick<AuthenticateOptions, 'rollout' | 'metrics' | 'exchangeUri' | 'returnUri'>,
 ): void {
-  const forward = rules.nudge === 'forward' && principal.via === 'session' && client.exchanges;
+  const forward = rules.nudge === 'forward' && principal.via === 'session' && client.exchanges && !staysSession;
   const back = rules.nudge === 'back' && principal.via === 'jwt' && client.config?.wayBack === true;
   if ((!forward && !back) || ctx.headerSent || !rollout.mayNudge()) return;
   metrics.nudges.inc({ client: client.id });

@@ -11,6 +11,7 @@ import type { SessionOutcome, SessionReader } from '../sessions/reader.js';
 import { type LiveSession, samePerson } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { TokenFit } from '../tokens/fit.js';
 import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
 import { clientTraits } from './client-traits.js';
@@ -31,9 +32,13 @@ export type Authentication =
       /** The same, asked of the store: `endsAt` of a session is what its record says, where that says any. */
       readonly endsExactly?: () => Promise<number>;
       readonly family?: string | undefined;
+      /** No token can be made from this session: the client is not told to exchange it. */
+      readonly staysSession?: true;
     }
   /** `principal`: of a session that is good, and that the stage does not accept here. */
   | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
+
+type Authenticated = Extract<Authentication, { kind: 'authenticated' }>;
 
 export interface AuthenticatorOptions {
   readonly sessions: SessionReader;
@@ -48,6 +53,7 @@ export interface AuthenticatorOptions {
   readonly exchangeUri: string;
   /** Whether an exchange could be done at this moment, as far as is known. */
   readonly canExchange: () => boolean;
+  readonly fit: Pick<TokenFit, 'whyNot' | 'note'>;
   readonly progress: Pick<Progress, 'count'>;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -63,8 +69,22 @@ export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Authe
 const MAX_CONFLICT_LOOKS = 64;
 
 export function createAuthenticator(options: AuthenticatorOptions): Authenticate {
-  const { sessions, verifyBearer, foreignBearer, rollout, clients, peers, guarded, shadowMint, exchangeUri, canExchange, progress, audit, metrics } =
-    options;
+  const {
+    sessions,
+    verifyBearer,
+    foreignBearer,
+    rollout,
+    clients,
+    peers,
+    guarded,
+    shadowMint,
+    exchangeUri,
+    canExchange,
+    fit,
+    progress,
+    audit,
+    metrics,
+  } = options;
   let conflictLooks = 0;
 
   function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
@@ -115,7 +135,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     return bySession(outcome.session, principal, client, await rollout.decide(client, principal));
   }
 
-  function bySession(session: LiveSession, principal: Principal, client: ResolvedClient, decision: Decision): Authentication {
+  function bySession(session: LiveSession, principal: Principal, client: ResolvedClient, decision: Decision): Authenticated {
     const { entry, key, keyEndsAtMs } = session.source;
     const endsAt = endOf(session);
     if (keyEndsAtMs !== undefined || !session.refreshable) return { kind: 'authenticated', client, principal, decision, endsAt };
@@ -141,14 +161,19 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
       case 'authenticated': {
         const principal = toPrincipal(outcome.session, client.id);
         return after(rollout.decide(client, principal), (decision) => {
-          // Whoever is told to exchange first must be able to (law 1).
+          const misfit = decision.rules.nudge === 'forward' ? fit.whyNot(outcome.session, principal) : undefined;
+          // Only demand an exchange while an exchange is possible (law 1).
           if (decision.rules.session === 'navigation' && canExchange() && !isPageNavigation(request, peers.methodOf(request))) {
-            progress.count('refused', '401:exchange-first', decision.cohort);
-            const refusal = sessionNotAccepted(decision, exchangeUri);
-            return { kind: 'refused', client, refusal, principal };
+            if (misfit === undefined) {
+              progress.count('refused', '401:exchange-first', decision.cohort);
+              const refusal = sessionNotAccepted(decision, exchangeUri);
+              return { kind: 'refused', client, refusal, principal };
+            }
+            fit.note(misfit, principal.sid, client.id);
           }
           if (decision.rules.shadowMint) shadowMint(principal, decision.cohort);
-          return bySession(outcome.session, principal, client, decision);
+          const accepted = bySession(outcome.session, principal, client, decision);
+          return misfit === undefined ? accepted : { ...accepted, staysSession: true };
         });
       }
     }

@@ -13,7 +13,7 @@ import { header } from './peer.js';
  */
 export function authenticateClient(request: IncomingMessage, form: Form, clients: ClientRegistry): ClientConfig | undefined {
   const basic = readBasic(header(request, 'authorization'));
-  const posted = { id: form.get('client_id'), secret: form.get('client_secret') || undefined };
+  const posted = { id: form.get('client_id'), secret: form.get('client_secret') };
   if (basic && posted.secret !== undefined) throw new CrossfadeError('invalid_request', { message: 'the client authenticates in two ways' });
   if (basic && posted.id !== undefined && posted.id !== basic.id)
     throw new CrossfadeError('invalid_request', { message: 'two different clients are named' });

@@ -1,5 +1,6 @@
 import type { Context } from 'koa';
 import type { Config, SessionConfig } from '../config/config.js';
+import { CrossfadeError } from '../errors.js';
 import { parseCookies } from '../sessions/cookies.js';
 import type { SessionEntry } from '../sessions/record.js';
 
@@ -7,8 +8,11 @@ type CookieOptions = SessionConfig['cookieOptions'];
 
 /** The cookies that the bridge sets and clears: refresh tokens, and the app's own when a session comes back or ends. */
 export interface BridgeCookies {
-  /** The refresh token that the request's cookie holds. */
-  readRefresh(ctx: Context): string | undefined;
+  /**
+   * The refresh tokens in the request's cookies, each once: cookies of several paths or domains may have the name.
+   * @throws {CrossfadeError} `invalid_request` for five and more.
+   */
+  readRefresh(ctx: Context): readonly string[];
   /** `expiresAt` in seconds since the epoch. */
   setRefresh(ctx: Context, token: string, expiresAt: number): void;
   /** The `Set-Cookie` line of the same, for somebody else to send. */
@@ -32,10 +36,7 @@ export function createBridgeCookies(
   const refreshLine = (token: string, expiresAt: number) => cookieLine(refreshName, token, refreshOptions, expiresAt * 1000);
 
   return {
-    readRefresh(ctx) {
-      const pair = parseCookies(ctx.get('Cookie')).find(([name]) => name === refreshName);
-      return pair?.[1] || undefined;
-    },
+    readRefresh: (ctx) => valuesOfOwnCookie(ctx, refreshName),
     setRefresh(ctx, token, expiresAt) {
       ctx.append('Set-Cookie', refreshLine(token, expiresAt));
     },
@@ -53,6 +54,23 @@ export function createBridgeCookies(
       }
     },
   };
+}
+
+/** A browser that really holds so many of one cookie does not exist: each costs a look into Redis. */
+const MAX_OF_ONE_NAME = 4;
+
+/**
+ * The values of a cookie of the bridge, each once. The server sees neither path nor domain (RFC 6265, section 5.4), so any of them may be
+ * the good one.
+ * @throws {CrossfadeError} `invalid_request` for five and more.
+ */
+export function valuesOfOwnCookie(ctx: Context, wanted: string): readonly string[] {
+  const values = new Set(parseCookies(ctx.get('Cookie')).flatMap(([name, value]) => (name === wanted && value !== '' ? [value] : [])));
+  if (values.size > MAX_OF_ONE_NAME)
+    throw new CrossfadeError('invalid_request', {
+      message: `more than ${MAX_OF_ONE_NAME} cookies are named ${wanted}: clear the cookies of this site`,
+    });
+  return [...values];
 }
 
 /** One `Set-Cookie` line (RFC 6265, section 4.1). Names and values are ours or an app's ids: nothing in them needs quoting. */

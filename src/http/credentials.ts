@@ -22,7 +22,7 @@ export function readCredentials(request: IncomingMessage, originalUris: readonly
   const cookies = cookie === undefined ? NO_COOKIES : parseCookies(cookie);
   if (hasQueryToken(request.url) || originalUris.some(hasQueryToken)) return { cookies, malformed: 'token-in-query' };
   if (authorization === undefined) return { cookies };
-  if (hasTwoAuthorizations(request.rawHeaders)) return { cookies, malformed: 'two-authorization-headers' };
+  if (hasTwoAuthorizations(request.rawHeaders) || isJoined(authorization)) return { cookies, malformed: 'two-authorization-headers' };
   const bearer = readBearer(authorization);
   return bearer === undefined ? { cookies } : { cookies, bearer };
 }
@@ -39,9 +39,32 @@ function hasTwoAuthorizations(rawHeaders: readonly string[]): boolean {
 
 const AUTHORIZATION = 'authorization';
 
-/** What stands behind the scheme (RFC 6750, section 2.1), in any of its spellings; undefined for other schemes. */
+/** A proxy joins two headers with a comma (RFC 9110, section 5.3), which neither a bearer token nor Basic credentials may hold. */
+function isJoined(authorization: string): boolean {
+  return authorization.includes(',') && /^(bearer|basic)[ \t]|,[ \t]*(bearer|basic)[ \t]/i.test(authorization);
+}
+
+/** The text behind the scheme (RFC 6750, section 2.1), in any of its spellings. Undefined for other schemes, and where no token came. */
 function readBearer(authorization: string): string | undefined {
-  // As all clients spell it: a regular expression would go through the whole token.
+  const token = textBehindBearer(authorization);
+  return token === undefined || isNoToken(token) ? undefined : token;
+}
+
+/**
+ * A front end that holds no token writes a variable into the header without looking at it: `null`, `undefined`, `[object Promise]`,
+ * `{{token}}`. Such a text either is one of a few words or has characters that no bearer token may have (RFC 6750, section 2.1). A text of
+ * three parts claims to be a JWT, whatever it is made of.
+ */
+function isNoToken(text: string): boolean {
+  if (text.length > MAX_PLACEHOLDER) return false;
+  return EMPTY_WORDS.has(text.trim().toLowerCase()) || (!/^[\w.~+/-]+=*$/.test(text) && text.split('.').length !== 3);
+}
+
+const EMPTY_WORDS: ReadonlySet<string> = new Set(['', 'null', 'undefined', 'nan', 'false', 'none', 'nil']);
+const MAX_PLACEHOLDER = 64;
+
+function textBehindBearer(authorization: string): string | undefined {
+  // The spelling of nearly all clients. A regular expression would go through the whole token.
   if (/^Bearer [^ \t]/.test(authorization)) return authorization.slice(7);
   const bearer = /^bearer(?:[ \t]+(.*))?$/is.exec(authorization);
   return bearer ? (bearer[1] ?? '') : undefined;
@@ -49,7 +72,10 @@ function readBearer(authorization: string): string | undefined {
 
 function hasQueryToken(url: string | undefined): boolean {
   const at = url?.indexOf('?') ?? -1;
-  return at >= 0 && url !== undefined && url.includes('access_token', at) && new URLSearchParams(url.slice(at)).has('access_token');
+  if (url === undefined || at < 0) return false;
+  // A percent sign may spell any letter of the name.
+  const mayHold = url.includes('access_token', at) || url.includes('%', at);
+  return mayHold && new URLSearchParams(url.slice(at)).has('access_token');
 }
 
 /** A page that somebody opens: it can show a login form, where an API call can only fail. */

@@ -9,8 +9,8 @@ const MAX_BODY_BYTES = 16_384;
 const FORM_TYPE = 'application/x-www-form-urlencoded';
 
 /**
- * Reads an OAuth form (RFC 6749, section 3.2): the right content type, no parameter twice, at most 16 KiB. Works behind a
- * body parser of the app's as well.
+ * Reads an OAuth form (RFC 6749, section 3.2): the right content type, no parameter twice, at most 16 KiB. A parameter without a
+ * value counts as omitted. Works behind a body parser of the app as well.
  * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
  */
 export async function readForm(ctx: Context): Promise<Form> {
@@ -20,6 +20,7 @@ export async function readForm(ctx: Context): Promise<Form> {
   const pairs = parsed ?? [...new URLSearchParams(await readText(ctx))];
   const form = new Map<string, string>();
   for (const [name, value] of pairs) {
+    if (value === '') continue;
     if (form.has(name) || typeof value !== 'string') throw new CrossfadeError('invalid_request', { message: 'a parameter stands there twice' });
     form.set(name, value);
   }

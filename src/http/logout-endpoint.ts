@@ -87,8 +87,8 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
 
   async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
     const { bearer, cookies: pairs } = readCredentials(ctx.req);
-    const refreshCookie = cookies.readRefresh(ctx);
-    const hasCookie = refreshCookie !== undefined || pairs.some(([name]) => sessions.cookieNames.has(name));
+    const refreshCookies = cookies.readRefresh(ctx);
+    const hasCookie = refreshCookies.length > 0 || pairs.some(([name]) => sessions.cookieNames.has(name));
     // The cookies of a client without pages are not read.
     const readsCookie = hasCookie && (client.config?.origins ?? []).length > 0;
     requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
@@ -97,7 +97,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
       readsCookie ? byCookie(pairs) : [],
       subjectToken ? byCookie(subjectToken) : [],
       byRefreshToken(form.get('refresh_token')),
-      readsCookie ? byRefreshToken(refreshCookie) : [],
+      ...(readsCookie ? refreshCookies.map(byRefreshToken) : []),
     ]);
     const others = found.flat();
     const targets = [...(await byBearer(bearer, others.length > 0)), ...others];

@@ -4,7 +4,7 @@ import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
-import { parseCookies } from '../sessions/cookies.js';
+import { valuesOfOwnCookie } from './cookies.js';
 
 /** Who may operate the bridge over HTTP: whoever has the token of `admin.tokenFile`, as a bearer or signed in at the console with it. */
 export interface OperatorAccess {
@@ -47,10 +47,13 @@ export function createOperatorAccess(config: Config['admin'], clock: Clock): Ope
 
   /** The value of the console's cookie, if it is good. */
   function readCookie(ctx: Context): string | undefined {
-    const [, value] = parseCookies(ctx.get('Cookie')).find(([name]) => name === COOKIE) ?? [];
-    const [endsAt = '', mac = ''] = value?.split('.') ?? [];
-    if (!config.token || !timingSafeEqual(digest(mac), digest(macOf('cookie', endsAt)))) return undefined;
-    return Number(endsAt) > epochSeconds(clock) ? value : undefined;
+    return valuesOfOwnCookie(ctx, COOKIE).find(isGood);
+  }
+
+  function isGood(value: string): boolean {
+    const [endsAt = '', mac = ''] = value.split('.');
+    if (!config.token || !timingSafeEqual(digest(mac), digest(macOf('cookie', endsAt)))) return false;
+    return Number(endsAt) > epochSeconds(clock);
   }
 
   /** A form or script of another site cannot set the header, and a browser says where a request comes from. */

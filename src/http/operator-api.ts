@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http';
 import { PassThrough } from 'node:stream';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
@@ -98,7 +99,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     ctx.body = stream;
   }
 
-  const router = new Router({ prefix: '/api' });
+  const router = new Router({ prefix: '/api', methods: METHODS });
   router.get('/session', (ctx: Context) => {
     ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: ceilingNames(config).clients, cohorts: ceilingNames(config).cohorts, stages: STAGES };
   });

@@ -9,6 +9,7 @@ import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
 import { type Guarded, UNKNOWN } from './guarded.js';
+import { areTwoPersons, type OtherPrincipals } from './other-principals.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 
@@ -17,9 +18,16 @@ export interface PresentedRefresh {
   readonly found: UsableFamily;
 }
 
+/** A refresh token that opens nothing. `token`: where its family must end (`reused`), or was lost (`unreadable`). */
+interface BadRefresh {
+  readonly why: string;
+  readonly token?: RefreshToken;
+}
+
 export interface PresentedRefreshOptions {
   readonly families: Families;
   readonly requests: ClientRequests;
+  readonly others: Pick<OtherPrincipals, 'conflict'>;
   readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly cookies: BridgeCookies;
   readonly guarded: Pick<Guarded, 'lost'>;
@@ -27,44 +35,68 @@ export interface PresentedRefreshOptions {
 }
 
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
-export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, what: { readonly maySetCookie: boolean }) => Promise<PresentedRefresh>;
+export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
-export function createReadRefresh({ families, requests, revocations, cookies, guarded, clock }: PresentedRefreshOptions): ReadRefresh {
-  function readText(ctx: Context, form: Form, client: ResolvedClient, maySetCookie: boolean): string {
+export function createReadRefresh({ families, requests, others, revocations, cookies, guarded, clock }: PresentedRefreshOptions): ReadRefresh {
+  /** One in the form; in the cookie there may be several, of which the good one counts. */
+  function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
     const inCookie = client.config?.refreshTransport === 'cookie';
-    requests.checkOrigin(ctx, client, { readsCookie: inCookie, maySetCookie: maySetCookie || inCookie });
+    requests.checkOrigin(ctx, client, { readsCookie: inCookie, maySetCookie: where === 'return' || inCookie });
     const posted = form.get('refresh_token');
     if (inCookie && posted !== undefined)
       throw new CrossfadeError('invalid_request', { message: 'this client keeps its refresh token in the cookie, not in the form' });
-    const text = inCookie ? cookies.readRefresh(ctx) : posted;
-    if (text === undefined) throw new CrossfadeError('invalid_request', { message: 'refresh_token is missing' });
-    return text;
+    const texts = inCookie ? cookies.readRefresh(ctx) : posted === undefined ? [] : [posted];
+    if (texts.length === 0) throw new CrossfadeError('invalid_request', { message: 'refresh_token is missing' });
+    return texts;
   }
 
-  return async function readRefresh(ctx, form, client, { maySetCookie }) {
-    const token = parseRefreshToken(readText(ctx, form, client, maySetCookie));
-    if (!token) throw invalidGrant(client, cookies, 'malformed');
+  /** Changes nothing, whatever it finds. */
+  async function judge(text: string, client: ResolvedClient): Promise<PresentedRefresh | BadRefresh> {
+    const token = parseRefreshToken(text);
+    if (!token) return { why: 'malformed' };
     const found = await families.find(token);
-    if (found.kind === 'unknown') throw invalidGrant(client, cookies, 'unknown');
-    if (found.kind === 'unreadable') {
-      guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
-      throw invalidGrant(client, cookies, 'unreadable');
-    }
-    if (found.kind === 'ended') throw invalidGrant(client, cookies, found.reason);
+    if (found.kind === 'unknown') return { why: 'unknown' };
+    if (found.kind === 'unreadable') return { why: 'unreadable', token };
+    if (found.kind === 'ended') return { why: found.reason };
     // Another client's token is none of this one's business: the family stays as it is.
-    if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) throw invalidGrant(client, cookies, 'other-client');
+    if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) return { why: 'other-client' };
     if (found.kind === 'returned') return { token, found };
-    if (found.kind === 'reused') {
-      await families.end(token.sid, token.family, 'reused');
-      throw invalidGrant(client, cookies, 'reused');
-    }
+    if (found.kind === 'reused') return { why: 'reused', token };
     const { grant } = found;
-    if (grant.endsAt <= epochSeconds(clock)) throw invalidGrant(client, cookies, 'expired');
+    if (grant.endsAt <= epochSeconds(clock)) return { why: 'expired' };
     // A Redis that was restored from an older copy may have forgotten what this instance knows.
     const { sid, family } = token;
-    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) throw invalidGrant(client, cookies, 'revoked');
+    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) return { why: 'revoked' };
     return { token, found };
+  }
+
+  /** A part that was used before ends its family, unless its successor came beside it: then one browser sent both. */
+  async function endReused(bad: readonly BadRefresh[], good: readonly PresentedRefresh[]): Promise<void> {
+    for (const { why, token } of bad) {
+      if (why === 'reused' && token && !good.some((one) => one.token.family === token.family)) await families.end(token.sid, token.family, 'reused');
+    }
+  }
+
+  return async function readRefresh(ctx, form, client, where) {
+    const judged = await Promise.all(readTexts(ctx, form, client, where).map(async (text) => await judge(text, client)));
+    const bad = judged.filter((one) => 'why' in one);
+    const good = judged.filter((one) => 'found' in one).sort((one, other) => rank(one) - rank(other));
+    await endReused(bad, good);
+    const [best] = good;
+    if (!best) {
+      for (const { why, token } of bad) if (why === 'unreadable' && token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
+      throw invalidGrant(client, cookies, bad[0]?.why ?? 'malformed');
+    }
+    const persons = good.flatMap(({ token: { sid }, found }) => (found.kind === 'live' ? [{ sid, ...found.grant.identity }] : []));
+    const [first] = persons;
+    if (first && persons.some((person) => areTwoPersons(first, person))) throw others.conflict(where, 'two refresh cookies of different principals');
+    return best;
   };
+}
+
+/** The current part of a live family first, then its predecessor, then a family that has taken the way back. */
+function rank({ found }: PresentedRefresh): number {
+  return found.kind === 'returned' ? 2 : found.isCurrent ? 0 : 1;
 }
 
 /** A client that keeps the token in a cookie is rid of it. `why` is for the audit alone: the client is not told. */

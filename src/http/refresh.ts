@@ -60,7 +60,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
   }
 
   async function refresh(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<string> {
-    const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: false });
+    const { token, found } = await readRefresh(ctx, form, client, 'refresh');
     if (found.kind === 'returned') throw invalidGrant(client, cookies, 'returned');
     const { sid, family } = token;
     const { grant } = found;

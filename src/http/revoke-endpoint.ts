@@ -44,12 +44,12 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
       const form = await readForm(ctx);
       client = requests.resolve(ctx, form);
       const token = form.get('token');
-      if (token === undefined || token === '') throw new CrossfadeError('invalid_request', { message: 'token is missing' });
+      if (token === undefined) throw new CrossfadeError('invalid_request', { message: 'token is missing' });
       await (token.startsWith('xfr1.') ? revokeRefreshToken(token, client) : revokeAccessToken(token, client));
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 200;
-      ctx.body = '';
-      ctx.remove('Content-Type');
+      // RFC 7009, section 2.2, lets the body be ignored. OAuth libraries parse it as JSON all the same.
+      ctx.body = {};
     } catch (error) {
       audit('tokens.refused', { at: 'revoke', client: client?.id ?? 'unknown', code: error instanceof CrossfadeError ? error.code : 'server_error' });
       throw error;

@@ -1,3 +1,4 @@
+import { METHODS } from 'node:http';
 import cors from '@koa/cors';
 import Router from '@koa/router';
 import { SpanStatusCode } from '@opentelemetry/api';
@@ -36,7 +37,8 @@ export function createRoutes(options: RoutesOptions): Middleware {
   const { basePath, origins, answers, limits, metrics, posts, verify, jwks, metadata } = options;
   const isOwn = createOwnRequests(basePath);
 
-  const router = new Router();
+  // All methods that Node.js parses: one that the router does not know would be answered 501, without `Allow` (RFC 9110, section 15.5.6).
+  const router = new Router({ methods: METHODS });
   for (const name of POST_PATHS) router.post(`${basePath}/${name}`, async (ctx: Context) => await posts[name](ctx));
   router.get(JWKS_PATH, async (ctx: Context) => await jwks(ctx));
   router.get(METADATA_PATH, async (ctx: Context) => await metadata(ctx));

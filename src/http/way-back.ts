@@ -96,7 +96,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   }
 
   async function goBack(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<Outcome> {
-    const { token, found } = await readRefresh(ctx, form, client, { maySetCookie: true });
+    const { token, found } = await readRefresh(ctx, form, client, 'return');
     if (found.kind === 'returned') {
       const session = await openSession(client, found.to);
       // The id may have gone to somebody else since.

@@ -1,5 +1,5 @@
 import { createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
-import { link, open, rm } from 'node:fs/promises';
+import { link, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { calculateJwkThumbprint } from 'jose';
 import { errnoOf } from '../errors.js';
@@ -34,12 +34,14 @@ function generatePrivateKey(algorithm: Algorithm): KeyObject {
 }
 
 /**
- * Writes a key file, mode 0600, so that nobody ever sees half of it: under a name that is not looked at, then under its own.
+ * Writes a key file, mode 0600, so that nobody ever sees half of it: under a name that is not looked at, then under its own. Removes what
+ * a run that was killed in between has left.
  * @throws {Error} in words for an operator, where it is there already or cannot be written.
  */
 export async function writeKeyFile(directory: string, name: string, pem: string): Promise<string> {
   const path = join(directory, name);
   const half = join(directory, `.${name}.${process.pid}`);
+  await sweep(directory);
   try {
     const file = await open(half, 'wx', 0o600);
     try {
@@ -55,4 +57,27 @@ export async function writeKeyFile(directory: string, name: string, pem: string)
     await rm(half, { force: true });
   }
   return path;
+}
+
+/** A private key that no one uses must not lie about. One of a run that is under way is left alone. */
+async function sweep(directory: string): Promise<void> {
+  for (const name of await readdir(directory).catch(() => [])) {
+    const pid = /^\..+\.pem\.(\d+)$/.exec(name)?.[1];
+    if (pid === undefined) continue;
+    const path = join(directory, name);
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
+    if (!isRunning(Number(pid)) || Date.now() - mtimeMs > HALF_WRITTEN_MS) await rm(path, { force: true });
+  }
+}
+
+/** A number of another container may be one of this machine as well: then the file's age decides. */
+const HALF_WRITTEN_MS = 60_000;
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errnoOf(error) === 'EPERM';
+  }
 }

@@ -79,10 +79,10 @@ export class KeyRing implements KeySource {
     return [...this.#verification.keys()];
   }
 
-  /** Adds a key that is not denied. */
-  add(key: LoadedKey): void {
-    this.#own.set(key.kid, key);
-    this.#publish();
+  /** Adds keys that are not denied. */
+  add(keys: readonly LoadedKey[]): void {
+    for (const key of keys) this.#own.set(key.kid, key);
+    if (keys.length > 0) this.#publish();
   }
 
   /** Takes what the fleet knows of its keys. */
@@ -109,9 +109,10 @@ export class KeyRing implements KeySource {
     this.#publish();
   }
 
-  /** The JWKS as it would be served with `key` in the ring. */
-  jwksWith(key: LoadedKey): string {
-    return serveJwks([...this.#publicJwks(), key.publicJwk].filter((jwk, at, all) => all.findIndex(({ kid }) => kid === jwk.kid) === at)).body;
+  /** The JWKS as it would be served with these keys in the ring. */
+  jwksWith(keys: readonly LoadedKey[]): string {
+    const all = [...keys.map(({ publicJwk }) => publicJwk), ...this.#publicJwks()];
+    return serveJwks([...new Map(all.map((jwk) => [jwk.kid, jwk])).values()]).body;
   }
 
   #publicJwks() {

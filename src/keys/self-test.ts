@@ -7,12 +7,19 @@ import type { LoadedKey } from './load.js';
  */
 export type Probe = (key: LoadedKey, keys: KeySource) => Promise<void>;
 
-/** Whether what `key` signs verifies through the JWKS as it is served; the reason where it does not. */
-export async function selfTest(key: LoadedKey, servedJwks: string, probe: Probe): Promise<string | undefined> {
-  try {
-    await probe(key, readJwks(servedJwks));
-    return undefined;
-  } catch (error) {
-    return `what it signs does not verify through the JWKS (${error instanceof Error ? error.message : 'unknown error'}): private and public half may not match`;
+/**
+ * Whether what each key signs verifies through the JWKS as it is served. Gives the reason for each that does not. The document is read
+ * once for all: a directory of 200 keys must not read it 200 times.
+ */
+export async function selfTest(keys: readonly LoadedKey[], servedJwks: string, probe: Probe): Promise<ReadonlyMap<LoadedKey, string>> {
+  const failed = new Map<LoadedKey, string>();
+  if (keys.length === 0) return failed;
+  const served = readJwks(servedJwks);
+  for (const key of keys) {
+    await probe(key, served).catch((error: unknown) => {
+      const why = error instanceof Error ? error.message : 'unknown error';
+      failed.set(key, `what it signs does not verify through the JWKS (${why}): private and public half may not match`);
+    });
   }
+  return failed;
 }

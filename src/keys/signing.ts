@@ -76,20 +76,17 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   async function readFiles(): Promise<void> {
     const found = await loadKeyDirectory(config);
     const refused = [...found.rejected];
-    for (const key of found.keys) {
-      if (ring.own.some(({ kid }) => kid === key.kid)) continue;
-      const denied = denyList.kids.get(key.kid);
-      if (denied) {
-        refused.push({ file: key.file, reason: `holds a key that was ${denied.how}: remove the file` });
-        continue;
-      }
-      const reason = await selfTest(key, ring.jwksWith(key), probe);
-      if (reason !== undefined) refused.push({ file: key.file, reason });
-      else {
-        ring.add(key);
-        audit('key.accepted', { kid: key.kid, file: key.file });
-      }
+    const known = new Set(ring.own.map(({ kid }) => kid));
+    const added = found.keys.filter(({ kid }) => !known.has(kid) && !denyList.kids.has(kid));
+    for (const { kid, file } of found.keys) {
+      const denied = denyList.kids.get(kid);
+      if (denied && !known.has(kid)) refused.push({ file, reason: `holds a key that was ${denied.how}: remove the file` });
     }
+    const failed = await selfTest(added, ring.jwksWith(added), probe);
+    for (const [{ file }, reason] of failed) refused.push({ file, reason });
+    const accepted = added.filter((key) => !failed.has(key));
+    ring.add(accepted);
+    for (const { kid, file } of accepted) audit('key.accepted', { kid, file });
     for (const { file, reason } of refused) {
       if (!rejected.some((known) => known.file === file && known.reason === reason)) {
         audit('key.rejected', { file, reason });
@@ -102,13 +99,10 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
 
   /** The keys of this instance that sign what the JWKS as it is served verifies. */
   async function testRing(): Promise<LoadedKey[]> {
-    const sound: LoadedKey[] = [];
-    for (const key of ring.own) {
-      const reason = await selfTest(key, ring.jwks?.body ?? '', probe);
-      if (reason === undefined) sound.push(key);
-      else log.error({ kid: key.kid, reason }, 'a key failed its self-test');
-    }
-    return sound;
+    const { own } = ring;
+    const failed = await selfTest(own, ring.jwks?.body ?? '', probe);
+    for (const [{ kid }, reason] of failed) log.error({ kid, reason }, 'a key failed its self-test');
+    return own.filter((key) => !failed.has(key));
   }
 
   /** While Redis is away, what was agreed before stands, as far as the keys are still sound. */

@@ -1,13 +1,13 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
-import { init, type LDClient } from 'launchdarkly-node-server-sdk';
-import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import { z } from 'zod';
+import { nestsDeeperThan } from '../json-depth.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { watchDirectory } from '../watch.js';
 import { engineLogger, reportErrors } from './engine-log.js';
+import { createFlagEngine, type FlagItem, type FlagItems, withWhatTheyNeed } from './flag-engine.js';
 import { flagSchema, segmentSchema } from './flag-shape.js';
 import type { FlagSource } from './flags.js';
 
@@ -17,28 +17,21 @@ const fileSchema = z.strictObject({
   flagValues: z.record(z.string(), z.unknown()).default({}),
 });
 
-interface Item {
-  readonly key: string;
-  readonly version: number;
-  readonly [member: string]: unknown;
-}
-
-export interface FlagFile {
-  readonly flags: ReadonlyMap<string, Item>;
-  readonly segments: ReadonlyMap<string, Item>;
-}
+/** LaunchDarkly's model needs ten; the values of a flag may have some of their own. */
+const MAX_DEPTH = 64;
 
 /**
  * Reads a flags file in LaunchDarkly's own shape: `flags`, `segments`, and `flagValues` for values without rules.
  * @throws {Error} whose message says what is wrong, in words for an operator.
  */
-export async function readFlagFile(path: string): Promise<FlagFile> {
+export async function readFlagFile(path: string): Promise<FlagItems> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new Error(`${path} cannot be read (${error.code ?? 'unknown error'})`);
   });
+  if (nestsDeeperThan(MAX_DEPTH, text)) throw new Error(`${path} nests deeper than ${MAX_DEPTH} levels`);
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(text.replace(/^\ufeff/, ''));
   } catch {
     throw new Error(`${path} is not JSON, or cut off`);
   }
@@ -48,19 +41,22 @@ export async function readFlagFile(path: string): Promise<FlagFile> {
     throw new Error(`${path}: ${issue?.path.join('.') || 'the file'}: ${issue?.message}`);
   }
   const { flags, segments, flagValues } = parsed.data;
-  const values = Object.entries(flagValues).map(([key, value]): [string, Item] => [
+  const values = Object.entries(flagValues).map(([key, value]): [string, FlagItem] => [
     key,
     { key, version: 1, on: true, variations: [value], fallthrough: { variation: 0 }, offVariation: 0, salt: key },
   ]);
   return { flags: new Map([...keyed(flags), ...values]), segments: new Map(keyed(segments)) };
 }
 
-function keyed(items: Readonly<Record<string, { version: number }>>): [string, Item][] {
-  return Object.entries(items).map(([key, found]) => [key, { ...found, key }]);
+/** LaunchDarkly turns a flag off when somebody archives it. */
+function keyed(items: Readonly<Record<string, { readonly version: number; readonly archived?: unknown }>>): [string, FlagItem][] {
+  return Object.entries(items).map(([key, found]) => [key, { ...found, key, ...(found.archived === true ? { on: false } : {}) }]);
 }
 
 export interface FileFlagSourceOptions {
   readonly path: string;
+  /** Keys of the flags that are asked for: the engine gets these, and what they need. */
+  readonly keys: readonly string[];
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -70,46 +66,29 @@ export interface FileFlagSourceOptions {
  * LaunchDarkly's evaluation engine over a file: real targeting and percentages. The file is watched; one that cannot be
  * used leaves the last good flags in force.
  */
-export async function openFileFlagSource({ path, log, audit, metrics }: FileFlagSourceOptions): Promise<FlagSource> {
-  const engine = new TestData();
-  const client: LDClient = init('flags-from-a-file', {
-    updateProcessor: engine.getFactory(),
-    sendEvents: false,
-    diagnosticOptOut: true,
-    logger: engineLogger(log),
-  });
-  const pushed = { flags: new Map<string, string>(), segments: new Map<string, string>() };
+export async function openFileFlagSource({ path, keys, log, audit, metrics }: FileFlagSourceOptions): Promise<FlagSource> {
+  const { client, replace } = createFlagEngine({ logger: engineLogger(log) });
   let state: FlagSource['state'] = 'none';
   let problem: string | undefined;
-  let latest: FlagFile | undefined;
+  let latest: FlagItems | undefined;
+  let text = '';
 
-  /** Hands the engine what differs from what it has; an item that left the file is handed over as deleted. */
-  async function push(kind: 'flags' | 'segments', items: FlagFile['flags']): Promise<boolean> {
-    const before = pushed[kind];
-    const use = (found: Item | (Item & { deleted: true })) =>
-      kind === 'flags' ? engine.usePreconfiguredFlag(found) : engine.usePreconfiguredSegment(found);
-    let changed = false;
-    for (const [key, found] of items) {
-      const text = JSON.stringify(found);
-      if (before.get(key) === text) continue;
-      await use(found);
-      before.set(key, text);
-      changed = true;
-    }
-    for (const key of [...before.keys()].filter((known) => !items.has(known))) {
-      await use({ key, version: 1, deleted: true });
-      before.delete(key);
-      changed = true;
-    }
-    return changed;
+  /** A person who empties the file puts everyone at the default stage: that is worth a line. */
+  function warnOfLost(before: FlagItems | undefined, after: FlagItems): void {
+    const lost = keys.filter((key) => before?.flags.has(key) && !after.flags.has(key));
+    if (lost.length > 0) log.warn({ source: 'file', file: basename(path), flags: lost }, 'the flags file has lost flags: the default stage applies');
   }
 
   async function load(): Promise<void> {
     try {
       const file = await readFlagFile(path);
-      const segmentsChanged = await push('segments', file.segments);
-      const flagsChanged = await push('flags', file.flags);
-      if (segmentsChanged || flagsChanged) audit('flags.changed', { source: 'file', flags: file.flags.size });
+      const next = JSON.stringify([[...file.flags], [...file.segments]]);
+      if (latest === undefined || next !== text) {
+        replace(withWhatTheyNeed(keys, file));
+        warnOfLost(latest, file);
+        audit('flags.changed', { source: 'file', flags: file.flags.size });
+      }
+      text = next;
       latest = file;
       state = 'live';
       problem = undefined;
@@ -117,7 +96,7 @@ export async function openFileFlagSource({ path, log, audit, metrics }: FileFlag
       const reason = error instanceof Error ? error.message : 'unknown error';
       if (reason !== problem) audit('flags.failed', { source: 'file', reason });
       problem = reason;
-      state = pushed.flags.size > 0 ? 'last-known' : 'none';
+      state = latest ? 'last-known' : 'none';
     }
     metrics.flagsUp.set(state === 'live' ? 1 : 0);
   }

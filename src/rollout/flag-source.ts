@@ -10,10 +10,10 @@ export async function openFlagSource(
   existing: LDClient | undefined,
   options: Omit<LaunchDarklySourceOptions, 'config'>,
 ): Promise<FlagSource> {
-  const { flags } = config.rollout;
+  const { flags, stageFlag, killSwitchFlag } = config.rollout;
   if (existing) return useLaunchDarklyClient(existing, options);
   if (flags?.launchdarkly) return await openLaunchDarklySource({ ...options, config: flags.launchdarkly });
-  if (flags?.file !== undefined) return await openFileFlagSource({ ...options, path: flags.file });
+  if (flags?.file !== undefined) return await openFileFlagSource({ ...options, path: flags.file, keys: [stageFlag, killSwitchFlag] });
   options.metrics.flagsUp.set(1);
   return noFlags;
 }

@@ -24,10 +24,10 @@ export interface PresentedId {
 /** A request's cookies of one name that are looked at, at most: each costs an HMAC per secret. */
 const MAX_COOKIES_OF_A_NAME = 64;
 
-type SchemeOptions = Pick<SessionConfig, 'cookie' | 'signature' | 'secrets'>;
+type SchemeOptions = Pick<SessionConfig, 'cookie' | 'signedBy' | 'signature' | 'secrets'>;
 
 export function createCookieScheme(options: SchemeOptions): CookieScheme {
-  switch (options.signature) {
+  switch (options.signedBy) {
     case 'keygrip':
       return createKeygripScheme(options);
     case 'none':
@@ -39,10 +39,10 @@ export function createCookieScheme(options: SchemeOptions): CookieScheme {
   }
 }
 
-/** Koa's cookies: the id as it is, and its HMAC-SHA1 in a second cookie, `<cookie>.sig`. */
-function createKeygripScheme({ cookie, secrets }: SchemeOptions): CookieScheme {
+/** Koa's cookies: the id as it is, and its HMAC in a second cookie, `<cookie>.sig`. */
+function createKeygripScheme({ cookie, secrets, signature: { algorithm, encoding } = KOA_SIGNATURE }: SchemeOptions): CookieScheme {
   const signatureName = `${cookie}.sig`;
-  const signers = secrets.map((secret) => new Keygrip([secret.reveal()]));
+  const signers = secrets.map((secret) => new Keygrip([secret.reveal()], algorithm, encoding));
   return {
     cookieNames: [cookie, signatureName],
     read(cookies) {
@@ -56,6 +56,9 @@ function createKeygripScheme({ cookie, secrets }: SchemeOptions): CookieScheme {
     write: (id) => [[cookie, id], ...signers.slice(0, 1).map((newest) => [signatureName, newest.sign(`${cookie}=${id}`)] as const)],
   };
 }
+
+/** What keygrip does where the app has given it secrets only. */
+const KOA_SIGNATURE = { algorithm: 'sha1', encoding: 'base64' } as const;
 
 /** One HMAC for each secret, however many signatures came: cookies of several paths bring several. */
 function hasKeygripSignature(pair: string, signatures: readonly string[], signers: readonly Keygrip[]): boolean {

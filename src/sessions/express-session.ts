@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { RecordShape } from './format.js';
-import { isRecord, readJsonRecord } from './json-record.js';
+import { isRecord, readJsonRecord, replaceInJson } from './json-record.js';
 
 /** 24 random bytes, as uid-safe spells them. */
 const GENERATED_ID = /^[\w-]{32}$/;
@@ -23,10 +23,9 @@ export const expressSessionShape: RecordShape = {
   },
 
   withEnd(text, endsAtMs) {
-    const record = readJsonRecord(text);
-    const cookie = record?.['cookie'];
+    const cookie = readJsonRecord(text)?.['cookie'];
     if (!isRecord(cookie) || typeof cookie['expires'] !== 'string') return text;
-    return JSON.stringify({ ...record, cookie: { ...cookie, expires: new Date(endsAtMs).toISOString() } });
+    return replaceInJson(text, ['cookie', 'expires'], new Date(endsAtMs).toISOString());
   },
 
   newIds: () => [randomBytes(24).toString('base64url'), randomBytes(16).toString('hex'), randomBytes(32).toString('base64url')],

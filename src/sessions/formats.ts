@@ -10,10 +10,15 @@ import { createPhpShape } from './php-session.js';
 import { createWhoamiFormat } from './whoami.js';
 
 /** How the records of an entry look. */
-export function shapeOf({ format, signature, serializeHandler, json }: SessionConfig): RecordShape {
+export function shapeOf({
+  format,
+  signedBy,
+  serializeHandler,
+  json,
+}: Pick<SessionConfig, 'format' | 'signedBy' | 'serializeHandler' | 'json'>): RecordShape {
   switch (format) {
     case 'koa-session':
-      return signature === 'none' ? markedKoaSessionShape : koaSessionShape;
+      return signedBy === 'none' ? markedKoaSessionShape : koaSessionShape;
     case 'koa-generic-session':
       return koaGenericSessionShape;
     case 'express-session':
@@ -41,7 +46,7 @@ export function keyOf({ json, keyPrefix }: Pick<SessionConfig, 'json' | 'keyPref
 export function createFormat(session: SessionConfig, reservedPrefix: string): SessionFormat {
   if (session.http) return createWhoamiFormat(session, session.http);
   const shape = shapeOf(session);
-  const isProven = session.signature !== 'none';
+  const isProven = session.signedBy !== 'none';
   return createKeyedFormat({
     entry: session.name,
     scheme: createCookieScheme(session),

@@ -1,8 +1,7 @@
-import { applyEdits, modify } from 'jsonc-parser';
 import type { SessionConfig } from '../config/config.js';
 import { fromBytes, toBytes } from './bytes.js';
 import type { RecordShape, SessionRecord } from './format.js';
-import { isRecord, readJson, readJsonRecord } from './json-record.js';
+import { isRecord, readJson, readJsonRecord, replaceInJson } from './json-record.js';
 import { randomIds } from './random-ids.js';
 import { readTime, spellIsoTimeAs } from './time.js';
 
@@ -49,11 +48,11 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
       const record = readRecord(text);
       if (!record || !path) return text;
       const end = spellTime(endIn(record), endsAtMs);
-      if (storage === 'string') return replaceAt(text, path, end);
+      if (storage === 'string') return replaceInJson(text, path, end);
       const [first = '', ...rest] = field === undefined ? path : [field, ...path];
       const old = readFields(text)?.[first] ?? '';
-      const value = rest.length === 0 ? String(end) : replaceAt(old, rest, end);
-      return replaceAt(text, [first], toBytes(value));
+      const value = rest.length === 0 ? String(end) : replaceInJson(old, rest, end);
+      return replaceInJson(text, [first], toBytes(value));
     },
 
     newIds: (oldId) => {
@@ -72,10 +71,6 @@ function readFields(text: string): Readonly<Record<string, string>> | undefined 
 /** A field that holds an object or a list as JSON is one; everything else is text, numbers too: a person's id may be 007. */
 function readField(value: string): unknown {
   return (/^[[{]/.test(value) ? readJson(value) : undefined) ?? value;
-}
-
-function replaceAt(json: string, path: readonly string[], value: unknown): string {
-  return applyEdits(json, modify(json, [...path], value, {}));
 }
 
 /** As the old one: ISO 8601, ms (over 10^11) or seconds, as a number or as its digits. */

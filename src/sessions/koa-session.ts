@@ -1,5 +1,5 @@
 import type { RecordShape } from './format.js';
-import { readJsonRecord } from './json-record.js';
+import { readJsonRecord, replaceInJson } from './json-record.js';
 import { randomIds } from './random-ids.js';
 
 /** What koa-session makes by itself: a UUID (7, 6, 5) or `<ms>-<uid>` (4), behind the app's own `prefix`. */
@@ -30,8 +30,7 @@ export const koaSessionShape: RecordShape = {
   },
 
   withEnd(text, endsAtMs) {
-    const record = readJsonRecord(text);
-    return JSON.stringify(typeof record?.['_expire'] === 'number' ? { ...record, _expire: endsAtMs } : record);
+    return typeof readJsonRecord(text)?.['_expire'] === 'number' ? replaceInJson(text, ['_expire'], endsAtMs) : text;
   },
 
   /** Behind the same prefix as the old one; an app with a `genid` of its own gets what its pattern lets pass. */

@@ -97,9 +97,10 @@ function follow(record: SessionRecord, path: readonly string[]): unknown {
 /** A value of a type that nobody expected makes the record unmappable: dropping a tenant could widen what the rest grants. */
 export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (member: keyof MappedIdentity) => string): MappingOutcome {
   const subject = toText(found['subject']);
-  if (subject === undefined) return unmappable(nameOf('subject'), 'is not a string or a whole number');
+  if (subject === undefined) return unmappable(nameOf('subject'), 'is not a string with visible characters, or a whole number');
   const tenant = toText(found['tenant']);
-  if (tenant === undefined && isGiven(found['tenant'])) return unmappable(nameOf('tenant'), 'is not a string or a whole number');
+  if (tenant === undefined && isGiven(found['tenant']))
+    return unmappable(nameOf('tenant'), 'is not a string with visible characters, or a whole number');
   const roles = toList(found['roles'], (text) => [text]);
   if (!roles) return unmappable(nameOf('roles'), 'is not a list of strings');
   const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
@@ -127,11 +128,14 @@ function isGiven(value: unknown): boolean {
 /** U+FFFD stands for bytes that were no UTF-8: two persons whose names differ only there would be one. */
 function toText(value: unknown): string | undefined {
   if (typeof value === 'string') {
-    const isWhole = value.isWellFormed() && !value.includes('\ufffd');
-    return value !== '' && value.length <= MAX_VALUE_LENGTH && isWhole ? value : undefined;
+    const isWhole = value.isWellFormed() && !value.includes('\ufffd') && VISIBLE.test(value);
+    return value.length <= MAX_VALUE_LENGTH && isWhole ? value : undefined;
   }
   return Number.isSafeInteger(value) ? String(value) : undefined;
 }
+
+/** At least one character that a person can see. U+2800 is the empty Braille pattern, which Unicode does not count as white space. */
+const VISIBLE = /[^\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Zs}\p{Default_Ignorable_Code_Point}\u2800]/u;
 
 function toList(value: unknown, fromText: (text: string) => string[]): string[] | undefined {
   if (!isGiven(value)) return [];

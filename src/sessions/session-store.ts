@@ -7,6 +7,7 @@ import type { RedisClient } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { readJsonRecord } from './json-record.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import type { Logout } from './logout.js';
@@ -250,5 +251,5 @@ function toPerson({ subject, tenant }: TokenSession): Pick<Identity, 'subject' |
 
 function toObject(text: string): object | undefined {
   const value: unknown = parseJson(text, { protoAction: 'remove', constructorAction: 'remove' });
-  return value !== null && typeof value === 'object' ? value : undefined;
+  return value !== null && typeof value === 'object' ? (readJsonRecord(text) ?? value) : undefined;
 }

@@ -49,6 +49,12 @@ export function createMetrics({ processMetrics = false } = {}) {
       help: 'Requests whose bearer could not be verified because keys are in doubt, answered by the cookie of the same session.',
       registers,
     }),
+    sessionsWithoutToken: new Counter({
+      name: 'crossfade_sessions_without_token_total',
+      help: 'Requests served by session at jwt-only because no token can be made from it, by why: token-too-large, at-its-end.',
+      labelNames: ['client', 'reason'] as const,
+      registers,
+    }),
     exchanges: new Counter({
       name: 'crossfade_exchanges_total',
       help: 'Exchanges of a session for an access token, by outcome (granted, or the error code).',

@@ -5,8 +5,8 @@ import type { Audit } from './audit.js';
 export interface Refusals {
   /** Writes the audit, and takes note. */
   readonly audit: Audit;
-  /** Names of the values. */
-  readonly recent: readonly string[];
+  /** A sentence for an operator, where there were any. */
+  readonly problems: readonly string[];
 }
 
 const RECENT_MS = 600_000;
@@ -18,8 +18,10 @@ export function watchRefusals(audit: Audit, clock: Clock): Refusals {
       if (event === 'value.refused') refusedAt.set(String(fields['key']), clock.now());
       audit(event, fields);
     },
-    get recent() {
-      return [...refusedAt].flatMap(([key, at]) => (clock.now() - at < RECENT_MS ? [key] : [])).sort();
+    get problems() {
+      const recent = [...refusedAt].flatMap(([key, at]) => (clock.now() - at < RECENT_MS ? [key] : [])).sort();
+      if (recent.length === 0) return [];
+      return [`values in Redis were refused in the last 10 minutes (${recent.join(', ')}): they have no effect; see who writes there`];
     },
   };
 }

@@ -1,3 +1,5 @@
+import { nestsDeeperThan } from '../json-depth.js';
+
 /** The three parts of a compact JWS (RFC 7515, section 7.1), decoded. */
 export interface DecodedJws {
   readonly header: Readonly<Record<string, unknown>>;
@@ -37,6 +39,7 @@ function decodeObject(part: string): Readonly<Record<string, unknown>> | undefin
   if (!bytes) return undefined;
   try {
     const text = utf8.decode(bytes);
+    if (nestsDeeperThan(MAX_DEPTH, text)) return undefined;
     const value: unknown = JSON.parse(text);
     if (value === null || typeof value !== 'object' || Array.isArray(value) || hasDuplicateMembers(text, value)) return undefined;
     return { ...value };
@@ -44,6 +47,9 @@ function decodeObject(part: string): Readonly<Record<string, unknown>> | undefin
     return undefined;
   }
 }
+
+/** Ours have two levels, and tokens of other issuers a few more (Keycloak's `resource_access` has four). */
+const MAX_DEPTH = 16;
 
 /** `text` is known to be JSON. What JSON.stringify would write itself has none; the rest is read member by member. */
 function hasDuplicateMembers(text: string, value: object): boolean {

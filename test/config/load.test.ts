@@ -52,7 +52,7 @@ describe('the configuration', () => {
           format: 'koa-session',
           cookie: 'koa.sess',
           keyPrefix: '',
-          signature: 'keygrip',
+          signedBy: 'keygrip',
           rolling: false,
           absoluteTtlSeconds: 7_776_000,
           cookieOptions: { path: '/', secure: true, httpOnly: true, sameSite: 'lax' },
@@ -149,7 +149,7 @@ describe('the configuration', () => {
       },
       { baseDir: directory },
     );
-    expect(sessions.map(({ cookie, keyPrefix, signature, rolling }) => [cookie, keyPrefix, signature, rolling])).toEqual([
+    expect(sessions.map(({ cookie, keyPrefix, signedBy, rolling }) => [cookie, keyPrefix, signedBy, rolling])).toEqual([
       ['koa.sid', 'koa:sess:', 'keygrip', false],
       ['connect.sid', 'sess:', 'express', false],
       ['PHPSESSID', 'PHPREDIS_SESSION:', 'none', true],

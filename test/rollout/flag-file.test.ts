@@ -146,7 +146,11 @@ describe('flags from a file', () => {
     const before = await count();
     for (let n = 0; n < 20; n++) await isOpen(cookie);
     expect(await count()).toBe(before);
-    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    // Another flag has changed: nothing that is asked for.
+    await move({ flagValues: { 'auth-migration-stage': 'dual', other: true } });
+    await isOpen(cookie);
+    expect(await count()).toBe(before);
+    await move({ flagValues: { 'auth-migration-stage': 'jwt-preferred' } });
     await isOpen(cookie);
     expect(await count()).toBe(before + 1);
   });

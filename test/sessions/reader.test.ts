@@ -26,7 +26,7 @@ describe('cookies', () => {
 describe('koa-session records', () => {
   const format = createKeyedFormat({
     entry: 'web',
-    scheme: createCookieScheme({ cookie: 'koa.sess', signature: 'keygrip', secrets: [new Secret('x')] }),
+    scheme: createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip', secrets: [new Secret('x')] }),
     shape: koaSessionShape,
     keyOf: { before: '', behind: '' },
     idPattern: SIGNED_ID,
@@ -55,7 +55,7 @@ describe('koa-session records', () => {
 
   it('the signature of a cookie that is known is not computed again; a forged one is never taken for known', () => {
     let computed = 0;
-    const scheme = createCookieScheme({ cookie: 'koa.sess', signature: 'keygrip', secrets: [new Secret('x')] });
+    const scheme = createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip', secrets: [new Secret('x')] });
     const counting = {
       ...scheme,
       read: (cookies: CookiePairs) =>
@@ -149,10 +149,10 @@ describe('mapping by paths', () => {
     [{}, 'nobody-logged-in', 'no user.id'],
     [{ user: null }, 'nobody-logged-in', 'no user.id'],
     [{ user: { id: '' } }, 'nobody-logged-in', 'no user.id'],
-    [{ user: { id: 1.5 } }, 'unmappable-record', 'user.id is not a string or a whole number'],
-    [{ user: { id: true } }, 'unmappable-record', 'user.id is not a string or a whole number'],
-    [{ user: { id: '\ud800' } }, 'unmappable-record', 'user.id is not a string or a whole number'],
-    [{ user: { id: 'a', tenant: {} } }, 'unmappable-record', 'user.tenant is not a string or a whole number'],
+    [{ user: { id: 1.5 } }, 'unmappable-record', 'user.id is not a string with visible characters, or a whole number'],
+    [{ user: { id: true } }, 'unmappable-record', 'user.id is not a string with visible characters, or a whole number'],
+    [{ user: { id: '\ud800' } }, 'unmappable-record', 'user.id is not a string with visible characters, or a whole number'],
+    [{ user: { id: 'a', tenant: {} } }, 'unmappable-record', 'user.tenant is not a string with visible characters, or a whole number'],
     [{ user: { id: 'a', roles: [1] } }, 'unmappable-record', 'user.roles is not a list of strings'],
     [{ user: { id: 'a', scope: ['a b'] } }, 'unmappable-record', 'user.scope is not a scope (RFC 6749, section 3.3)'],
     [{ user: { id: 'a' }, at: 1e300 }, 'unmappable-record', 'at is not a time'],
