@@ -17,12 +17,14 @@ import type { Expected } from './http/observe.js';
 import type { RequireOptions } from './http/require.js';
 import type { SigningReport } from './keys/signing.js';
 import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
+import { createLiveFiles } from './live-files.js';
 import { createMembership } from './membership.js';
 import type { News } from './redis/events.js';
+import { describeUnknownClamp, scopeOfCohort } from './rollout/clamps.js';
 import { createClientRegistry } from './rollout/clients.js';
 import { openFlagSource } from './rollout/flag-source.js';
 import { createFlags } from './rollout/flags.js';
-import { createGuardrail } from './rollout/guardrail.js';
+import { createGuardrail, describeHold } from './rollout/guardrail.js';
 import { createProgress } from './rollout/progress.js';
 import { createRollout } from './rollout/rollout.js';
 import { createTraffic } from './rollout/traffic.js';
@@ -85,12 +87,19 @@ export interface Bridge {
   signing(): SigningReport;
   /** Reads the key directory and tests every key now, instead of at the next change or interval. Never rejects. */
   reloadKeys(): Promise<void>;
+  /**
+   * Reads key files, flags and files with secrets now, and nothing else. `differs`: settings of the configuration on disk that are not those
+   * in force; `status` names them until the next call. Never rejects.
+   */
+  reload(differs?: readonly string[]): Promise<void>;
   /** Ends watches and connections. Requests under way should have been answered before. */
   close(): Promise<void>;
 }
 
 /** How long the start waits for Redis before it goes on without. */
 const REDIS_START_MS = 2000;
+/** How long `/readyz` waits for the event stream while Redis answers. */
+const EVENTS_START_MS = 60_000;
 /** How often what was counted is written. */
 const COUNT_MS = 5000;
 
@@ -104,7 +113,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const unmapped = options.principal ? [] : unmappedSessions(config);
   if (unmapped.length > 0) throw new ConfigError('config', unmapped);
   const { clock: machine = systemClock, log = createLog(), metrics = createMetrics() } = options;
-  const clock = createFleetClock(machine, config.tokens.clockSkewSeconds * 1000);
+  const startedAt = performance.now();
+  let settleClock: () => void = () => undefined;
+  const clock = createFleetClock(machine, config.tokens.clockSkewSeconds * 1000, () => settleClock());
   const instance = systemRandom.token(9);
   const feed = createAuditFeed(createAudit(log), nameOfInstance({ host: hostname(), instance }), clock);
   const refusals = watchRefusals(feed.audit, clock);
@@ -112,7 +123,12 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const problems = createProblems();
   problems.add(() => refusals.problems);
 
-  const connections = new Connections(config, log, metrics);
+  let unapplied: readonly string[] = [];
+  problems.add(() => (unapplied.length > 0 ? [`the configuration on disk differs in ${unapplied.join(', ')}: restart to apply`] : []));
+  const files = createLiveFiles({ log, audit });
+  problems.add(() => files.problems);
+  const connections = new Connections(config, files, log, metrics);
+  problems.add(() => connections.problems);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let clockOffMs = () => 0;
@@ -122,6 +138,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const lifecycle = createLifecycle({
     config,
     connections,
+    files,
     principal: options.principal,
     onNews: (about, wasLost = false) => heard[about](wasLost),
     random: systemRandom,
@@ -130,7 +147,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
-  const { sessions, ledger, logout, persons, resume, events, revocations } = lifecycle;
+  const { sessions, ledger, logout, persons, resume, events, revocations, cookieSecrets } = lifecycle;
+  const hearSecrets = () => void cookieSecrets.sync().catch(() => undefined); // Tried again at the next heartbeat.
+  problems.add(() => cookieSecrets.problems);
   events.follow();
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
@@ -140,7 +159,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const guardrail = createGuardrail({
     config: config.rollout.guardrail,
     clamps,
-    others: () => membership.fleet.others.flatMap(({ windows }) => windows),
+    others: () => membership.fleet.others.map(({ windows, held }) => ({ windows, isHeld: held !== undefined })),
+    isSound: (fault) => (fault === 'own-token-refused' || fault === 'signing' ? membership.signing.report().state === 'healthy' : own.canWrite),
+    scopeOf: (cohort) => scopeOfCohort(config, cohort),
     announce: () => membership.fleet.announce(),
     tell: () => tell('clamps'),
     subjectKey,
@@ -149,11 +170,18 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     audit,
     metrics,
   });
+  async function hearRelease(): Promise<void> {
+    const release = guardrail.held && (await control.fleet.readRelease(instance));
+    if (release && release.heldAt === guardrail.held?.at) guardrail.release(release.why);
+  }
   const hearClamps = (wasLost = false) =>
     void clamps
       .sync({ wasLost })
+      .then(hearRelease)
       .then(() => membership.fleet.announceChanges())
       .catch(() => undefined); // Tried again at the next heartbeat.
+  problems.add(() => clamps.unknown.map(describeUnknownClamp));
+  problems.add(() => (guardrail.held ? [describeHold(guardrail.held)] : []));
   const flagSource = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
   const membership = await createMembership({
     config,
@@ -170,13 +198,17 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       cohorts: traffic.lastMinute,
       windows: guardrail.windows,
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
+      ...(guardrail.held ? { held: guardrail.held } : {}),
     }),
     clampsDigest: () => clamps.digest,
+    endedSecrets: () => cookieSecrets.ended,
+    unknownClamps: () => clamps.unknown,
     problems,
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
       hearClamps();
+      hearSecrets();
       guardrail.judge();
     },
     random: systemRandom,
@@ -190,8 +222,14 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const counting = setInterval(() => void traffic.flush(), COUNT_MS);
   counting.unref();
   const { signing, fleet } = membership;
+  settleClock = membership.settleClock;
   clockOffMs = () => fleet.clockOffMs ?? 0;
-  heard.keys = () => void signing.reload();
+  heard.keys = () => {
+    void signing.reload();
+    hearSecrets();
+  };
+  cookieSecrets.onChange(() => fleet.announceChanges());
+  cookieSecrets.onNews(() => tell('keys'));
   heard.clamps = hearClamps;
 
   const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
@@ -202,7 +240,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     clients,
     clamps,
     traffic,
-    canSign: () => signing.canSign,
+    canSign: () => signing.canSign && !clock.inDoubt && !guardrail.held,
     fleetSize: () => fleet.size,
     nowMs: () => clock.now(),
   });
@@ -222,6 +260,9 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const endpoints = createEndpoints({
     config,
     client: own.client,
+    hasMappingFunction: options.principal !== undefined,
+    canWrite: () => own.canWrite,
+    files,
     prefix,
     lifecycle,
     membership,
@@ -240,6 +281,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   });
   const names = createTokenSessionNames(systemRandom.token(16));
   await clamps.sync().catch(() => undefined);
+  cookieSecrets.join();
+  await cookieSecrets.sync().catch(() => undefined);
   await fleet.start();
   await events.read((await own.ready(0)) ? REDIS_START_MS : 0);
 
@@ -264,24 +307,34 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     onEnded: revocations.onEnded,
     metrics,
     async readiness() {
-      const [ownUp, ...recordsUp] = await Promise.all([own, ...connections.ofRecords].map((connection) => connection.answersReads()));
-      const ready = recordsUp.every(Boolean);
-      const { state, canSign, problems } = signing.report();
+      const ofRecords = [...connections.ofRecords];
+      await Promise.all([own, ...ofRecords].map(async (connection) => await connection.probe()));
+      const unread = ofRecords.find(({ canRead }) => !canRead);
+      // Until it was read no bearer can be judged. It is given up where Redis is away, and after a minute.
+      const waitsForEvents = !events.wasRead && own.canRead && performance.now() - startedAt < EVENTS_START_MS;
+      const ready = !unread && !waitsForEvents;
+      const { state, canSign, problems: ofKeys } = signing.report();
       return {
         ready,
-        canIssue: ready && ownUp === true && canSign,
+        canIssue: ready && own.canWrite && canSign && !clock.inDoubt && !guardrail.held,
         parts: {
-          redis: ownUp ? 'up' : 'away',
-          records: ready ? 'up' : 'away',
+          redis: own.state,
+          records: unread?.state ?? 'up',
           signing: state,
           flags: flagSource.state,
           events: events.wasRead ? 'read' : 'unread',
         },
-        problems,
+        problems: [...ofKeys, ...connections.problems],
       };
     },
     signing: () => signing.report(),
     reloadKeys: () => signing.reload(),
+    async reload(differs = []) {
+      unapplied = differs;
+      files.rereadAll();
+      await Promise.all([signing.reload(), flagSource.reload()]);
+      fleet.announceChanges();
+    },
     async close() {
       clearInterval(counting);
       await fleet.close();
@@ -290,6 +343,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       fleetAudit.close();
       lifecycle.close();
       connections.close();
+      files.close();
     },
   };
 }

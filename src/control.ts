@@ -36,13 +36,14 @@ export function createControl({ config, client, fleetNowMs, audit, metrics }: Co
   const prefix = `${config.redis.keyPrefix}v1:`;
   const macKey = deriveKey(config.fleetSecret, 'mac');
   const stored = { client, macKey, audit, metrics };
+  const cohorts = new Set([...config.rollout.cohorts.map(({ name }) => name), ...config.clients.map(({ id }) => id), 'unknown']);
   const denied = new SignedValue<DenyListContent>({ ...stored, name: 'revoked-kids', key: `${prefix}revoked-kids`, schema: denyListSchema });
   const clamps = new SignedValue<ClampList>({ ...stored, name: 'clamps', key: `${prefix}clamps`, schema: clampsSchema });
   return {
     prefix,
     jwks: new SignedValue({ ...stored, name: 'jwks', key: `${prefix}jwks`, schema: storedJwksSchema }),
     denyList: createDenyList(denied),
-    clamps: createClamps({ stored: clamps, fleetNowMs, audit, metrics }),
+    clamps: createClamps({ knowsCohort: (name) => cohorts.has(name), stored: clamps, fleetNowMs, audit, metrics }),
     flags: new SignedValue({ ...stored, name: 'flags', key: `${prefix}flags`, schema: flagSnapshotSchema }),
     fleet: createFleetStore({ client, prefix, macKey, audit, metrics }),
   };

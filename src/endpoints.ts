@@ -1,6 +1,7 @@
 import type { Middleware } from 'koa';
-import type { Clock } from './clock.js';
-import type { Config } from './config/config.js';
+import type { FleetClock } from './clock.js';
+import type { Config, FileSecrets } from './config/config.js';
+import type { Secret } from './config/secret.js';
 import type { CeilingSource } from './console/ceilings.js';
 import type { FleetAudit } from './console/fleet-audit.js';
 import { readPageFiles } from './console/page-files.js';
@@ -20,7 +21,7 @@ import { createObserve, type Expected, expectedByHeader } from './http/observe.j
 import { createOperatorAccess } from './http/operator-access.js';
 import { createOperatorApi } from './http/operator-api.js';
 import { createOtherPrincipals } from './http/other-principals.js';
-import { createOwnRequests } from './http/own-paths.js';
+import { createOwnRequests, type PostPath } from './http/own-paths.js';
 import { createPeers } from './http/peer.js';
 import { createReadRefresh } from './http/presented-refresh.js';
 import { createRefresh } from './http/refresh.js';
@@ -34,6 +35,7 @@ import { createReadVerifySettings } from './http/verify-settings.js';
 import { createWayBack } from './http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from './http/well-known.js';
 import { type Lifecycle, systemRandom } from './lifecycle.js';
+import type { Live, LiveFiles } from './live-files.js';
 import type { Membership } from './membership.js';
 import type { RedisClient } from './redis/connection.js';
 import type { ClientRegistry } from './rollout/clients.js';
@@ -41,6 +43,8 @@ import type { Guardrail } from './rollout/guardrail.js';
 import type { Progress } from './rollout/progress.js';
 import type { Rollout } from './rollout/rollout.js';
 import { createShadowMint } from './rollout/shadow.js';
+import { FINISH_MS } from './sessions/logout.js';
+import { MAPPING_TIMEOUT_MS } from './sessions/mapping.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
@@ -52,6 +56,11 @@ export interface EndpointsOptions {
   readonly config: Config;
   /** For limits. */
   readonly client: RedisClient;
+  readonly hasMappingFunction: boolean;
+  /** Whether the bridge's own Redis takes writes, as far as is known. */
+  readonly canWrite: () => boolean;
+  /** Where secrets are looked up again when they change. */
+  readonly files: LiveFiles;
   /** What all of the bridge's keys start with. */
   readonly prefix: string;
   readonly lifecycle: Lifecycle;
@@ -66,7 +75,7 @@ export interface EndpointsOptions {
   readonly fleetAudit: FleetAudit;
   /** For `mode: observe`: whom the app itself found. */
   readonly expected: Expected | undefined;
-  readonly clock: Clock;
+  readonly clock: FleetClock;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -87,18 +96,21 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const { ring, signing, issueAccessToken, verifyBearer, verifyOnce } = options.membership;
   const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
 
-  const peers = createPeers(config.http.trustProxy);
+  // Nothing is signed while nobody knows what time it is, nor by an instance that fails where others do not.
+  const signingKey = () => (clock.inDoubt || guardrail.held ? undefined : signing.signingKey());
+  const canSign = () => signingKey() !== undefined;
+  const peers = createPeers(config.http.trustProxy, config.issuer);
   const answering = { log, metrics, progress, fraction: systemRandom.fraction, nowMs: () => clock.now() };
   const answers = createAnswers(answering);
   const root = config.issuer.replace(/\/$/, '');
   const base = `${root}${config.http.basePath}`;
   const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
-  const sign = createSigner({ signingKey: () => signing.signingKey(), issueAccessToken, clock });
+  const sign = createSigner({ signingKey, mayIssue: signing.mayIssue, issueAccessToken, clock });
   const guarded = createGuarded({ guardrail, clients, sign, audience: config.audience, progress, metrics });
   const shadowMint = createShadowMint({
     sampleRate: config.rollout.shadowSampleRate,
     audience: config.audience[0] ?? '',
-    signingKey: () => signing.signingKey(),
+    signingKey,
     issueAccessToken,
     verifyOnce,
     fraction: systemRandom.fraction,
@@ -107,7 +119,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     metrics,
   });
   const { issuer, audience } = config;
-  const fit = createTokenFit({ issuer, audience: audience[0] ?? '', signingKey: () => signing.signingKey(), clock, log, metrics });
+  const fit = createTokenFit({ issuer, audience: audience[0] ?? '', signingKey, clock, log, metrics });
   options.problems.add(() => fit.problems);
   const authenticate = createAuthenticator({
     sessions,
@@ -119,7 +131,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     guarded,
     shadowMint,
     exchangeUri: uris.exchangeUri,
-    canExchange: () => client.status === 'ready',
+    canExchange: options.canWrite,
     fit,
     progress,
     audit,
@@ -127,7 +139,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   });
 
   const upstream = createUpstreamTokens({
-    signingKey: () => signing.signingKey(),
+    signingKey,
     verifies: (kid) => ring.find(kid) !== undefined && !ring.isDenied(kid),
     revocations,
     issueAccessToken,
@@ -136,11 +148,16 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   });
 
   const foreignBearer = config.bearer.foreign;
-  const requests = createClientRequests(clients, peers, audit);
+  const hashes = new Map(
+    config.clients.flatMap(({ id, secretHashes: found }) => (found ? [[id, followSecrets(options.files, found)] as const] : [])),
+  );
+  const secretHashes = (client: string) => hashes.get(client)?.current ?? [];
+  const adminToken = config.admin.token && followSecrets(options.files, config.admin.token);
+  const requests = createClientRequests(clients, secretHashes, peers, audit);
   const cookies = createBridgeCookies(config, entries);
   const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, others, revocations, cookies, guarded, clock });
+  const readRefresh = createReadRefresh({ families, requests, others, revocations, resume, cookies, guarded, clock });
   const granting = {
     lives: config.tokens,
     ledger,
@@ -151,7 +168,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     rollout,
     limits,
     guarded,
-    canSign: () => signing.canSign,
+    canSign,
     progress,
     cookies,
     clock,
@@ -159,12 +176,17 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     metrics,
   };
   const targets = { audience: config.audience, services: config.services };
+  const known = new Set([...config.audience, ...config.services.map((service) => service.audience)]);
+  const isTarget = (wanted: string) => known.has(wanted) || options.membership.isTargetElsewhere(wanted);
   const issueFor = createIssueFor({ ...granting, ...targets, sign: guarded.signFor('exchange'), clients, persons, random: systemRandom });
   const posts = {
     token: createTokenEndpoint(
       new Map([
         [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, sign: guarded.signFor('exchange'), epochsOf, sessions, persons, logout })],
-        ['refresh_token', createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, returnUri: uris.returnUri })],
+        [
+          'refresh_token',
+          createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
+        ],
       ]),
     ),
     session: createWayBack({
@@ -187,6 +209,15 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
     introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
     logout: createLogoutEndpoint({ sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others }),
+  };
+  // Beside Redis a request may have to wait for the app that is asked, or for a mapping function; a logout for the other instances.
+  const askedMs = Math.max(0, ...config.sessions.map(({ http }) => http?.timeoutMs ?? 0)) + (options.hasMappingFunction ? MAPPING_TIMEOUT_MS : 0);
+  const budgetMs = (endpoint: PostPath) => 2 * config.redis.commandTimeoutMs + askedMs + (endpoint === 'logout' ? FINISH_MS : 0);
+  const makesCredentials: ReadonlySet<PostPath> = new Set(['token', 'session', 'issue']);
+  const cannotNow = (endpoint: PostPath) => {
+    if (!makesCredentials.has(endpoint)) return undefined;
+    if (clock.inDoubt) return 'clock';
+    return guardrail.held && endpoint !== 'session' ? 'held' : undefined;
   };
   const { expectedHeader } = config.observe;
   const watching = {
@@ -216,6 +247,9 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
         basePath: config.http.basePath,
         origins: clients.origins,
         answers,
+        cannotNow,
+        budgetMs,
+        audit,
         limits,
         metrics,
         posts,
@@ -226,7 +260,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     },
     operatorApi: () =>
       createOperatorApi({
-        access: createOperatorAccess(config.admin, clock),
+        access: createOperatorAccess(config.admin, () => adminToken?.current[0], clock),
         // What an operator is refused is no refusal of anybody's credential.
         answers: createAnswers({ ...answering, progress: { count: () => undefined } }),
         audit,
@@ -238,4 +272,8 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
       }),
     issueFor,
   };
+}
+
+function followSecrets(files: LiveFiles, { at, file, current, read }: FileSecrets): Live<readonly Secret[]> {
+  return files.follow({ at, files: [file], initial: current, read });
 }

@@ -3,15 +3,18 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from './clock.js';
 import type { Config, RedisTarget, SessionConfig } from './config/config.js';
 import { deriveKey } from './config/secret.js';
+import type { LiveFiles } from './live-files.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
-import { createEventStream, type EventStream, type News } from './redis/events.js';
+import { createEventStream, type EndEvent, type EventStream, type News } from './redis/events.js';
 import { startTracking } from './redis/tracking.js';
-import { createFormat } from './sessions/formats.js';
+import { type AllCookieSecrets, type CookieSecrets, createCookieSecrets } from './sessions/cookie-secrets.js';
+import { createFormat, reusesIds } from './sessions/formats.js';
 import { createSessionLedger, type SessionLedger } from './sessions/ledger.js';
 import { createLogoutJudge } from './sessions/legacy-logout.js';
 import { createLogout, type Logout } from './sessions/logout.js';
 import { createFunctionMapping, createPathMapping, type MappingFunction } from './sessions/mapping.js';
 import { createPersons, type Persons } from './sessions/person.js';
+import { createPlaces } from './sessions/places.js';
 import { createSessionReader, type SessionReader } from './sessions/reader.js';
 import type { SessionEntry } from './sessions/record.js';
 import { createRedisRecords } from './sessions/record-store.js';
@@ -31,6 +34,8 @@ import { createRevocationIndex, type RevocationIndex } from './tokens/revocation
 export interface LifecycleOptions {
   readonly config: Config;
   readonly connections: Connections;
+  /** Where secrets are looked up again when they change. */
+  readonly files: LiveFiles;
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction | undefined;
   /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
@@ -45,6 +50,7 @@ export interface LifecycleOptions {
 /** Sessions and what is made from them: how they are found, ended and brought back, on every instance. */
 export interface Lifecycle {
   readonly entries: readonly SessionEntry[];
+  readonly cookieSecrets: AllCookieSecrets;
   readonly sessions: SessionReader;
   readonly ledger: SessionLedger;
   readonly logout: Logout;
@@ -68,18 +74,30 @@ export class Connections {
   readonly follower: RedisConnection;
   readonly #config: Pick<Config, 'redis' | 'sessions'>;
 
-  constructor(config: Pick<Config, 'redis' | 'sessions'>, log: Log, metrics: Metrics) {
+  /** `files`: where credentials are looked up again when they change. */
+  constructor(config: Pick<Config, 'redis' | 'sessions'>, files: LiveFiles, log: Log, metrics: Metrics) {
     this.#config = config;
     const { commandTimeoutMs, keyPrefix } = config.redis;
-    const probeKey = `${keyPrefix}v1:readiness`;
-    this.own = connectRedis(config.redis, { name: 'bridge', commandTimeoutMs, probeKey, log, metrics });
-    this.follower = connectRedis(config.redis, { name: 'events', commandTimeoutMs: commandTimeoutMs + BLOCK_MS, probeKey, log, metrics });
+    const own = { probe: 'write', probeKey: `${keyPrefix}v1:readiness`, log, metrics } as const;
+    const access = files.follow({ at: 'redis', files: config.redis.files, initial: config.redis.access, read: config.redis.readAccess });
+    const onRefusedAccess = () => access.reread();
+    this.own = connectRedis(config.redis, { ...own, name: 'bridge', commandTimeoutMs, onRefusedAccess });
+    const followerTimeoutMs = commandTimeoutMs + BLOCK_MS;
+    this.follower = connectRedis(config.redis, { ...own, name: 'events', commandTimeoutMs: followerTimeoutMs, probeAgain: false, onRefusedAccess });
+    // What one of them hears of a failover holds for the other.
+    this.own.onLost(() => this.follower.reconnect());
+    for (const connection of [this.own, this.follower]) access.onChange((changed) => void connection.setAccess(changed));
     this.#byTarget.set(config.redis, this.own);
-    for (const session of config.sessions) {
+    config.sessions.forEach((session, index) => {
       const { name, redis } = session;
-      const options = { name, commandTimeoutMs, probeKey: `${session.keyPrefix}crossfade-readiness`, log, metrics };
-      if (redis) this.#byTarget.set(redis, connectRedis(redis, options));
-    }
+      if (!redis) return;
+      const its = files.follow({ at: `sessions[${index}].redis`, files: redis.files, initial: redis.access, read: redis.readAccess });
+      const probeKey = `${session.keyPrefix}crossfade-readiness`;
+      const onRefused = () => its.reread();
+      const connection = connectRedis(redis, { name, commandTimeoutMs, probe: 'role', probeKey, onRefusedAccess: onRefused, log, metrics });
+      its.onChange((changed) => void connection.setAccess(changed));
+      this.#byTarget.set(redis, connection);
+    });
   }
 
   /** Where the records of an entry are. */
@@ -90,6 +108,11 @@ export class Connections {
   /** Those that hold records, each once. */
   get ofRecords(): ReadonlySet<RedisConnection> {
     return new Set(this.#config.sessions.filter(({ http }) => !http).map((session) => this.of(session)));
+  }
+
+  /** For an operator, a sentence for each server that cannot be used. */
+  get problems(): readonly string[] {
+    return [...new Set([...this.#byTarget.values(), this.follower].flatMap(({ problems }) => problems))];
   }
 
   async ready(timeoutMs: number): Promise<void> {
@@ -111,6 +134,9 @@ export const systemRandom: RandomSource = {
 const MAX_ASKED = 10_000;
 const ASK_AGAIN_MS = 2000;
 
+/** Of an entry whose cookie is not signed. */
+const NO_SECRETS: Pick<CookieSecrets, 'verifying' | 'signing'> = { verifying: [], signing: undefined };
+
 /** How long a read of the event stream waits for news. */
 const BLOCK_MS = 1000;
 
@@ -126,12 +152,31 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const keepPersonMs = Math.max(refreshAbsoluteSeconds, ...config.sessions.map(({ absoluteTtlSeconds }) => absoluteTtlSeconds)) * 1000;
 
   const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics });
-  const apply = revocations.apply;
+  const places = createPlaces();
+  /** What has ended elsewhere, and what of it is still to be done here. */
+  function apply(event: EndEvent): void {
+    revocations.apply(event);
+    if (event.type === 'session.ended' && event.unfinished) void logout.finish(event.sid, event).catch(() => undefined); // Its cookie will meet the tombstone.
+  }
   const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
   const asked = new Map<string, Whoami>();
   for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
+  const cookieSecrets = createCookieSecrets({
+    entries: config.sessions.flatMap(({ name, secrets, keepDroppedSecretSeconds: keepSeconds }) =>
+      secrets ? [{ name, keepSeconds, file: options.files.follow({ ...secrets, files: [secrets.file], initial: secrets.current }) }] : [],
+    ),
+    client,
+    prefix,
+    macKey,
+    sealKey,
+    nameKey: deriveKey(config.fleetSecret, 'cookie-secret'),
+    nowMs: () => clock.now(),
+    log,
+    audit,
+  });
   const entries = config.sessions.map((session): SessionEntry => {
-    const format = createFormat(session, config.redis.keyPrefix);
+    const secrets = cookieSecrets.of(session.name);
+    const format = createFormat(session, secrets ?? NO_SECRETS, config.redis.keyPrefix);
     const map = options.principal;
     return {
       name: session.name,
@@ -140,6 +185,8 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
       store: asked.get(session.name) ?? createRedisRecords(connections.of(session), format.storage),
       refreshable: !session.http,
       limits: session,
+      reusesIds: reusesIds(session.format),
+      ...(secrets ? { signerSeen: (signer: string) => secrets.seen(signer) } : {}),
     };
   });
   const vanished = createVanished(audit, metrics);
@@ -177,9 +224,12 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     ledger,
     heard: revocations,
     resurrectionSeconds,
+    unfinished: (place) => void logout.finish(place.sid, place.ended, place).catch(() => undefined), // Met again with the next request.
     seen: (session, hasTokens) => {
-      if (hasTokens) void watch.watch(session);
-      else if (hasTokens === undefined && !recentlyAsked.has(session.sid)) {
+      if (hasTokens) {
+        places.note(session);
+        void watch.watch(session);
+      } else if (hasTokens === undefined && !recentlyAsked.has(session.sid)) {
         // A new login under the id of one that has ended: asked beside the request, and not at each of them.
         recentlyAsked.set(session.sid, true);
         void ledger.kept(session.sid).then(
@@ -197,6 +247,9 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     entries,
     readKnown: sessions.readKnown,
     forget: (place) => watch.forget(place),
+    placeOf: places.of,
+    resurrectionSeconds,
+    clock,
     personKey,
     audit,
     metrics,
@@ -210,6 +263,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     ledger,
     logout,
     judge,
+    places,
     vanished,
     heard: revocations,
     resurrectionSeconds,
@@ -222,11 +276,13 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     client,
     prefix,
     logout,
+    known: places.ofSubject,
     events,
     apply,
     macKey,
     subjectKey: personKey,
     keepMs: keepPersonMs,
+    skewMs: clockSkewSeconds * 1000,
     clock,
     audit,
     metrics,
@@ -234,6 +290,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
 
   return {
     entries,
+    cookieSecrets,
     sessions,
     ledger,
     logout,

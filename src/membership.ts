@@ -7,8 +7,9 @@ import { type Announcement, fingerprintOf } from './fleet/announcement.js';
 import { createFleet, type Fleet } from './fleet/fleet.js';
 import { describeStrangers } from './fleet/store.js';
 import { KeyRing } from './keys/key-ring.js';
-import { clockAgainstMost, policyOf } from './keys/rotation.js';
+import { acceptsAudience, clockAgainstMost, policyOf } from './keys/rotation.js';
 import { type Signing, startSigning } from './keys/signing.js';
+import type { Clamp } from './rollout/clamps.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
@@ -24,9 +25,13 @@ export interface MembershipOptions {
   readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList'>;
   readonly revocations: Revocations;
   /** What the others are told beside keys. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held'>;
   /** A digest of the clamps that are in force here. */
   readonly clampsDigest: () => string;
+  /** Clamps on cohorts that this configuration does not have. */
+  readonly unknownClamps: () => readonly Clamp[];
+  /** Names of the cookie secrets that verify nothing here any more. */
+  readonly endedSecrets: () => readonly string[];
   /** What else of this instance needs an operator. */
   readonly problems: Pick<Problems, 'all'>;
   /** The time by Redis' clock, in ms. Rejects while Redis is away. */
@@ -49,11 +54,18 @@ export interface Membership {
   readonly ring: KeyRing;
   readonly signing: Signing;
   readonly fleet: Fleet;
+  /** Whether another live instance still gives tokens for an audience: this configuration may have lost it first. */
+  readonly isTargetElsewhere: (audience: string) => boolean;
+  /** Called where the clock of this machine has jumped. */
+  readonly settleClock: () => void;
   readonly issueAccessToken: IssueAccessToken;
   readonly verifyBearer: VerifyBearer;
   /** The same for a token that nobody will show again. */
   readonly verifyOnce: VerifyBearer;
 }
+
+/** How soon Redis is asked again for the time, where it does not answer. */
+const CLOCK_AGAIN_MS = 250;
 
 /** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
 export async function createMembership(options: MembershipOptions): Promise<Membership> {
@@ -61,13 +73,54 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
   const { log, audit, metrics } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
+  const targets = [...new Set([...audience, ...config.services.map((service) => service.audience)])];
   const policy = { issuer, audience, clockSkewSeconds };
   const skewMs = clockSkewSeconds * 1000;
   let disagreedAt = Number.NEGATIVE_INFINITY;
   function lookAtClocks(): void {
-    const offsets = [0, fleet.clockOffMs ?? 0, ...fleet.others.map(({ clockOffMs }) => clockOffMs)];
+    // What was measured before the clock was set says nothing of it now.
+    if (fleetClock.inDoubt) settleClock();
+    else takeClock();
+  }
+
+  function takeClock(): void {
+    const ownOffMs = fleet.clockOffMs ?? 0;
+    const offsets = [0, ownOffMs, ...fleet.others.map(({ clockOffMs }) => clockOffMs)];
     if (Math.max(...offsets) - Math.min(...offsets) > skewMs) disagreedAt = clock.now();
-    fleetClock.setAhead(clockAgainstMost(fleet.clockOffMs ?? 0, fleet.others));
+    fleetClock.setAhead(clockAgainstMost(ownOffMs, fleet.others), ownOffMs);
+  }
+
+  /** Asks Redis which of the two clocks of this machine is right. */
+  let settling = false;
+  function settleClock(): void {
+    if (settling) return;
+    settling = true;
+    const since = fleetClock.doubtSince;
+    void fleet
+      .measure()
+      .then(() => {
+        // It may have been set once more meanwhile.
+        if (fleetClock.doubtSince !== since) return true;
+        log.warn(
+          { offSeconds: Math.round((fleet.clockOffMs ?? 0) / 1000) },
+          'the clock of this machine has jumped; Redis was asked which time it is',
+        );
+        takeClock();
+        return false;
+      })
+      .catch(() => fleetClock.inDoubt)
+      .then((again) => {
+        settling = false;
+        if (again) setTimeout(settleClock, CLOCK_AGAIN_MS).unref();
+      });
+  }
+  /** Each audience by itself, and whole lists as the last release compares them: where this instance accepts all of a list, it says so. */
+  function acceptedPolicies(): string[] {
+    const all = [{ issuer, audience }, ...(signing?.policies ?? [])];
+    const single = all.flatMap((policy) => policy.audience.map((one) => ({ issuer: policy.issuer, audience: [one] })));
+    const accepted = new Set(single.map(policyOf));
+    const lists = fleet.others.filter((other) => other.audience.every((one) => accepted.has(policyOf({ issuer: other.issuer, audience: [one] }))));
+    return [...new Set([...[{ issuer, audience }, ...lists].map(policyOf), ...accepted])];
   }
   const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
   const ring = new KeyRing(() => clock.now());
@@ -75,7 +128,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
 
   const fleet = createFleet({
     store: control.fleet,
-    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], fingerprint: fingerprintOf(config) },
+    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], targets, fingerprint: fingerprintOf(config) },
     keys() {
       const signs = signing?.signingKey()?.kid;
       const files = signing?.files;
@@ -85,7 +138,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
           return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
         }),
         verifies: [...ring.kids],
-        accepts: [{ issuer, audience }, ...(signing?.policies ?? [])].map(policyOf),
+        accepts: acceptedPolicies(),
         ...(signs === undefined ? {} : { signs }),
       };
     },
@@ -95,6 +148,10 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
         signing: report?.state ?? 'broken',
         problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...options.problems.all],
         clamps: clampsDigest(),
+        endedSecrets: [...options.endedSecrets()],
+        unknownCohorts: options
+          .unknownClamps()
+          .flatMap(({ selector, scope }) => (selector.on === 'cohort' ? [{ name: selector.name, held: scope !== undefined }] : [])),
       };
     },
     describe,
@@ -123,7 +180,8 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     fleetNowMs,
     clockOffMs: () => (fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0)),
     clockSkewSeconds,
-    probe: createProbe(policy, issueAccessToken, fleetClock),
+    probe: createProbe(policy, issueAccessToken, { now: () => fleetClock.now() }),
+    isClockUnchecked: () => fleetClock.isUnchecked,
     tell: tellKeys,
     onPass: fleet.announceChanges,
     log,
@@ -150,6 +208,8 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
   return {
     ring,
     signing,
+    settleClock,
+    isTargetElsewhere: (wanted) => fleet.others.some((other) => other.targets?.includes(wanted) || acceptsAudience(other, issuer, wanted)),
     fleet,
     issueAccessToken,
     verifyBearer: createVerifier({ ...verifying, remember }),

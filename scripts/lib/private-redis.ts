@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
 import { freePort } from './free-port.js';
 import { install, onPath, succeeds } from './programs.js';
 
@@ -32,18 +33,26 @@ export interface StartOptions {
   readonly args?: readonly string[];
   /** What the server is started by: `['taskset', '-c', '1']`. Not for one in Docker. */
   readonly by?: readonly string[];
+  /** A configuration file, whose text is made for the directory and port of the server: for what cannot stand in arguments. */
+  readonly file?: (directory: string, port: number) => string;
+  /** Default: over a plain connection. With it the server listens for TLS only. */
+  readonly ca?: string;
 }
 
 /**
  * Starts a private server without persistence. It cannot outlive this process, however that ends: a watchdog holds the
  * other end of a pipe, and ends the server when the pipe closes.
  */
-export async function startRedis({ port, args = [], by = [] }: StartOptions = {}): Promise<PrivateRedis> {
+export async function startRedis({ port, args = [], by = [], file, ca }: StartOptions = {}): Promise<PrivateRedis> {
   const program = findProgram();
   for (let attempt = 0; ; attempt++) {
     const chosen = port ?? (await freePort());
     const directory = mkdtempSync(join(tmpdir(), 'crossfade-redis-'));
-    const watchdog = program.kind === 'docker' ? startContainer(chosen, args) : startServer([...by, program.path], chosen, directory, args);
+    const config = join(directory, 'redis.conf');
+    if (file) writeFileSync(config, file(directory, chosen));
+    const listens = ca === undefined ? ['--port', String(chosen)] : ['--port', '0', '--tls-port', String(chosen)];
+    const own = program.kind === 'docker' ? [] : [...by, program.path, ...(file ? [config] : [])];
+    const watchdog = program.kind === 'docker' ? startContainer(chosen, args) : startServer([...own, ...listens], directory, args);
     const stop = async () => {
       if (watchdog.exitCode === null && watchdog.signalCode === null) {
         const gone = once(watchdog, 'exit');
@@ -53,7 +62,7 @@ export async function startRedis({ port, args = [], by = [] }: StartOptions = {}
       }
       rmSync(directory, { recursive: true, force: true });
     };
-    if (await answers(chosen, watchdog)) return { url: `redis://127.0.0.1:${chosen}/0`, port: chosen, stop };
+    if (await answers(chosen, watchdog, ca)) return { url: `${ca === undefined ? 'redis' : 'rediss'}://127.0.0.1:${chosen}/0`, port: chosen, stop };
     await stop();
     if (attempt >= 4) throw new Error(`a private Redis did not start on port ${chosen}`);
   }
@@ -71,8 +80,8 @@ wait $server
 rm -rf "$dir"
 `;
 
-function startServer(command: readonly string[], port: number, directory: string, args: readonly string[]): ChildProcess {
-  const server = [...command, '--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory, ...args];
+function startServer(command: readonly string[], directory: string, args: readonly string[]): ChildProcess {
+  const server = [...command, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', directory, ...args];
   return startWatchdog(['-c', WATCHDOG, 'crossfade-redis', directory, ...server]);
 }
 
@@ -119,17 +128,19 @@ function findProgram(): Program {
 }
 
 /** Whether the server on `port` answers PING before it ends, within a minute (Docker may have to pull its image). */
-async function answers(port: number, watchdog: ChildProcess): Promise<boolean> {
+async function answers(port: number, watchdog: ChildProcess, ca?: string): Promise<boolean> {
   for (const end = Date.now() + 60_000; Date.now() < end && watchdog.exitCode === null && watchdog.signalCode === null; ) {
-    if (await pings(port)) return true;
+    if (await pings(port, '127.0.0.1', ca)) return true;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   return false;
 }
 
-async function pings(port: number, host = '127.0.0.1'): Promise<boolean> {
+async function pings(port: number, host = '127.0.0.1', ca?: string): Promise<boolean> {
   return await new Promise((resolve) => {
-    const socket = connect(port, host, () => socket.write('PING\r\n'));
+    const ask = () => socket.write('PING\r\n');
+    // Whether its certificate is good is what tests ask, not whether it runs.
+    const socket = ca === undefined ? connect(port, host, ask) : connectTls({ port, host, ca, rejectUnauthorized: false }, ask);
     const settle = (answered: boolean) => {
       socket.destroy();
       resolve(answered);

@@ -7,6 +7,8 @@ export interface TcpProxy {
   readonly url: string;
   /** Bytes that clients have sent through, so that a test can tell that nothing was asked. */
   readonly sentBytes: number;
+  /** Whether this text has crossed in either direction, in clear. */
+  saw(text: string): boolean;
   /** How often clients have sent something: round trips, as long as one waits for the other. */
   readonly sends: number;
   /** Refuses connections and cuts those that are there: the server is gone. */
@@ -18,14 +20,17 @@ export interface TcpProxy {
    * is gone from then on.
    */
   swallowAnswerTo(fits: (command: string) => boolean): void;
+  /** New connections are made to another server, as when a name leads elsewhere; those that are there stay as they are. */
+  leadTo(url: string): void;
   /** Passes everything on again. */
   restore(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Stands between a client and a Redis, to take it away by really taking it away. */
-export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
-  const target = new URL(targetUrl);
+/** Stands between a client and a Redis, to take it away by really taking it away. `records`: so that `saw` can tell. */
+export async function startTcpProxy(targetUrl: string, { records = false } = {}): Promise<TcpProxy> {
+  let target = new URL(targetUrl);
+  const crossed: Buffer[] = [];
   const port = await freePort();
   const sockets = new Set<Socket>();
   let silent = false;
@@ -47,11 +52,14 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     let swallowed = false;
     client.on('data', (chunk) => {
       if (swallowing?.(chunk.toString())) swallowed = true;
-      sentBytes += chunk.length;
-      sends += 1;
+      if (records) crossed.push(chunk);
+      const asked = withoutProbes(chunk);
+      sentBytes += asked;
+      if (asked > 0) sends += 1;
       if (!silent) upstream.write(chunk);
     });
     upstream.on('data', (chunk) => {
+      if (records) crossed.push(chunk);
       if (swallowed) void cut();
       else if (!silent) client.write(chunk);
     });
@@ -78,6 +86,7 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     get sentBytes() {
       return sentBytes;
     },
+    saw: (text) => Buffer.concat(crossed).includes(text),
     get sends() {
       return sends;
     },
@@ -88,6 +97,9 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     swallowAnswerTo(fits) {
       swallowing = fits;
     },
+    leadTo(url) {
+      target = new URL(url);
+    },
     async restore() {
       silent = false;
       swallowing = undefined;
@@ -95,4 +107,11 @@ export async function startTcpProxy(targetUrl: string): Promise<TcpProxy> {
     },
     close: cut,
   };
+}
+
+/** The bridge asks a store of records for its role, and for a key of its own, whatever requests come. */
+const PROBES = /\*1\r\n\$4\r\nrole\r\n|\*2\r\n\$4\r\npttl\r\n\$\d+\r\n\S*crossfade-readiness\r\n/g;
+
+function withoutProbes(chunk: Buffer): number {
+  return chunk.toString('latin1').replaceAll(PROBES, '').length;
 }

@@ -3,7 +3,7 @@ import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/co
 import { createControl } from '../control.js';
 import { toMember } from '../fleet/fleet.js';
 import { describeStrangers } from '../fleet/store.js';
-import { majorityAgainst } from '../keys/rotation.js';
+import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/connection.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -11,28 +11,45 @@ import { connectQuietly } from './room.js';
 
 /** Whether each Redis that the configuration names answers, keeps what it is given, and fits the fleet that is alive. */
 export async function checkRedis(config: Config): Promise<Finding[]> {
-  const targets: { at: string; target: RedisTarget; records: boolean }[] = [
-    { at: 'redis', target: config.redis, records: config.sessions.some(({ redis, http }) => !redis && !http) },
+  const { keyPrefix } = config.redis;
+  const targets: CheckedRedis[] = [
+    { at: 'redis', target: config.redis, probeKey: `${keyPrefix}v1:readiness`, records: config.sessions.some(({ redis, http }) => !redis && !http) },
   ];
-  config.sessions.forEach(({ redis }, index) => {
-    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, records: true });
+  config.sessions.forEach(({ redis, keyPrefix: before }, index) => {
+    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, probeKey: `${before}crossfade-readiness`, records: true });
   });
+  const plain = targets.filter(({ target }) => target.hasPlainPassword).map(({ at }) => ({ path: `${at}.url`, message: PLAIN_PASSWORD }));
   const found = await Promise.all(targets.map((one) => checkOneRedis(one, config)));
-  return found.flat();
+  return [...plain, ...found.flat()];
 }
 
-async function checkOneRedis({ at, target, records }: { at: string; target: RedisTarget; records: boolean }, config: Config): Promise<Finding[]> {
-  const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000 });
+const PLAIN_PASSWORD = 'holds a password, which everyone reads who may read the configuration: put it into passwordFile, or the URL into urlFile';
+
+interface CheckedRedis {
+  readonly at: string;
+  readonly target: RedisTarget;
+  readonly probeKey: string;
+  /** Whether it holds records. */
+  readonly records: boolean;
+}
+
+async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, config: Config): Promise<Finding[]> {
+  const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000, probeKey });
   try {
     if (!(await connection.ready(3000))) {
       const problem = connection.problem();
       return [{ path: at, message: problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})` }];
     }
+    await connection.probe();
     const { client } = connection;
+    const wrong = connection.problems.map((problem) => ({ path: at, message: problem.replace(`${at}: `, '') }));
     const nodes = client instanceof Cluster ? client.nodes('master') : [client];
     const [node] = nodes;
     if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
-    const found = unique((await Promise.all(nodes.map(async (one) => checkNode(at, await one.info())))).flat());
+    const found = [
+      ...wrong,
+      ...unique((await Promise.all(nodes.map(async (one) => checkNode(at, await one.info(), client instanceof Cluster)))).flat()),
+    ];
     const [seconds = '0'] = await node.time();
     const skew = Math.abs(Number(seconds) - Date.now() / 1000);
     if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
@@ -52,8 +69,14 @@ async function checkFleet(config: Config, client: RedisClient, nowMs: number): P
   const { issuer, audience } = config;
   const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0, hasKeys: true };
   const most = majorityAgainst(self, live.map(toMember));
+  const notYet = audience.flatMap((one) => {
+    const missing = live.filter((other) => !acceptsAudience(other, issuer, one)).map(({ host }) => host);
+    const hosts = [...new Set(missing)].join(', ');
+    return missing.length > 0 ? [{ path: 'audience', message: `no token would be issued for ${one} until ${hosts} accept it as well` }] : [];
+  });
   return [
-    ...(most ? [{ path: most.issuer === issuer ? 'audience' : 'issuer', message: describeDifference(self, most) }] : []),
+    // Who signs for another issuer accepts none of these.
+    ...(most ? [{ path: 'issuer', message: describeDifference(self, most) }] : notYet),
     ...describeStrangers(strangers).map((message) => ({ path: 'fleetSecretFile', message })),
   ];
 }
@@ -75,7 +98,7 @@ async function checkTracking(at: string, client: RedisClient): Promise<Finding[]
   return found;
 }
 
-function checkNode(at: string, info: string): Finding[] {
+function checkNode(at: string, info: string, isCluster: boolean): Finding[] {
   const facts = new Map(
     info
       .split(/\r?\n/)
@@ -91,6 +114,12 @@ function checkNode(at: string, info: string): Finding[] {
       path: at,
       message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
     });
+  }
+  if (at === 'redis' && facts.get('role') === 'slave') {
+    found.push({ path: at, message: "it is a replica, which takes no writes: use the primary's endpoint" });
+  }
+  if (!isCluster && facts.get('redis_mode') === 'cluster') {
+    found.push({ path: at, message: 'it is a node of a Cluster: name it in cluster instead of url' });
   }
   if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
   return found;

@@ -71,8 +71,8 @@ async function checkFlags({ rollout }: Config): Promise<Finding[]> {
   if (rollout.flags?.launchdarkly) return await checkSdkKey(rollout.flags.launchdarkly.sdkKeyFile);
   if (rollout.flags?.file === undefined) return [];
   try {
-    const { flags } = await readFlagFile(rollout.flags.file);
     const { stageFlag, killSwitchFlag, defaultStage } = rollout;
+    const { flags } = await readFlagFile(rollout.flags.file, [stageFlag, killSwitchFlag]);
     return [
       ...(flags.has(stageFlag)
         ? []

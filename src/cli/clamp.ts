@@ -1,11 +1,12 @@
 import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError } from 'commander';
 import { type CeilingNames, type Confirmation, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
+import { nameOfInstance } from '../console/status.js';
 import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
 import { isStage, type Stage } from '../rollout/stage.js';
 import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
 import { print } from './print.js';
-import { withRoom } from './room.js';
+import { changeInRoom } from './room.js';
 import { count } from './words.js';
 
 export interface SelectorOptions {
@@ -25,7 +26,7 @@ export interface ClampOptions extends SelectorOptions {
 
 /** `crossfade clamp`: says how many it affects, and sets a ceiling. False: the person at the terminal said no. */
 export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
-  return await withRoom(options.config, async (room) => {
+  return await changeInRoom(options.config, async (room) => {
     const { config, control, nowMs } = room;
     const { json = false } = options;
     const selector = selectorOf(options, ceilingNames(config));
@@ -46,14 +47,51 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
       print.line(
         `In force${until === undefined ? ' until crossfade release' : ` until ${new Date(until).toISOString()}`}, ${describeConfirmation(confirmation)}.`,
       );
+      for (const { host, held } of confirmation.otherNames)
+        print.line(
+          held
+            ? `${host} has no cohort ${nameOf(selector)}: it holds the client and tenants that ${nameOf(selector)} has here.`
+            : `${host} has no cohort ${nameOf(selector)}, and nothing here says whom it has: the ceiling has no effect there.`,
+        );
     }
     return true;
   });
 }
 
+/** `crossfade release --instance NAME`: lets an instance go on that is held because it fails where others do not. */
+async function releaseInstance(
+  name: string,
+  { config: path, why = 'released', json = false }: SelectorOptions & { readonly why?: string },
+): Promise<void> {
+  await changeInRoom(path, async ({ control, nowMs, tell }) => {
+    const { live } = await control.fleet.read(await nowMs());
+    const found = live.filter((one) => nameOfInstance(one) === name || one.instance === name || one.host === name);
+    const [first] = found;
+    if (!first || found.length > 1)
+      throw new Error(
+        `${first ? 'more than one instance is' : 'no live instance is'} called ${name}: there are ${live.map(nameOfInstance).join(', ')}`,
+      );
+    if (!first.held) throw new Error(`${nameOfInstance(first)} is not held`);
+    await control.fleet.release(first.instance, { heldAt: first.held.at, why });
+    await tell();
+    for (const end = Date.now() + RELEASE_MS; ; ) {
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      const now = (await control.fleet.read(await nowMs())).live.find(({ instance }) => instance === first.instance);
+      if (!now || now.held?.at !== first.held.at) break;
+      if (Date.now() > end) throw new Error(`${nameOfInstance(first)} was told, and has not said that it goes on: see crossfade status`);
+    }
+    if (json) print.json({ instance: nameOfInstance(first), released: first.held });
+    else print.line(`${nameOfInstance(first)} goes on. It was held for ${first.held.of} of ${first.held.cohort}: ${first.held.fault}.`);
+  });
+}
+
+/** How long a held instance has to say that it goes on. */
+const RELEASE_MS = 8000;
+
 /** `crossfade release`: takes ceilings away, whoever has set them. */
-export async function release(options: SelectorOptions & { readonly why?: string }): Promise<void> {
-  await withRoom(options.config, async (room) => {
+export async function release(options: SelectorOptions & { readonly why?: string; readonly instance?: string }): Promise<void> {
+  if (options.instance !== undefined) return await releaseInstance(options.instance, options);
+  await changeInRoom(options.config, async (room) => {
     const { config, control } = room;
     await control.clamps.sync();
     // Also of what the configuration no longer has.

@@ -1,5 +1,5 @@
 import { print } from './print.js';
-import { withRoom } from './room.js';
+import { changeInRoom } from './room.js';
 
 export interface EndOptions {
   readonly config: string;
@@ -11,7 +11,7 @@ export interface EndOptions {
 
 /** `crossfade end`: ends everything of a person. */
 export async function end({ config: path, subject, why, exceptSid, json = false }: EndOptions): Promise<void> {
-  await withRoom(path, async ({ lifecycle }) => {
+  await changeInRoom(path, async ({ lifecycle }) => {
     const sessions = await lifecycle.persons.end(subject, { why, ...(exceptSid === undefined ? {} : { exceptSid }) });
     if (json) print.json({ sessions });
     else {

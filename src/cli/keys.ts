@@ -4,7 +4,7 @@ import type { FleetStatus, KeyStatus } from '../console/status.js';
 import { generateKey, writeKeyFile } from '../keys/generate.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { print } from './print.js';
-import { type Room, withRoom } from './room.js';
+import { changeInRoom, type Room, withRoom } from './room.js';
 import { count, describeKey, short, span, table, wrap } from './words.js';
 
 export interface KeysOptions {
@@ -50,7 +50,7 @@ const WATCH_MS = 12_000;
 /** `crossfade keys rotate`: writes the next key, and says how far the fleet is; or lets the one that waits go on. */
 export async function rotate(options: RotateOptions): Promise<void> {
   if (options.why !== undefined && !options.force) throw new Error('--why is for --force');
-  await withRoom(options.config, async (room) => {
+  await changeInRoom(options.config, async (room) => {
     const status = await readStatus(room);
     const kid = options.force ? await force(room, status, options.why) : await writeNext(room, status, options);
     const after = await watchKey(room, kid);
@@ -60,7 +60,7 @@ export async function rotate(options: RotateOptions): Promise<void> {
   });
 }
 
-async function writeNext({ config }: Room, { keys, at: nowMs }: FleetStatus, { at, json = false }: RotateOptions): Promise<string> {
+async function writeNext({ config, did }: Room, { keys, at: nowMs }: FleetStatus, { at, json = false }: RotateOptions): Promise<string> {
   // One that is planned for later stands in nobody's way.
   const waiting = keys.find(({ hold }) => hold !== undefined && hold.why !== 'time');
   if (waiting) throw new Error(`${short(waiting.kid)} is waiting to sign already: crossfade keys list says for what`);
@@ -71,6 +71,7 @@ async function writeNext({ config }: Room, { keys, at: nowMs }: FleetStatus, { a
   const { kid, pem } = await generateKey(config.keys.algorithm);
   const time = startsAt.toISOString().replaceAll(/[-:]|\.\d+/g, '');
   const path = await writeKeyFile(config.keys.directory, `${time}-${short(kid)}.pem`, pem);
+  did(`${path} was written, and is not to be written again: crossfade keys list says how far the fleet is.`);
   if (!json) {
     print.line(`wrote ${path}`);
     print.line('Instances with a key directory of their own need the same file; until then they verify it, and sign with the newest that they have.');
@@ -113,7 +114,7 @@ export interface DenyOptions extends KeysOptions {
 
 /** `crossfade keys retire`: takes a key out of use that nothing needs any more. */
 export async function retire(prefix: string, options: DenyOptions): Promise<void> {
-  await withRoom(options.config, async (room) => {
+  await changeInRoom(options.config, async (room) => {
     const status = await readStatus(room);
     const key = findKey(status, prefix);
     const left = (key.retiringUntil ?? 0) - status.at;
@@ -129,7 +130,7 @@ export async function retire(prefix: string, options: DenyOptions): Promise<void
 export async function revoke(prefix: string, options: DenyOptions): Promise<void> {
   const { why } = options;
   if (why === undefined) throw new Error('--why is needed: it is for the audit');
-  await withRoom(options.config, async (room) => {
+  await changeInRoom(options.config, async (room) => {
     const status = await readStatus(room);
     const key = findKey(status, prefix);
     await deny(room, key, 'revoked', why);

@@ -1,10 +1,11 @@
 import { type Clock, systemClock } from '../clock.js';
-import type { RedisTarget } from '../config/config.js';
+import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import type { CeilingSource } from '../console/ceilings.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
+import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
 import { createLog } from '../telemetry/log.js';
@@ -12,6 +13,8 @@ import { createMetrics, type Metrics } from '../telemetry/metrics.js';
 
 /** What commands have that go to Redis themselves, so that they work whether or not an instance answers. */
 export interface Room extends CeilingSource {
+  /** Notes what the command has done that stays done, a sentence each: said where it fails after that. */
+  readonly did: (what: string) => void;
   readonly control: Control;
   readonly lifecycle: Lifecycle;
   readonly connections: Connections;
@@ -22,33 +25,48 @@ export interface Room extends CeilingSource {
 }
 
 /** A connection of a command's own, which says nothing by itself: the command does. */
-export function connectQuietly(target: RedisTarget, options: { readonly name: string; readonly commandTimeoutMs: number }): RedisConnection {
-  return connectRedis(target, { ...options, probeKey: 'crossfade-readiness', log: createLog({ level: 'silent' }), metrics: createMetrics() });
+export function connectQuietly(
+  target: RedisTarget,
+  options: { readonly name: string; readonly commandTimeoutMs: number; readonly probeKey: string },
+): RedisConnection {
+  const quiet = { log: createLog({ level: 'silent' }), metrics: createMetrics() };
+  return connectRedis(target, { ...options, ...quiet, probe: 'role' });
 }
 
 /** How long Redis may take to answer at first. */
 const REDIS_START_MS = 3000;
 
-/** @throws {Error} in words for an operator where Redis does not answer. */
-export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>): Promise<T> {
-  const config = await loadConfig(path);
+/** How long a command may take before an operator is told that Redis does not answer. */
+const COMMAND_TIMEOUT_MS = 10_000;
+
+/**
+ * `changes`: whether the command changes anything; what it begins may be done again, and is not done twice.
+ * @throws {Error} in words for an operator where Redis does not answer, which say what was done and what to do.
+ */
+export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>, { changes = false } = {}): Promise<T> {
+  const loaded = await loadConfig(path);
+  // An operator would rather wait than read that a busy machine was too slow for a request.
+  const config: Config = { ...loaded, redis: { ...loaded.redis, commandTimeoutMs: Math.max(COMMAND_TIMEOUT_MS, loaded.redis.commandTimeoutMs) } };
   const quiet = createLog({ level: 'silent' });
   const audit = createAudit(createLog({ destination: process.stderr }));
   const metrics = createMetrics();
-  const connections = new Connections(config, quiet, metrics);
+  const files = createLiveFiles({ log: quiet, audit });
+  const connections = new Connections(config, files, quiet, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let begun = false;
+  const done: string[] = [];
   // The machine of an operator may have any time: what counts is that of Redis.
   let offMs = 0;
   const clock: Clock = { now: () => systemClock.now() - offMs };
-  const lifecycle = createLifecycle({ config, connections, random: systemRandom, clock, log: quiet, audit, metrics });
+  const lifecycle = createLifecycle({ config, connections, files, random: systemRandom, clock, log: quiet, audit, metrics });
   const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now(), audit, metrics });
   try {
     offMs = systemClock.now() - (await own.nowMs());
     begun = true;
     return await work({
       config,
+      did: (what) => void done.push(what),
       control,
       client: own.client,
       lifecycle,
@@ -60,12 +78,33 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
       tell: async () => await lifecycle.events.tell('clamps'),
     });
   } catch (error) {
-    const away = own.client.status !== 'ready' || (error instanceof CrossfadeError && error.code === 'temporarily_unavailable');
-    if (away && begun) throw new Error('Redis does not answer: it may be half done. Run the same again.');
-    if (away) throw new Error(`Redis does not answer${own.problem() === undefined ? '' : ` (${own.problem()})`}: nothing was done.`);
-    throw error;
+    const why = own.problem() ?? whyOf(error);
+    if (why === undefined) throw error;
+    const outcome = !begun
+      ? 'nothing was done.'
+      : done.length > 0
+        ? done.join(' ')
+        : changes
+          ? 'it may be half done. Run the same again.'
+          : 'nothing was done.';
+    throw new Error(`Redis does not answer (${why}): ${outcome}`);
   } finally {
     lifecycle.close();
     connections.close();
+    files.close();
   }
+}
+
+/** The same for a command that changes something. */
+export async function changeInRoom<T>(path: string, work: (room: Room) => Promise<T>): Promise<T> {
+  return await withRoom(path, work, { changes: true });
+}
+
+/** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */
+function whyOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  if (error instanceof CrossfadeError) return error.code === 'temporarily_unavailable' ? (whyOf(error.cause) ?? 'it cannot be known now') : undefined;
+  if (error.message === 'Command timed out') return `no answer within ${COMMAND_TIMEOUT_MS / 1000} s`;
+  if (/^(Connection is closed|Stream isn't writeable|Redis is connected and cannot be used)/.test(error.message)) return 'the connection was lost';
+  return error.name === 'ReplyError' ? error.message.split(' ')[0] : undefined;
 }

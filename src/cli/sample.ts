@@ -1,8 +1,8 @@
 import { Cluster, type Redis } from 'ioredis';
-import { type Config, ConfigError, type RedisTarget, type SessionConfig } from '../config/config.js';
+import { type Config, ConfigError, type ConfigProblem, type RedisTarget, type SessionConfig } from '../config/config.js';
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
-import { Secret } from '../config/secret.js';
+import { resolveTarget } from '../config/redis-access.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { fromBytes } from '../sessions/bytes.js';
 import type { RecordShape, StoredRecord } from '../sessions/format.js';
@@ -76,7 +76,10 @@ function toTarget(session: SessionConfig, config: Config): SampleTarget[] {
 
 /** `crossfade check --redis URL --subject user.id`: before there is a configuration. */
 export async function sampleFromFlags(flags: SampleFlags): Promise<number> {
-  if (!/^rediss?:\/\//.test(flags.redis)) throw new Error('--redis: must start with redis:// or rediss://');
+  const problems: ConfigProblem[] = [];
+  const redis = resolveTarget({ url: flags.redis }, '--redis', (file) => file, problems);
+  const [problem] = problems;
+  if (problem) throw new Error(`--redis: ${problem.message}`);
   const { subject, tenant, roles, scope, authTime, keyPrefix } = flags;
   const paths = {
     subject,
@@ -86,7 +89,7 @@ export async function sampleFromFlags(flags: SampleFlags): Promise<number> {
     ...(authTime === undefined ? {} : { authTime }),
   };
   const keys = { before: keyPrefix, behind: '' };
-  const target = { entry: flags.cookie ?? 'redis', redis: { url: new Secret(flags.redis) }, keys, reservedPrefix: 'crossfade:', paths };
+  const target = { entry: flags.cookie ?? 'redis', redis, keys, reservedPrefix: 'crossfade:', paths };
   return await sampleAll([target], flags.sample, flags.json ?? false);
 }
 
@@ -122,7 +125,7 @@ class Tally {
 async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: SampleTarget, count: number): Promise<SampleReport> {
   const mapping = createPathMapping(paths);
   const tally = new Tally();
-  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000 });
+  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probeKey: `${keys.before}crossfade-readiness` });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     // Bytes tell what every format tells, and more.

@@ -2,13 +2,15 @@ import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Koa from 'koa';
-import { createBridge } from '../bridge.js';
+import { type Bridge, createBridge } from '../bridge.js';
 import type { Config } from '../config/config.js';
-import { loadConfig } from '../config/load.js';
+import { differences } from '../config/differences.js';
+import { loadConfig, readSettings } from '../config/load.js';
 import { errnoOf } from '../errors.js';
 import { createAdminApp } from '../http/admin.js';
 import { createLog, type Log } from '../telemetry/log.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { listenToSignals } from './signals.js';
 
 export interface ServeOptions {
   readonly config: string;
@@ -21,12 +23,17 @@ export interface ServeOptions {
  */
 const LAME_DUCK = 0.25;
 
-/** A proxy lets larger headers in (nginx 32 KiB), and requests of HTTP/1.0, which name no host: refused here they would be taken for a failure. */
-const SERVER = { maxHeaderSize: 48 * 1024, requireHostHeader: false };
+/**
+ * A proxy lets larger headers in (nginx 32 KiB), and requests of HTTP/1.0, which name no host: refused here they would be taken for a failure.
+ * A connection stays open for longer than proxies keep theirs in a pool (60 s): one that closes it while a POST is on its way loses that.
+ */
+const SERVER = { maxHeaderSize: 48 * 1024, requireHostHeader: false, keepAliveTimeout: 75_000 };
 
 /** `crossfade serve`: both ports, until SIGTERM or SIGINT; then requests under way are answered, and the status is 0. */
 export async function serve(options: ServeOptions): Promise<void> {
+  const signals = listenToSignals();
   const config = await loadConfig(options.config);
+  const inForce = readSettings(options.config);
   const log = createLog({ level: options.logLevel });
   const metrics = createMetrics({ processMetrics: true });
   let accepting = false;
@@ -55,12 +62,13 @@ export async function serve(options: ServeOptions): Promise<void> {
     throw error;
   });
   accepting = true;
+  signals.onReload(() => void reload(options.config, inForce, bridge, log));
   log.info({ url: describeAddress(server), admin: describeAddress(adminServer) }, 'crossfade is listening');
 
-  const signal = await terminated();
+  const signal = await signals.ended;
   accepting = false;
   log.info({ signal }, 'draining: not ready for new traffic; requests under way are answered');
-  if (signal === 'SIGTERM') await sleep(config.shutdownSeconds * 1000 * LAME_DUCK);
+  if (signal !== 'SIGINT') await sleep(config.shutdownSeconds * 1000 * LAME_DUCK);
   await drain(server, config.shutdownSeconds, log);
   await drain(adminServer, 0, log);
   await bridge.close();
@@ -80,6 +88,8 @@ async function listenOnBoth(admin: RequestListener, app: RequestListener, config
 /** @throws {Error} in words for an operator, where the port cannot be had. */
 async function listen(handler: RequestListener, { host, port }: { host: string; port: number }, name: string): Promise<Server> {
   const server = createServer(SERVER, handler);
+  // A proxy would take 417 for a failure (RFC 9110, section 10.1.1, lets an expectation be ignored).
+  server.on('checkExpectation', (request, response) => server.emit('request', request, response));
   server.listen(port, host);
   try {
     await once(server, 'listening');
@@ -95,10 +105,21 @@ function describeAddress(server: Server): string {
   return `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`;
 }
 
-async function terminated(): Promise<string> {
-  return await new Promise<string>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
-  });
+/** Key files, flags and files with secrets are read again; what else differs on disk is named. */
+async function reload(path: string, inForce: unknown, bridge: Bridge, log: Log): Promise<void> {
+  const differs = await settingsThatDiffer(path, inForce);
+  log.info({ signal: 'SIGHUP', ...(differs.length > 0 ? { differs } : {}) }, 'reading key files, flags and files with secrets again');
+  if (differs.length > 0) log.warn({ differs }, 'the configuration on disk differs from the one in force: restart to apply');
+  await bridge.reload(differs);
+}
+
+async function settingsThatDiffer(path: string, inForce: unknown): Promise<string[]> {
+  try {
+    await loadConfig(path);
+    return differences(inForce, readSettings(path));
+  } catch (error) {
+    return [`everything: ${error instanceof Error ? error.message : 'it cannot be read'}`];
+  }
 }
 
 /** Lets requests under way end, for as long as `seconds`. */

@@ -10,15 +10,57 @@ export type ConfigInput = z.input<typeof configSchema>;
 export type Parsed = z.output<typeof configSchema>;
 export type ParsedConnection = Omit<Parsed['redis'], 'keyPrefix' | 'commandTimeoutMs'>;
 
-/** Where a Redis is and how to enter, with the secrets read. */
-export interface RedisTarget {
-  readonly url?: Secret;
-  readonly cluster?: readonly { readonly host: string; readonly port: number }[];
-  readonly sentinels?: readonly { readonly host: string; readonly port: number }[];
-  readonly name?: string;
-  readonly tls?: boolean | { readonly ca: string };
+/** Host and port of a server. */
+export interface NodeAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `ca`: PEM; without it the CAs that Node.js knows. `servername`: the name that certificates must have. */
+export interface TlsTarget {
+  readonly ca?: string | undefined;
+  readonly servername?: string | undefined;
+}
+
+/** What a Redis lets in, and where its database is: all of it may stand in files that change while the bridge runs. */
+export interface RedisAccess {
+  /** Of a single server: what its URL says. */
+  readonly server?: NodeAddress & { readonly database: number };
   readonly username?: string;
   readonly password?: Secret;
+  /** Undefined: no TLS. */
+  readonly tls?: TlsTarget;
+  readonly sentinel?: { readonly username?: string; readonly password?: Secret; readonly tls?: TlsTarget };
+}
+
+/** Where a Redis is and how to enter. */
+export interface RedisTarget {
+  readonly cluster?: readonly NodeAddress[];
+  readonly sentinels?: readonly NodeAddress[];
+  /** Of the master that the sentinels watch. */
+  readonly name?: string;
+  readonly database?: number;
+  /** As the files had it when the configuration was loaded. */
+  readonly access: RedisAccess;
+  /** The same as it is in the files now. */
+  readonly readAccess: () => Reread<RedisAccess>;
+  /** The files that it was read from. */
+  readonly files: readonly string[];
+  /** Whether the configuration itself holds the password, in `url`. */
+  readonly hasPlainPassword: boolean;
+}
+
+/** What files hold now, or what is wrong with them. */
+export type Reread<T> = { readonly value: T } | { readonly problems: readonly ConfigProblem[] };
+
+/** Secrets that stand in a file, as it was when the configuration was loaded. */
+export interface FileSecrets {
+  readonly current: readonly Secret[];
+  /** The same as it is in the file now. */
+  readonly read: () => Reread<readonly Secret[]>;
+  readonly file: string;
+  /** The setting that names it: `sessions[0].secretsFile`. */
+  readonly at: string;
 }
 
 export type SessionConfig = Omit<
@@ -33,15 +75,17 @@ export type SessionConfig = Omit<
   readonly signature?: { readonly algorithm: string; readonly encoding: 'base64' | 'base64url' | 'hex' } | undefined;
   readonly serializeHandler: 'php' | 'php_serialize';
   readonly rolling: boolean;
-  readonly secrets: readonly Secret[];
+  /** Undefined: the cookie is not signed here. */
+  readonly secrets?: FileSecrets;
   readonly redis?: RedisTarget;
 };
 
-export type ClientConfig = Omit<Parsed['clients'][number], 'secretHashFile'> & { readonly secretHash?: Secret };
+/** `secretHashes`: hex SHA-256 of each secret that is good. */
+export type ClientConfig = Omit<Parsed['clients'][number], 'secretHashFile'> & { readonly secretHashes?: FileSecrets };
 
 /** The configuration as the program uses it: defaults filled in, paths absolute, secrets read and wrapped, frozen. */
 export type Config = Omit<Parsed, 'admin' | 'redis' | 'sessions' | 'clients' | 'fleetSecretFile'> & {
-  readonly admin: Omit<Parsed['admin'], 'tokenFile'> & { readonly token?: Secret };
+  readonly admin: Omit<Parsed['admin'], 'tokenFile'> & { readonly token?: FileSecrets };
   readonly fleetSecret: Secret;
   readonly redis: RedisTarget & { readonly keyPrefix: string; readonly commandTimeoutMs: number };
   readonly sessions: readonly SessionConfig[];

@@ -1,4 +1,5 @@
 import type { Config, ConfigProblem, Parsed } from './config.js';
+import { checkConnection } from './redis-access.js';
 import { signingOf, withFormatDefaults } from './session-formats.js';
 
 /** What one field's own rule cannot see. */
@@ -6,7 +7,11 @@ export function crossChecks(config: Parsed): ConfigProblem[] {
   const problems: ConfigProblem[] = [];
   const add = (path: string, message: string) => problems.push({ path, message });
 
-  config.sessions.forEach((session, index) => problems.push(...checkSession(session, `sessions[${index}]`)));
+  problems.push(...checkConnection(config.redis, 'redis'));
+  config.sessions.forEach((session, index) => {
+    problems.push(...checkSession(session, `sessions[${index}]`));
+    if (session.redis) problems.push(...checkConnection(session.redis, `sessions[${index}].redis`));
+  });
   config.clients.forEach((client, index) => {
     for (const permission of ['introspect', 'issue'] as const) {
       if (client[permission] && client.type !== 'confidential') add(`clients[${index}].${permission}`, 'is for confidential clients only');

@@ -3,11 +3,12 @@ import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { errnoOf } from '../errors.js';
-import { type Config, ConfigError, type ConfigInput, type ConfigProblem, type Parsed, type ParsedConnection, type RedisTarget } from './config.js';
+import { type Config, ConfigError, type ConfigInput, type ConfigProblem, type Parsed } from './config.js';
 import { crossChecks } from './cross-checks.js';
+import { resolveTarget } from './redis-access.js';
 import { configSchema } from './schema.js';
 import { Secret } from './secret.js';
-import { readAdminToken, readFleetSecret, readSecretFile, readSecretHash, readSessionSecrets } from './secret-files.js';
+import { readAdminToken, readFleetSecret, readSecret, readSecretHashes, readSessionSecrets } from './secret-files.js';
 import { withFormatDefaults } from './session-formats.js';
 
 export interface ResolveOptions {
@@ -29,6 +30,14 @@ export async function loadConfig(path: string, options: Omit<ResolveOptions, 'ba
   return resolveConfig(readConfigFile(path), { ...options, baseDir: dirname(resolve(path)), source: path });
 }
 
+/**
+ * What a configuration file says, with `${VAR}` replaced, before defaults and secret files: for comparing it with what it said before.
+ * @throws {ConfigError} `config_unreadable`
+ */
+export function readSettings(path: string, env: NonNullable<ResolveOptions['env']> = process.env): unknown {
+  return substitute(readConfigFile(path), env, '', []);
+}
+
 /** Whether `config` came out of `resolveConfig`. */
 export function isResolved(config: Config | ConfigInput): config is Config {
   return resolved.has(config);
@@ -47,34 +56,36 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
     problems.push(...parsed.error.issues.flatMap(describeIssue));
     const rest = configSchema.safeParse(without(substituted, parsed.error.issues));
     if (rest.success) problems.push(...crossChecks(rest.data));
-    namedFiles(substituted, '').forEach(({ path, file }) => readSecretFile(resolve(baseDir, file), path, problems));
+    namedFiles(substituted, '').forEach(({ path, file }) => readSecret(resolve(baseDir, file), path, problems));
     throw new ConfigError(source, problems);
   }
   const config = parsed.data;
   problems.push(...crossChecks(config));
 
-  const read = (path: string, at: string) => readSecretFile(resolve(baseDir, path), at, problems);
+  const absolute = (path: string) => resolve(baseDir, path);
   const { fleetSecretFile, ...rest } = config;
   const { tokenFile, ...admin } = config.admin;
   const result: Config = {
     ...rest,
-    admin: { ...admin, ...(tokenFile ? { token: readAdminToken(read(tokenFile, 'admin.tokenFile'), problems) } : {}) },
-    keys: { ...rest.keys, directory: resolve(baseDir, rest.keys.directory) },
+    admin: { ...admin, ...(tokenFile ? { token: readAdminToken(absolute(tokenFile), problems) } : {}) },
+    keys: { ...rest.keys, directory: absolute(rest.keys.directory) },
     rollout: { ...rest.rollout, ...(rest.rollout.flags ? { flags: resolveFlags(rest.rollout.flags, baseDir) } : {}) },
-    fleetSecret: readFleetSecret(read(fleetSecretFile, 'fleetSecretFile'), problems),
+    fleetSecret: readFleetSecret(absolute(fleetSecretFile), problems),
     redis: {
-      ...resolveTarget(config.redis, 'redis', read, baseDir, problems),
+      ...resolveTarget(config.redis, 'redis', absolute, problems, memberOf(input, 'redis', 'url')),
       keyPrefix: config.redis.keyPrefix,
       commandTimeoutMs: config.redis.commandTimeoutMs,
     },
     sessions: config.sessions.map(({ redis, secretsFile, ...session }, index) => ({
       ...withFormatDefaults(session),
-      secrets: secretsFile ? readSessionSecrets(read(secretsFile, `sessions[${index}].secretsFile`), index, problems) : [],
-      ...(redis ? { redis: resolveTarget(redis, `sessions[${index}].redis`, read, baseDir, problems) } : {}),
+      ...(secretsFile ? { secrets: readSessionSecrets(absolute(secretsFile), `sessions[${index}].secretsFile`, problems) } : {}),
+      ...(redis
+        ? { redis: resolveTarget(redis, `sessions[${index}].redis`, absolute, problems, memberOf(input, 'sessions', index, 'redis', 'url')) }
+        : {}),
     })),
     clients: config.clients.map(({ secretHashFile, ...client }, index) => ({
       ...client,
-      ...(secretHashFile ? { secretHash: readSecretHash(read(secretHashFile, `clients[${index}].secretHashFile`), index, problems) } : {}),
+      ...(secretHashFile ? { secretHashes: readSecretHashes(absolute(secretHashFile), `clients[${index}].secretHashFile`, problems) } : {}),
     })),
   };
   if (problems.length > 0) throw new ConfigError(source, problems);
@@ -135,6 +146,11 @@ function without(input: unknown, issues: readonly z.core.$ZodIssue[]): unknown {
   return copy;
 }
 
+/** What stands under a path of the input; undefined: nothing. */
+function memberOf(input: unknown, ...path: readonly (string | number)[]): unknown {
+  return path.reduce<unknown>((value, name) => (value instanceof Object ? Reflect.get(value, name) : undefined), input);
+}
+
 /** Every `…File` of an input that did not parse, so that a missing file is reported in the same round. */
 function namedFiles(value: unknown, path: string): { path: string; file: string }[] {
   if (value === null || typeof value !== 'object') return [];
@@ -142,29 +158,6 @@ function namedFiles(value: unknown, path: string): { path: string; file: string 
     const at = Array.isArray(value) ? `${path}[${key}]` : path === '' ? key : `${path}.${key}`;
     return key.endsWith('File') && typeof member === 'string' && member !== '' ? [{ path: at, file: member }] : namedFiles(member, at);
   });
-}
-
-function resolveTarget(
-  target: ParsedConnection,
-  at: string,
-  read: (path: string, at: string) => string,
-  baseDir: string,
-  problems: ConfigProblem[],
-): RedisTarget {
-  const url = target.urlFile === undefined ? target.url : read(target.urlFile, `${at}.urlFile`);
-  if (target.urlFile !== undefined && url && !/^rediss?:\/\//.test(url)) {
-    problems.push({ path: `${at}.urlFile`, message: 'the file must hold a redis:// or rediss:// URL' });
-  }
-  const tls = typeof target.tls === 'object' ? { ca: read(resolve(baseDir, target.tls.caFile), `${at}.tls.caFile`) } : target.tls;
-  return {
-    ...(url === undefined ? {} : { url: new Secret(url) }),
-    ...(target.cluster ? { cluster: target.cluster } : {}),
-    ...(target.sentinels ? { sentinels: target.sentinels } : {}),
-    ...(target.name ? { name: target.name } : {}),
-    ...(tls === undefined ? {} : { tls }),
-    ...(target.username ? { username: target.username } : {}),
-    ...(target.passwordFile ? { password: new Secret(read(target.passwordFile, `${at}.passwordFile`)) } : {}),
-  };
 }
 
 function resolveFlags(flags: NonNullable<Parsed['rollout']['flags']>, baseDir: string): NonNullable<Parsed['rollout']['flags']> {

@@ -1,4 +1,4 @@
-import { getHashes } from 'node:crypto';
+import { createHmac } from 'node:crypto';
 import { z } from 'zod';
 import { SESSION_FORMATS } from './session-formats.js';
 
@@ -13,28 +13,33 @@ const origin = z.string().refine(isOrigin, 'must be an origin: scheme://host[:po
 
 const nodeAddress = z.strictObject({ host: z.string().min(1), port: z.int().min(1).max(65535).default(6379) });
 
+const tls = z.union([z.boolean(), z.strictObject({ caFile: file.optional(), servername: z.string().min(1).optional() })]);
+
 const connectionShape = {
   url: z
     .string()
     .regex(/^rediss?:\/\//, 'must start with redis:// or rediss://')
     .optional()
-    .describe('Where Redis is, as `redis://` or `rediss://` (TLS).'),
+    .describe('Where Redis is, as `redis://` or `rediss://` (TLS), with the number of a database behind the port where it is not 0.'),
   urlFile: file.optional().describe('A file that holds the URL, where the URL has a password in it.'),
   cluster: z.array(nodeAddress).min(1).optional().describe('Nodes of a Redis Cluster to start from.'),
   sentinels: z.array(nodeAddress).min(1).optional().describe('Sentinels; `name` says which master.'),
   name: z.string().min(1).optional().describe('Name of the master that the sentinels watch.'),
-  tls: z
-    .union([z.boolean(), z.strictObject({ caFile: file })])
+  database: z.int().min(0).optional().describe('Number of the database behind `sentinels`. A URL has it in its path, and a Cluster has only one.'),
+  tls: tls
     .optional()
-    .describe("TLS to cluster nodes and sentinels' masters; `caFile` for a CA of your own."),
+    .describe(
+      'TLS to Redis; implied by `rediss://`. `caFile`: a CA of your own. `servername`: the name in the certificates, where it is not the name that is connected to.',
+    ),
+  sentinelTls: tls.optional().describe('The same for the sentinels. Default: as `tls`.'),
   username: z.string().min(1).optional().describe('ACL user.'),
+  usernameFile: file.optional().describe('A file that holds the ACL user, where it changes together with the password.'),
   passwordFile: file.optional().describe('A file that holds the password.'),
+  sentinelUsername: z.string().min(1).optional().describe('ACL user at the sentinels.'),
+  sentinelPasswordFile: file.optional().describe('A file that holds the password of the sentinels.'),
 };
 
-const recordsRedis = z
-  .strictObject(connectionShape)
-  .refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels')
-  .refine((value) => !value.sentinels || value.name !== undefined, { path: ['name'], error: 'sentinels need the name of the master' });
+const recordsRedis = z.strictObject(connectionShape).refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels');
 
 export const bridgeRedisSchema = z
   .strictObject({
@@ -47,8 +52,7 @@ export const bridgeRedisSchema = z
       .describe('What all keys of the bridge start with.'),
     commandTimeoutMs: z.int().min(10).max(10_000).default(250).describe('How long a command may take before the request is answered 503.'),
   })
-  .refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels')
-  .refine((value) => !value.sentinels || value.name !== undefined, { path: ['name'], error: 'sentinels need the name of the master' });
+  .refine(hasOneTarget, 'give exactly one of url, urlFile, cluster, sentinels');
 
 const mappedPath = z.string().regex(/^[^.\s]+(\.[^.\s]+)*$/, 'must be a path like user.id');
 
@@ -107,15 +111,17 @@ export const sessionSchema = z.strictObject({
   secretsFile: file.optional().describe("The legacy app's cookie secrets (`app.keys`), one a line, newest first."),
   signature: z
     .strictObject({
-      algorithm: z
-        .string()
-        .refine((value) => getHashes().includes(value), 'must be a hash that Node.js knows, such as sha1, sha256 or sha512')
-        .default('sha1'),
+      algorithm: z.string().refine(isHmacHash, 'must be a hash that Node.js knows, such as sha1, sha256 or sha512').default('sha1'),
       encoding: z.enum(['base64', 'base64url', 'hex']).default('base64'),
     })
     .optional()
     .describe(
       'How keygrip signs, where `app.keys` is a `KeyGrip` with a hash of its own: `new KeyGrip(keys, "sha256")` is `{ algorithm: sha256 }`. Default: `sha1` in `base64`, as Koa does.',
+    ),
+  keepDroppedSecretSeconds: seconds(0, 604_800)
+    .default(3600)
+    .describe(
+      'How long a cookie secret goes on verifying, on all instances, after `secretsFile` has lost it. It ends at once by a line `-` before it, or by `crossfade secrets drop`. 0: never.',
     ),
   signed: z
     .boolean()
@@ -171,7 +177,9 @@ export const clientSchema = z
       .refine((id) => id !== 'unknown', 'unknown is what a request without a client is called')
       .describe('Name of the client: `client_id` in OAuth.'),
     type: z.enum(['public', 'confidential']).default('public').describe('`confidential` clients authenticate with a secret.'),
-    secretHashFile: file.optional().describe('A file that holds the hex SHA-256 of the secret; `crossfade init --client ID` makes one.'),
+    secretHashFile: file
+      .optional()
+      .describe('A file that holds the hex SHA-256 of the secret; `crossfade init --client ID` makes one. Several lines: each is good.'),
     origins: z
       .array(origin)
       .default([])
@@ -220,6 +228,16 @@ function isOrigin(value: string): boolean {
 function isPattern(value: string): boolean {
   try {
     new RegExp(value);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Some hashes that Node.js lists make no HMAC (shake128). */
+function isHmacHash(value: string): boolean {
+  try {
+    createHmac(value, 'key').update('').digest();
     return true;
   } catch {
     return false;

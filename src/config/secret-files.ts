@@ -1,12 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { errnoOf } from '../errors.js';
-import type { ConfigProblem } from './config.js';
+import type { ConfigProblem, FileSecrets } from './config.js';
 import { Secret } from './secret.js';
 
-/** The text of a file without the line end that editors add; a file that cannot be read is a problem, and ''. */
-export function readSecretFile(path: string, at: string, problems: ConfigProblem[]): string {
+/** The text of a file, without the mark that some editors put in front of UTF-8. A file that cannot be read, or is empty, is a problem. */
+function readText(path: string, at: string, problems: ConfigProblem[]): string {
   try {
-    const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '');
+    const text = readFileSync(path, 'utf8').replace(/^\ufeff/, '');
     if (text.trim() === '')
       problems.push({
         path: at,
@@ -20,34 +20,80 @@ export function readSecretFile(path: string, at: string, problems: ConfigProblem
   }
 }
 
-export function readFleetSecret(text: string, problems: ConfigProblem[]): Secret {
-  if (text.trim() !== '' && (!/^[A-Za-z0-9_-]+$/.test(text) || Buffer.from(text, 'base64url').length !== 32)) {
+/** The one secret of a file, without white space around it: editors and secret stores add line ends. */
+export function readSecret(path: string, at: string, problems: ConfigProblem[]): string {
+  return readText(path, at, problems).trim();
+}
+
+export function readFleetSecret(path: string, problems: ConfigProblem[]): Secret {
+  const text = readSecret(path, 'fleetSecretFile', problems);
+  if (text !== '' && (!/^[A-Za-z0-9_-]+$/.test(text) || Buffer.from(text, 'base64url').length !== 32)) {
     problems.push({ path: 'fleetSecretFile', message: 'the file must hold base64url of 32 random bytes; crossfade init makes one' });
   }
   return new Secret(text);
 }
 
-export function readAdminToken(text: string, problems: ConfigProblem[]): Secret {
-  if (text.trim() !== '' && text.trim().length < 20) {
-    problems.push({ path: 'admin.tokenFile', message: 'the file must hold at least 20 random characters; crossfade init makes one' });
-  }
-  return new Secret(text.trim());
+/** Secrets of a file that may change while the bridge runs. */
+function fileSecrets(
+  file: string,
+  at: string,
+  parse: (text: string, problems: ConfigProblem[]) => readonly string[],
+  problems: ConfigProblem[],
+): FileSecrets {
+  const readWith = (found: ConfigProblem[]) => parse(readText(file, at, found), found).map((value) => new Secret(value));
+  return {
+    file,
+    at,
+    current: readWith(problems),
+    read() {
+      const found: ConfigProblem[] = [];
+      const value = readWith(found);
+      return found.length > 0 ? { problems: found } : { value };
+    },
+  };
 }
 
-export function readSessionSecrets(text: string, index: number, problems: ConfigProblem[]): Secret[] {
-  const lines = text.split(/\r?\n/).filter((line) => line !== '');
-  if (lines.some((line) => line !== line.trim())) {
-    problems.push({ path: `sessions[${index}].secretsFile`, message: 'a secret in the file starts or ends with white space' });
-  }
-  return lines.map((line) => new Secret(line));
+export function readAdminToken(file: string, problems: ConfigProblem[]): FileSecrets {
+  const at = 'admin.tokenFile';
+  return fileSecrets(
+    file,
+    at,
+    (text, found) => {
+      const token = text.trim();
+      if (token !== '' && token.length < 20)
+        found.push({ path: at, message: 'the file must hold at least 20 random characters; crossfade init makes one' });
+      return [token];
+    },
+    problems,
+  );
 }
 
-export function readSecretHash(text: string, index: number, problems: ConfigProblem[]): Secret {
-  if (text.trim() !== '' && !/^[0-9a-f]{64}$/i.test(text.trim())) {
-    problems.push({
-      path: `clients[${index}].secretHashFile`,
-      message: 'the file must hold the hex SHA-256 of the secret; crossfade init --client ID makes one',
-    });
-  }
-  return new Secret(text.trim().toLowerCase());
+/** One a line, newest first. A line `-` stands before those that are taken out of use: they are in the list, marked by it. */
+export function readSessionSecrets(file: string, at: string, problems: ConfigProblem[]): FileSecrets {
+  return fileSecrets(
+    file,
+    at,
+    (text, found) => {
+      const lines = text.split(/\r?\n/).filter((line) => line !== '');
+      if (lines.some((line) => line !== line.trim())) found.push({ path: at, message: 'a secret in the file starts or ends with white space' });
+      if (lines[0]?.startsWith('-') && lines.every((line, at) => line.startsWith('-') || lines.lastIndexOf('-', at) >= 0))
+        found.push({ path: at, message: 'the file holds no cookie secret that is in use: those behind a - are taken out' });
+      return lines;
+    },
+    problems,
+  );
+}
+
+export function readSecretHashes(file: string, at: string, problems: ConfigProblem[]): FileSecrets {
+  return fileSecrets(
+    file,
+    at,
+    (text, found) => {
+      const lines = text.split(/\s+/).filter((line) => line !== '');
+      if (lines.some((line) => !/^[0-9a-f]{64}$/i.test(line)))
+        found.push({ path: at, message: 'the file must hold the hex SHA-256 of the secret, one a line; crossfade init --client ID makes one' });
+      return lines.map((line) => line.toLowerCase());
+    },
+    problems,
+  );
 }

@@ -1,6 +1,6 @@
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
-import type { Clamp, ClampSelector } from '../rollout/clamps.js';
+import { type Clamp, type ClampSelector, scoped, scopeOfCohort } from '../rollout/clamps.js';
 import { type Stage, stagesAbove } from '../rollout/stage.js';
 import { readTraffic, type TrafficCount } from '../rollout/traffic.js';
 import type { OverviewSource } from './overview.js';
@@ -15,6 +15,8 @@ export interface Confirmation {
   readonly instances: number;
   /** Hosts that have not said so. */
   readonly missing: readonly string[];
+  /** Hosts that do not have a cohort of this name; `held`: they hold the client and tenants that it had where the ceiling was set. */
+  readonly otherNames: readonly { readonly host: string; readonly held: boolean }[];
 }
 
 export interface CeilingRequest {
@@ -48,9 +50,10 @@ function cohortsOf({ rollout }: Pick<Config, 'rollout'>, client: string): Readon
 export async function setCeiling(source: CeilingSource, { selector, stage, why, forMs }: CeilingRequest): Promise<Confirmation & { until?: number }> {
   const at = await source.nowMs();
   const until = forMs === undefined ? {} : { until: at + forMs };
-  await source.control.clamps.set({ selector, stage, by: 'operator', why, at, ...until });
+  const scope = selector.on === 'cohort' ? scopeOfCohort(source.config, selector.name) : undefined;
+  await source.control.clamps.set({ selector, stage, by: 'operator', why, at, ...until, ...scoped(scope) });
   await source.tell();
-  const confirmation = await confirm(source);
+  const confirmation = await confirm(source, selector);
   if (!source.control.clamps.all.some((one) => one.at === at && one.stage === stage))
     throw new CrossfadeError('invalid_request', { message: 'somebody else has changed the ceilings at the same time: do the same again' });
   return { ...confirmation, ...until };
@@ -67,14 +70,18 @@ export async function releaseCeiling(
   return { ...(await confirm(source)), released };
 }
 
-async function confirm({ control, nowMs }: OverviewSource): Promise<Confirmation> {
+async function confirm({ control, nowMs }: OverviewSource, selector?: ClampSelector): Promise<Confirmation> {
   for (const end = Date.now() + CONFIRM_MS; ; ) {
     // Where Redis has just come back empty, an instance may write what it knew in the same moment.
     await new Promise((resolve) => setTimeout(resolve, 100));
     await control.clamps.sync();
     const { live } = await control.fleet.read(await nowMs());
     const missing = live.filter(({ clamps }) => clamps !== control.clamps.digest).map(({ host }) => host);
-    if (missing.length === 0 || Date.now() > end) return { instances: live.length, missing };
+    if (missing.length > 0 && Date.now() <= end) continue;
+    const otherNames = live.flatMap(({ host, unknownCohorts = [] }) =>
+      unknownCohorts.filter(({ name }) => selector?.on === 'cohort' && name === selector.name).map(({ held }) => ({ host, held })),
+    );
+    return { instances: live.length, missing, otherNames };
   }
 }
 

@@ -46,6 +46,8 @@ export const announcementSchema = z.object({
   fingerprint: z.string(),
   /** The keys that it has private halves of, with the file that each is in at the moment, and the time in front of its name. */
   keys: z.array(z.object({ jwk: publicJwkSchema, file: z.string().optional(), signsFrom: z.number().optional() })),
+  /** All that a token may be asked for there, services included. Absent: of a release that does not say. */
+  targets: z.array(z.string()).optional(),
   /** Issuers and audiences that it accepts. */
   accepts: z.array(z.string()),
   /** Kids that it verifies. */
@@ -58,6 +60,12 @@ export const announcementSchema = z.object({
   flags: z.enum(['live', 'last-known', 'none']).catch('none'),
   /** A digest of the clamps that are in force there. */
   clamps: z.string(),
+  /** Names of cookie secrets that verify nothing there any more. Absent: of a release that knows none. */
+  endedSecrets: z.array(z.string()).optional(),
+  /** Cohorts with a clamp that it calls otherwise; `held`: it holds those whom the cohort had where the clamp was set. */
+  unknownCohorts: z.array(z.object({ name: z.string(), held: z.boolean() })).optional(),
+  /** Why it is held, where it fails and others do not. */
+  held: z.object({ cohort: z.string(), of: z.string(), fault: z.string(), at: z.number(), needsOperator: z.boolean() }).optional(),
   /** When it last heard the event stream; absent: never. */
   eventsReadAt: z.number().optional(),
   cohorts: z.array(cohortSchema).catch([]),
@@ -72,6 +80,9 @@ export type GuardrailWindow = z.output<typeof windowSchema>;
 
 /** One name for the configuration of an instance, without what may differ from one machine to the next, and without secrets. */
 export function fingerprintOf({ listen: _, admin: __, keys: { directory: ___, ...keys }, ...config }: Config): string {
-  const text = JSON.stringify({ ...config, keys }, (name, value: unknown) => (name.endsWith('File') || name === 'file' ? undefined : value));
+  const text = JSON.stringify({ ...config, keys }, (name, value: unknown) => (name.endsWith('File') || FROM_FILES.has(name) ? undefined : value));
   return createHash('sha256').update(text).digest('base64url').slice(0, 12);
 }
+
+/** What stands in files that may change while an instance runs. */
+const FROM_FILES: ReadonlySet<string> = new Set(['file', 'files', 'access', 'secrets', 'secretHashes']);

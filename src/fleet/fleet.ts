@@ -12,13 +12,13 @@ const HEARTBEAT_MS = 5000;
 export interface FleetOptions {
   readonly store: FleetStore;
   /** What this instance is, and stays for as long as it lives. */
-  readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'fingerprint'>;
+  readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'targets' | 'fingerprint'>;
   /** What decides about keys, as it is at the moment. */
   readonly keys: () => Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'>;
   /** What the others should hear of at once where it changes. */
-  readonly state: () => Pick<Announcement, 'signing' | 'problems' | 'clamps'>;
+  readonly state: () => Pick<Announcement, 'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts'>;
   /** What else it is at the moment. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held'>;
   /** The time by Redis' clock, in ms. */
   readonly fleetNowMs: () => Promise<number>;
   readonly nowMs: () => number;
@@ -40,6 +40,8 @@ export interface Fleet {
   readonly strangers: number;
   /** How far the clock here is ahead of that of Redis, in ms; undefined: Redis was not asked yet. */
   readonly clockOffMs: number | undefined;
+  /** Asks Redis for the time. Rejects with what ioredis rejects with. */
+  measure(): Promise<void>;
   /** Reads who is there. Never rejects. */
   read(): Promise<void>;
   /** Announces itself from now on, once now. Never rejects. */
@@ -142,6 +144,9 @@ export function createFleet(options: FleetOptions): Fleet {
     },
     get clockOffMs() {
       return clockOffMs;
+    },
+    async measure() {
+      await askTime();
     },
     async read() {
       await askTime()

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { z } from 'zod';
 import type { RedisClient } from '../redis/connection.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
@@ -21,9 +22,20 @@ export interface FleetStoreOptions {
 
 /** The announcements of all instances in Redis. All methods reject with what ioredis rejects with. */
 export interface FleetStore {
+  /** Lets an instance go on that is held. */
+  release(instance: string, release: Release): Promise<void>;
+  /** What an operator last released, and why; undefined: nothing. */
+  readRelease(instance: string): Promise<Release | undefined>;
   write(announcement: Announcement): Promise<void>;
   read(nowMs: number): Promise<FleetReading>;
 }
+
+/** `heldAt`: of the hold that is released, as the instance has announced it. */
+const releaseSchema = z.object({ heldAt: z.number(), why: z.string() });
+export type Release = z.output<typeof releaseSchema>;
+
+/** How long a release is kept: the instance looks every few seconds. */
+const RELEASE_KEEP_MS = 600_000;
 
 export interface FleetReading {
   /** Those that count, the longest alive first. */
@@ -67,7 +79,19 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
     return undefined;
   }
 
+  const releaseKey = (instance: string) => `${index}:${instance}:released`;
+
   return {
+    async release(instance, release) {
+      const signed = signText(macKey, `release\0${instance}`, JSON.stringify(release));
+      await client.set(releaseKey(instance), signed, 'PX', RELEASE_KEEP_MS);
+    },
+    async readRelease(instance) {
+      const signed = await client.get(releaseKey(instance)).catch(absentIfForeign(null));
+      const text = signed === null ? undefined : openSignedText(macKey, `release\0${instance}`, signed);
+      return text === undefined ? undefined : releaseSchema.safeParse(parseJson(text)).data;
+    },
+
     async write(announcement) {
       const { instance, at } = announcement;
       await announce(client, [keyOf(instance)], [signText(macKey, `fleet\0${instance}`, JSON.stringify(announcement)), GONE_MS]);

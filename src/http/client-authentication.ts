@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { ClientConfig } from '../config/config.js';
+import type { Secret } from '../config/secret.js';
 import { CrossfadeError } from '../errors.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import type { Form } from './form.js';
@@ -11,7 +12,12 @@ import { header } from './peer.js';
  * `client_id` for public ones (RFC 6749, section 2.3.1). Undefined where it names none.
  * @throws {CrossfadeError} `invalid_client`, or `invalid_request` for two ways at once.
  */
-export function authenticateClient(request: IncomingMessage, form: Form, clients: ClientRegistry): ClientConfig | undefined {
+export function authenticateClient(
+  request: IncomingMessage,
+  form: Form,
+  clients: ClientRegistry,
+  secretHashes: SecretHashes,
+): ClientConfig | undefined {
   const basic = readBasic(header(request, 'authorization'));
   const posted = { id: form.get('client_id'), secret: form.get('client_secret') };
   if (basic && posted.secret !== undefined) throw new CrossfadeError('invalid_request', { message: 'the client authenticates in two ways' });
@@ -23,15 +29,19 @@ export function authenticateClient(request: IncomingMessage, form: Form, clients
     return undefined;
   }
   const client = clients.byId(id);
-  if (!client || !hasRightSecret(client, secret)) throw new CrossfadeError('invalid_client');
+  if (!client || !hasRightSecret(client, secretHashes(client.id), secret)) throw new CrossfadeError('invalid_client');
   return client;
 }
 
-function hasRightSecret({ type, secretHash }: ClientConfig, secret: string | undefined): boolean {
+function hasRightSecret({ type }: ClientConfig, hashes: readonly Secret[], secret: string | undefined): boolean {
   if (type === 'public') return secret === undefined;
-  if (secret === undefined || !secretHash) return false;
-  return timingSafeEqual(createHash('sha256').update(secret).digest(), Buffer.from(secretHash.reveal(), 'hex'));
+  if (secret === undefined) return false;
+  const given = createHash('sha256').update(secret).digest();
+  return hashes.filter((hash) => timingSafeEqual(given, Buffer.from(hash.reveal(), 'hex'))).length > 0;
 }
+
+/** Hex SHA-256 of each secret with which a client may authenticate now. */
+export type SecretHashes = (client: string) => readonly Secret[];
 
 /** An empty secret is none (RFC 6749, section 2.3.1). */
 function readBasic(authorization: string | undefined): { id: string; secret: string | undefined } | undefined {

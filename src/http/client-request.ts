@@ -4,7 +4,7 @@ import { CrossfadeError } from '../errors.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Audit } from '../telemetry/audit.js';
 import { malformedRefusal } from './authenticator.js';
-import { authenticateClient } from './client-authentication.js';
+import { authenticateClient, type SecretHashes } from './client-authentication.js';
 import { clientTraits } from './client-traits.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
@@ -41,11 +41,11 @@ function refuseMalformed(ctx: Context): void {
   throw new CrossfadeError(code, { message: description });
 }
 
-export function createClientRequests(clients: ClientRegistry, peers: Peers, audit: Audit): ClientRequests {
+export function createClientRequests(clients: ClientRegistry, secretHashes: SecretHashes, peers: Peers, audit: Audit): ClientRequests {
   return {
     resolve(ctx, form) {
       refuseMalformed(ctx);
-      const authenticated = authenticateClient(ctx.req, form, clients);
+      const authenticated = authenticateClient(ctx.req, form, clients, secretHashes);
       const client = clients.resolve(clientTraits(ctx.req, peers, authenticated?.id));
       if (!authenticated && client.config?.type === 'confidential') throw new CrossfadeError('invalid_client');
       return client;
@@ -53,7 +53,7 @@ export function createClientRequests(clients: ClientRegistry, peers: Peers, audi
 
     confidential(ctx, form, permission) {
       refuseMalformed(ctx);
-      const authenticated = authenticateClient(ctx.req, form, clients);
+      const authenticated = authenticateClient(ctx.req, form, clients, secretHashes);
       if (authenticated?.type !== 'confidential') throw new CrossfadeError('invalid_client');
       if (permission && !authenticated[permission])
         throw new CrossfadeError('unauthorized_client', { message: `this client is not registered with ${permission}: true` });

@@ -18,8 +18,11 @@ class RequestTraits implements ClientTraits {
     this.provenId = provenId;
   }
 
+  /** A page with `Referrer-Policy: no-referrer` hides it from its own host as well, and the browser says that it is the same. */
   get origin() {
-    return header(this.#request, 'origin');
+    const origin = header(this.#request, 'origin');
+    const isSame = origin === 'null' && header(this.#request, 'sec-fetch-site') === 'same-origin';
+    return isSame ? this.#peers.ownOriginOf(this.#request) : origin;
   }
 
   get host() {

@@ -8,6 +8,7 @@ type CookieOptions = SessionConfig['cookieOptions'];
 
 /** The cookies that the bridge sets and clears: refresh tokens, and the app's own when a session comes back or ends. */
 export interface BridgeCookies {
+  readonly refreshName: string;
   /**
    * The refresh tokens in the request's cookies, each once: cookies of several paths or domains may have the name.
    * @throws {CrossfadeError} `invalid_request` for five and more.
@@ -36,6 +37,7 @@ export function createBridgeCookies(
   const refreshLine = (token: string, expiresAt: number) => cookieLine(refreshName, token, refreshOptions, expiresAt * 1000);
 
   return {
+    refreshName,
     readRefresh: (ctx) => valuesOfOwnCookie(ctx, refreshName),
     setRefresh(ctx, token, expiresAt) {
       ctx.append('Set-Cookie', refreshLine(token, expiresAt));

@@ -41,7 +41,9 @@ const AUTHORIZATION = 'authorization';
 
 /** A proxy joins two headers with a comma (RFC 9110, section 5.3), which neither a bearer token nor Basic credentials may hold. */
 function isJoined(authorization: string): boolean {
-  return authorization.includes(',') && /^(bearer|basic)[ \t]|,[ \t]*(bearer|basic)[ \t]/i.test(authorization);
+  if (!authorization.includes(',')) return false;
+  // A parameter of another scheme may quote anything.
+  return /^(bearer|basic)[ \t]|,[ \t]*(bearer|basic)[ \t]/i.test(authorization.replaceAll(/"[^"]*"/g, ''));
 }
 
 /** The text behind the scheme (RFC 6750, section 2.1), in any of its spellings. Undefined for other schemes, and where no token came. */
@@ -52,15 +54,13 @@ function readBearer(authorization: string): string | undefined {
 
 /**
  * A front end that holds no token writes a variable into the header without looking at it: `null`, `undefined`, `[object Promise]`,
- * `{{token}}`. Such a text either is one of a few words or has characters that no bearer token may have (RFC 6750, section 2.1). A text of
- * three parts claims to be a JWT, whatever it is made of.
+ * `"null"`, `(null)`, `{{token}}`. Each of them is a text that no authorization server gives out.
  */
 function isNoToken(text: string): boolean {
-  if (text.length > MAX_PLACEHOLDER) return false;
-  return EMPTY_WORDS.has(text.trim().toLowerCase()) || (!/^[\w.~+/-]+=*$/.test(text) && text.split('.').length !== 3);
+  return text.length <= MAX_PLACEHOLDER && PLACEHOLDER.test(text);
 }
 
-const EMPTY_WORDS: ReadonlySet<string> = new Set(['', 'null', 'undefined', 'nan', 'false', 'none', 'nil']);
+const PLACEHOLDER = /^\s*(?:["'(<]?(?:null|undefined|nan|false|none|nil)?["')>]?|\[object \w+\]|<\w+>|\{\{[^{}]*\}\}|\$\{[^{}]*\})\s*$/i;
 const MAX_PLACEHOLDER = 64;
 
 function textBehindBearer(authorization: string): string | undefined {

@@ -34,7 +34,7 @@ export async function readForm(ctx: Context): Promise<Form> {
 export async function readJson(ctx: Context): Promise<unknown> {
   if (!ctx.is('application/json')) throw new CrossfadeError('invalid_request', { message: 'the body must be application/json' });
   if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  if (ctx.req.readableDidRead) return Reflect.get(ctx.request, 'body');
+  if (ctx.req.readableDidRead && !read.has(ctx)) return Reflect.get(ctx.request, 'body');
   const text = await readText(ctx);
   try {
     return parseJson(text);
@@ -43,7 +43,22 @@ export async function readJson(ctx: Context): Promise<unknown> {
   }
 }
 
+/** Bodies that were read before the endpoint asked for them. */
+const read = new WeakMap<Context, string>();
+
+/**
+ * Waits for the body of a form or of JSON, so that the time that a slow client takes does not count as the bridge's own.
+ * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
+ */
+export async function awaitBody(ctx: Context): Promise<void> {
+  if (ctx.req.readableDidRead || !ctx.is(FORM_TYPE, 'application/json')) return;
+  if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+  read.set(ctx, await readText(ctx));
+}
+
 async function readText(ctx: Context): Promise<string> {
+  const before = read.get(ctx);
+  if (before !== undefined) return before;
   try {
     return await getRawBody(ctx.req, { limit: MAX_BODY_BYTES, length: ctx.request.length ?? null, encoding: 'utf8' });
   } catch (cause) {
@@ -63,7 +78,7 @@ function tooLarge(cause?: unknown): CrossfadeError {
  * an empty body and reads nothing.
  */
 function parsedBody(ctx: Context): [string, unknown][] | undefined {
-  if (!ctx.req.readableDidRead) return undefined;
+  if (!ctx.req.readableDidRead || read.has(ctx)) return undefined;
   const rawBody: unknown = Reflect.get(ctx.request, 'rawBody');
   if (typeof rawBody === 'string') {
     if (Buffer.byteLength(rawBody) > MAX_BODY_BYTES) throw tooLarge();

@@ -1,6 +1,7 @@
 import type { Context } from 'koa';
 import { z } from 'zod';
 import { CrossfadeError } from '../errors.js';
+import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import { readJson } from './form.js';
 import type { IssueFor } from './issue-for.js';
@@ -42,6 +43,7 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
       },
       { client: forClient, ...(audience === undefined ? {} : { audience }) },
     );
+    assertInTime(ctx);
     if (issued.setCookie !== undefined) ctx.append('Set-Cookie', issued.setCookie);
     ctx.set('Cache-Control', 'no-store');
     ctx.body = {

@@ -9,6 +9,7 @@ import type { SessionReader } from '../sessions/reader.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
+import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
@@ -87,17 +88,17 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
 
   async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
     const { bearer, cookies: pairs } = readCredentials(ctx.req);
-    const refreshCookies = cookies.readRefresh(ctx);
-    const hasCookie = refreshCookies.length > 0 || pairs.some(([name]) => sessions.cookieNames.has(name));
+    const hasCookie = pairs.some(([name]) => name === cookies.refreshName || sessions.cookieNames.has(name));
     // The cookies of a client without pages are not read.
     const readsCookie = hasCookie && (client.config?.origins ?? []).length > 0;
+    const refreshCookies = readsCookie ? cookies.readRefresh(ctx) : [];
     requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
     const subjectToken = readSubjectToken(form, sessions.cookieNames);
     const found = await Promise.all([
       readsCookie ? byCookie(pairs) : [],
       subjectToken ? byCookie(subjectToken) : [],
       byRefreshToken(form.get('refresh_token')),
-      ...(readsCookie ? refreshCookies.map(byRefreshToken) : []),
+      ...refreshCookies.map(byRefreshToken),
     ]);
     const others = found.flat();
     const targets = [...(await byBearer(bearer, others.length > 0)), ...others];
@@ -136,6 +137,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
         ...(onlyOf === undefined ? {} : { onlyOf }),
       });
     }
+    assertInTime(ctx);
     cookies.clearAll(ctx);
     ctx.set('Cache-Control', 'no-store');
     ctx.status = 204;

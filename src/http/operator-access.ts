@@ -3,6 +3,7 @@ import { isIP } from 'node:net';
 import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { Secret } from '../config/secret.js';
 import { CrossfadeError } from '../errors.js';
 import { valuesOfOwnCookie } from './cookies.js';
 
@@ -33,16 +34,16 @@ const COOKIE = 'crossfade-console';
 const SIGNED_IN_SECONDS = 8 * 3600;
 const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD']);
 
-export function createOperatorAccess(config: Config['admin'], clock: Clock): OperatorAccess {
-  const names = new Set(['localhost', config.host, ...config.hosts]);
+/** `token`: as it is now; undefined where none is configured. */
+export function createOperatorAccess(config: Config['admin'], token: () => Secret | undefined, clock: Clock): OperatorAccess {
+  const names = new Set(['localhost', config.host, ...config.hosts].map(bareName));
   /** Ends with the token: a new one signs everybody out. */
-  const key = createHash('sha256')
-    .update(`crossfade console\0${config.token?.reveal() ?? ''}`)
-    .digest();
-  const macOf = (purpose: string, text: string) => createHmac('sha256', key).update(`${purpose}\0${text}`).digest('base64url');
+  const keyNow = () => digest(`crossfade console\0${token()?.reveal() ?? ''}`);
+  const macOf = (purpose: string, text: string) => createHmac('sha256', keyNow()).update(`${purpose}\0${text}`).digest('base64url');
 
   function isToken(given: string): boolean {
-    return config.token !== undefined && timingSafeEqual(digest(given), digest(config.token.reveal()));
+    const secret = token();
+    return secret !== undefined && timingSafeEqual(digest(given), digest(secret.reveal()));
   }
 
   /** The value of the console's cookie, if it is good. */
@@ -52,7 +53,7 @@ export function createOperatorAccess(config: Config['admin'], clock: Clock): Ope
 
   function isGood(value: string): boolean {
     const [endsAt = '', mac = ''] = value.split('.');
-    if (!config.token || !timingSafeEqual(digest(mac), digest(macOf('cookie', endsAt)))) return false;
+    if (!token() || !timingSafeEqual(digest(mac), digest(macOf('cookie', endsAt)))) return false;
     return Number(endsAt) > epochSeconds(clock);
   }
 
@@ -68,10 +69,10 @@ export function createOperatorAccess(config: Config['admin'], clock: Clock): Ope
   }
 
   return {
-    isConfigured: config.token !== undefined,
+    isConfigured: token() !== undefined,
 
     checkHost(ctx) {
-      const name = ctx.hostname.replace(/^\[(.*)\]$/, '$1');
+      const name = bareName(ctx.hostname);
       if (!names.has(name) && isIP(name) === 0)
         throw new CrossfadeError('forbidden_host', { message: 'this Host is not one of admin.host and admin.hosts' });
     },
@@ -89,9 +90,9 @@ export function createOperatorAccess(config: Config['admin'], clock: Clock): Ope
         throw new CrossfadeError('forbidden_origin', { message: 'this does not come from the console: X-CSRF-Token or Origin is not what it sends' });
     },
 
-    signIn(ctx, token) {
+    signIn(ctx, given) {
       if (!isOwnPage(ctx)) throw new CrossfadeError('forbidden_origin', { message: 'a sign-in must come from the console itself' });
-      if (!isToken(token)) throw new CrossfadeError('invalid_token');
+      if (!isToken(given)) throw new CrossfadeError('invalid_token');
       const endsAt = String(epochSeconds(clock) + SIGNED_IN_SECONDS);
       setCookie(ctx, `${endsAt}.${macOf('cookie', endsAt)}`, SIGNED_IN_SECONDS);
     },
@@ -100,6 +101,14 @@ export function createOperatorAccess(config: Config['admin'], clock: Clock): Ope
     isSignedIn: (ctx) => readCookie(ctx) !== undefined,
     csrfTokenOf: (ctx) => macOf('csrf', readCookie(ctx) ?? ''),
   };
+}
+
+/** Names differ by neither case nor the dot of the DNS' root (RFC 4343; RFC 3986, section 3.2.2). */
+function bareName(host: string): string {
+  return host
+    .replace(/^\[(.*)\]$/, '$1')
+    .replace(/\.$/, '')
+    .toLowerCase();
 }
 
 function digest(text: string): Buffer {

@@ -14,6 +14,8 @@ export function readScope(form: Form, has: readonly string[]): readonly string[]
   const asked = form.get('scope');
   if (asked === undefined) return undefined;
   const wanted = [...new Set(asked.split(' ').filter((token) => token !== ''))];
+  // Only spaces: a parameter without a value counts as omitted.
+  if (wanted.length === 0) return undefined;
   if (wanted.some((token) => !has.includes(token))) throw new CrossfadeError('invalid_scope');
   return wanted;
 }

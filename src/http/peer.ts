@@ -8,6 +8,8 @@ export interface Peers {
   addressOf(request: IncomingMessage): string;
   /** Host that the client addressed. */
   hostOf(request: IncomingMessage): string | undefined;
+  /** Origin of the pages of the host that the client addressed; undefined where that is not the issuer's own. */
+  ownOriginOf(request: IncomingMessage): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
   methodOf(request: IncomingMessage): string;
   /**
@@ -17,7 +19,9 @@ export interface Peers {
   urisOf(request: IncomingMessage): readonly string[];
 }
 
-export function createPeers(trustProxy: readonly string[]): Peers {
+/** `issuer`: where the bridge's own pages are. */
+export function createPeers(trustProxy: readonly string[], issuer: string): Peers {
+  const own = new URL(issuer);
   const trusted = new BlockList();
   for (const range of trustProxy) {
     const [address = '', bits = ''] = range.split('/');
@@ -50,6 +54,11 @@ export function createPeers(trustProxy: readonly string[]): Peers {
     return forwarded.reverse().find((address) => isIP(address) === 0 || !isTrusted(address)) || peer;
   }
 
+  function hostOf(request: IncomingMessage): string | undefined {
+    const forwarded = trusts(request) ? header(request, 'x-forwarded-host')?.split(',')[0]?.trim() : undefined;
+    return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
+  }
+
   return {
     trusts,
     addressOf(request) {
@@ -57,10 +66,8 @@ export function createPeers(trustProxy: readonly string[]): Peers {
       if (address === undefined || isIP(address) === 0) return 'unknown';
       return isIPv6(address) ? networkOf(address) : address;
     },
-    hostOf(request) {
-      const forwarded = trusts(request) ? header(request, 'x-forwarded-host')?.split(',')[0]?.trim() : undefined;
-      return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
-    },
+    hostOf,
+    ownOriginOf: (request) => (hostOf(request) === own.host ? own.origin : undefined),
     methodOf(request) {
       const given = trusts(request) ? ['x-original-method', 'x-forwarded-method'].flatMap((name) => header(request, name)?.toUpperCase() ?? []) : [];
       // The same as for paths: only what is a page navigation by both is one.

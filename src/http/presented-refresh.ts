@@ -2,6 +2,7 @@ import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
 import { CrossfadeError } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { ResumeSession } from '../sessions/resume.js';
 import type { Families, FoundFamily } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import type { Revocations } from '../tokens/verify.js';
@@ -29,6 +30,7 @@ export interface PresentedRefreshOptions {
   readonly requests: ClientRequests;
   readonly others: Pick<OtherPrincipals, 'conflict'>;
   readonly revocations: Pick<Revocations, 'whatEnded'>;
+  readonly resume: ResumeSession;
   readonly cookies: BridgeCookies;
   readonly guarded: Pick<Guarded, 'lost'>;
   readonly clock: Clock;
@@ -37,7 +39,16 @@ export interface PresentedRefreshOptions {
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
-export function createReadRefresh({ families, requests, others, revocations, cookies, guarded, clock }: PresentedRefreshOptions): ReadRefresh {
+export function createReadRefresh({
+  families,
+  requests,
+  others,
+  revocations,
+  resume,
+  cookies,
+  guarded,
+  clock,
+}: PresentedRefreshOptions): ReadRefresh {
   /** One in the form; in the cookie there may be several, of which the good one counts. */
   function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
     const inCookie = client.config?.refreshTransport === 'cookie';
@@ -77,12 +88,20 @@ export function createReadRefresh({ families, requests, others, revocations, coo
     }
   }
 
+  /** Of several, one whose session has ended is as good as none. */
+  async function firstWithSession(good: readonly PresentedRefresh[]): Promise<PresentedRefresh | undefined> {
+    const [first, ...others] = good;
+    if (!first || others.length === 0 || first.found.kind !== 'live' || !first.found.grant.hasSession) return first;
+    const resumed = await resume(first.token.sid, first.found.grant.identity);
+    return resumed.kind === 'ended' ? await firstWithSession(others) : first;
+  }
+
   return async function readRefresh(ctx, form, client, where) {
     const judged = await Promise.all(readTexts(ctx, form, client, where).map(async (text) => await judge(text, client)));
     const bad = judged.filter((one) => 'why' in one);
     const good = judged.filter((one) => 'found' in one).sort((one, other) => rank(one) - rank(other));
     await endReused(bad, good);
-    const [best] = good;
+    const best = await firstWithSession(good);
     if (!best) {
       for (const { why, token } of bad) if (why === 'unreadable' && token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
       throw invalidGrant(client, cookies, bad[0]?.why ?? 'malformed');

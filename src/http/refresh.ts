@@ -1,10 +1,12 @@
 import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
-import { type Principal, tokenPrincipal } from '../principal.js';
+import { type Identity, type Principal, tokenPrincipal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
 import type { Resumed, ResumeSession } from '../sessions/resume.js';
 import { tellSpan } from '../telemetry/tracing.js';
+import type { TokenFit } from '../tokens/fit.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
 import { type Attempt, countGrant } from './count-grant.js';
@@ -20,6 +22,9 @@ export interface RefreshOptions extends SessionGranting {
   readonly resume: ResumeSession;
   readonly restore: Restore;
   readonly returnUri: string;
+  /** Whether tokens are given for this audience, here or by another live instance. */
+  readonly isTarget: (audience: string) => boolean;
+  readonly fit: Pick<TokenFit, 'whyNot' | 'note'>;
 }
 
 /** Why a family that was found good a moment ago cannot be used, though nobody has ended it. */
@@ -38,6 +43,16 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const resumed = await resume(sid, grant.identity);
     if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
     return resumed;
+  }
+
+  /** The session has grown beyond what a token can hold: then it keeps what it had of that, so that its client is not locked out (law 1). */
+  function fitting(session: LiveSession, { identity: before }: Grant, client: ResolvedClient): Identity {
+    const { identity, sid } = session;
+    const misfit = options.fit.whyNot(session, tokenPrincipal(identity, { sid, client: client.id, scope: identity.scope }));
+    if (misfit !== 'token-too-large') return identity;
+    options.fit.note(misfit, sid, client.id);
+    const had = (now: readonly string[], then: readonly string[]) => now.filter((one) => then.includes(one));
+    return { ...identity, roles: had(identity.roles, before.roles), scope: had(identity.scope, before.scope) };
   }
 
   /** At `recall`, who can take the way back is sent there; nobody else notices. */
@@ -65,12 +80,15 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const { sid, family } = token;
     const { grant } = found;
     readTarget(form, new Set([grant.audience]));
+    // The configuration has lost it. The refresh token stays as it is: the audience may come back.
+    if (!options.isTarget(grant.audience))
+      throw new CrossfadeError('invalid_target', { message: 'tokens for the audience of this family are no longer given' });
 
     await options.others.refuse(ctx, client, { sid, ...grant.identity }, { where: 'refresh', cookies: true, expiredBearer: true });
     const resumed = await readSession(sid, grant, client);
     const session = resumed?.kind === 'live' ? resumed.session : undefined;
     const epoch = resumed?.kind === 'live' ? resumed.epoch : undefined;
-    const identity = session?.identity ?? grant.identity;
+    const identity = session ? fitting(session, grant, client) : grant.identity;
     const scope = grant.askedScope ? identity.scope.filter((one) => grant.askedScope?.includes(one)) : identity.scope;
     const asked = readScope(form, scope) ?? scope;
     const principal = tokenPrincipal(identity, { sid, client: client.id, scope: asked });

@@ -5,6 +5,7 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
+import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import { readForm } from './form.js';
 
@@ -46,6 +47,7 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
       const token = form.get('token');
       if (token === undefined) throw new CrossfadeError('invalid_request', { message: 'token is missing' });
       await (token.startsWith('xfr1.') ? revokeRefreshToken(token, client) : revokeAccessToken(token, client));
+      assertInTime(ctx);
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 200;
       // RFC 7009, section 2.2, lets the body be ignored. OAuth libraries parse it as JSON all the same.

@@ -4,10 +4,13 @@ import Router from '@koa/router';
 import { SpanStatusCode } from '@opentelemetry/api';
 import Koa, { type Context, type Middleware, type Next } from 'koa';
 import compose from 'koa-compose';
-import { CrossfadeError } from '../errors.js';
+import { CrossfadeError, type UnavailableReason, unavailable } from '../errors.js';
+import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { traced } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
+import { withinBudget } from './budget.js';
+import { awaitBody } from './form.js';
 import type { Limits } from './limits.js';
 import { createOwnRequests, isVerifyPath, POST_PATHS, type PostPath } from './own-paths.js';
 import { allowAnybody } from './verify-endpoint.js';
@@ -20,6 +23,11 @@ export interface RoutesOptions {
   /** Origins of all clients: they may call the endpoints from their pages. */
   readonly origins: ReadonlySet<string>;
   readonly answers: Answers;
+  /** Why an endpoint cannot do its work at the moment; undefined: it can. */
+  readonly cannotNow: (endpoint: PostPath) => UnavailableReason | undefined;
+  /** How long an endpoint may take in all, in ms. */
+  readonly budgetMs: (endpoint: PostPath) => number;
+  readonly audit: Audit;
   readonly limits: Limits;
   readonly metrics: Metrics;
   /** What is POSTed to, by its name under the base path. */
@@ -34,12 +42,20 @@ const CORS_EXPOSED = ['Auth-Migration', 'Retry-After', 'WWW-Authenticate'];
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
 export function createRoutes(options: RoutesOptions): Middleware {
-  const { basePath, origins, answers, limits, metrics, posts, verify, jwks, metadata } = options;
+  const { basePath, origins, answers, cannotNow, budgetMs, audit, limits, metrics, posts, verify, jwks, metadata } = options;
   const isOwn = createOwnRequests(basePath);
 
   // All methods that Node.js parses: one that the router does not know would be answered 501, without `Allow` (RFC 9110, section 15.5.6).
   const router = new Router({ methods: METHODS });
-  for (const name of POST_PATHS) router.post(`${basePath}/${name}`, async (ctx: Context) => await posts[name](ctx));
+  for (const name of POST_PATHS) {
+    router.post(`${basePath}/${name}`, async (ctx: Context) => {
+      const onLate = (error: unknown) => audit('request.late', { endpoint: name, outcome: outcomeOf(error) });
+      await awaitBody(ctx);
+      const reason = cannotNow(name);
+      if (reason) throw unavailable(reason);
+      await withinBudget(ctx, budgetMs(name), async () => await posts[name](ctx), onLate);
+    });
+  }
   router.get(JWKS_PATH, async (ctx: Context) => await jwks(ctx));
   router.get(METADATA_PATH, async (ctx: Context) => await metadata(ctx));
   const inner = new Koa();
@@ -78,7 +94,7 @@ export function createRoutes(options: RoutesOptions): Middleware {
       if (ctx.status === 405) answers.refuse(ctx, { code: 'method_not_allowed' });
     } catch (error) {
       const answered = error instanceof CrossfadeError ? await limits.failed(ctx, error) : error;
-      outcome = answered instanceof CrossfadeError ? answered.code : 'server_error';
+      outcome = outcomeOf(answered);
       answers.fail(ctx, answered);
     }
     return outcome;
@@ -89,6 +105,10 @@ export function createRoutes(options: RoutesOptions): Middleware {
     if (isVerifyPath(ctx.path, basePath)) return verify(ctx);
     return answerCors(ctx, async () => await answer(ctx));
   };
+}
+
+function outcomeOf(error: unknown): string {
+  return error === undefined ? 'granted' : error instanceof CrossfadeError ? error.code : 'server_error';
 }
 
 /** For `mode: observe`: nothing is answered but forward-auth, to which everybody is anonymous. */

@@ -7,6 +7,7 @@ import type { ResolvedClient } from '../rollout/clients.js';
 import type { Grant } from '../tokens/grant.js';
 import type { IssueAccessToken, IssuedToken } from '../tokens/issue.js';
 import { MAX_TOKEN_BYTES } from '../tokens/verify.js';
+import { assertInTime } from './budget.js';
 import type { BridgeCookies } from './cookies.js';
 
 /** Tokens as they go to the client (RFC 6749, section 5.1): the refresh token in the body or in a cookie. */
@@ -26,6 +27,7 @@ export function unusedEnd({ endsAt, idleSeconds }: Pick<Grant, 'endsAt' | 'idleS
 }
 
 export function answerTokens(ctx: Context, client: ResolvedClient, answer: TokenAnswer, cookies: BridgeCookies, clock: Clock): void {
+  assertInTime(ctx);
   const { access, refreshToken, scope, grant, issuedTokenType } = answer;
   const inCookie = client.config?.refreshTransport === 'cookie';
   if (inCookie && refreshToken !== undefined) cookies.setRefresh(ctx, refreshToken, unusedEnd(grant, clock));
@@ -43,6 +45,8 @@ export function answerTokens(ctx: Context, client: ResolvedClient, answer: Token
 
 export interface SignerOptions {
   readonly signingKey: () => LoadedKey | undefined;
+  /** Whether all live instances accept what is signed for this audience. */
+  readonly mayIssue: (audience: string) => boolean;
   readonly issueAccessToken: IssueAccessToken;
   readonly clock: Clock;
 }
@@ -54,10 +58,10 @@ export type SignAccessToken = (
   grant: Pick<Grant, 'audience' | 'endsAt' | 'idleSeconds'>,
 ) => Promise<IssuedToken>;
 
-export function createSigner({ signingKey, issueAccessToken, clock }: SignerOptions): SignAccessToken {
+export function createSigner({ signingKey, mayIssue, issueAccessToken, clock }: SignerOptions): SignAccessToken {
   return async function signAccessToken(principal, family, grant) {
     const key = signingKey();
-    if (!key) throw unavailable('signing');
+    if (!key || !mayIssue(grant.audience)) throw unavailable('signing');
     const request = { principal, family, audience: grant.audience, endsAt: unusedEnd(grant, clock) };
     const issued = await issueAccessToken(key, request).catch((cause: unknown) => {
       throw unavailable('signing', cause);

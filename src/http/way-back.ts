@@ -16,6 +16,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
+import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { type Attempt, countGrant } from './count-grant.js';
@@ -72,6 +73,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   function giveCookies(ctx: Context, client: ResolvedClient, { source }: LiveSession): void {
     const pairs = restore.cookiesOf(source.entry, source.key);
     if (!pairs) throw invalidGrant(client, cookies, 'session-ended');
+    assertInTime(ctx);
     cookies.setSession(ctx, source.entry, pairs, source.expiresAtMs);
   }
 

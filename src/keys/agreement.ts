@@ -4,7 +4,18 @@ import type { DenyList } from './deny-list.js';
 import type { StoredJwks, StoredPolicy } from './jwks.js';
 import type { KeyRing } from './key-ring.js';
 import type { LoadedKey } from './load.js';
-import { canSomeoneSign, chooseActive, type FleetMember, type Hold, majorityAgainst, mergeKeys, policyOf, uniteKeys, whatHolds } from './rotation.js';
+import {
+  acceptsAudience,
+  canSomeoneSign,
+  chooseActive,
+  type FleetMember,
+  type Hold,
+  majorityAgainst,
+  mergeKeys,
+  policyOf,
+  uniteKeys,
+  whatHolds,
+} from './rotation.js';
 
 /** The instances that are alive, as this one last read. */
 export interface FleetView {
@@ -45,10 +56,10 @@ export interface Agreed {
   readonly active: string | undefined;
   /** Own keys that do not sign yet, and what holds them. */
   readonly held: readonly { readonly key: LoadedKey; readonly hold: Hold }[];
-  /** The instance that most agree with, where this one's issuer or audience is another: then it does not sign. */
+  /** The instance that most agree with, where this one's issuer is another: then it does not sign. */
   readonly against: FleetMember | undefined;
-  /** Instances that do not accept this one's issuer or audience yet: then it does not sign either (law 9). */
-  readonly unaccepted: readonly FleetMember[];
+  /** Audiences of the config that some live instance does not accept yet, with those instances: no token is signed for them (law 9). */
+  readonly unaccepted: ReadonlyMap<string, readonly FleetMember[]>;
   /** Under what tokens are accepted beside the config's own: that of most, and those of tokens that may still live. */
   readonly policies: readonly Policy[];
 }
@@ -76,19 +87,27 @@ export function createAgreement(options: AgreementOptions): Agree {
     let before: StoredJwks | undefined;
     let next: StoredJwks = { keys: [], policies: [] };
     let active: string | undefined;
-    let unaccepted: readonly FleetMember[] = [];
+    let unaccepted: ReadonlyMap<string, readonly FleetMember[]> = new Map();
     await stored.update((current) => {
       before = current;
       const merged = mergeKeys({ stored: uniteKeys(ring.stored, current?.keys ?? []), own, nowMs, keepMs }).filter(
         ({ jwk }) => !ring.isDenied(jwk.kid),
       );
       const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs);
-      const hasSigned = policies.some((policy) => policyOf(policy) === policyOf(self));
-      unaccepted = hasSigned ? [] : others.filter(({ accepts }) => !accepts.includes(policyOf(self)));
-      active = against || unaccepted.length > 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
+      // What the fleet has issued is accepted by every instance that has read of it.
+      const wasIssued = (audience: string) => policies.some((policy) => policy.issuer === self.issuer && policy.audience.includes(audience));
+      unaccepted = new Map(
+        self.audience.flatMap((audience) => {
+          const missing = wasIssued(audience) ? [] : others.filter((other) => !acceptsAudience(other, self.issuer, audience));
+          return missing.length > 0 ? [[audience, missing] as const] : [];
+        }),
+      );
+      const issued = self.audience.filter((audience) => !unaccepted.has(audience));
+      active = against || issued.length === 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
+      const used = active === undefined ? [] : issued.map((audience) => ({ issuer: self.issuer, audience: [audience], lastSignedAt: nowMs, keepMs }));
       next = {
         keys: merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs, lastSignedAt: nowMs } : key)),
-        policies: active === undefined ? policies : unitePolicies([...policies, { ...toPolicy(self), lastSignedAt: nowMs, keepMs }], nowMs),
+        policies: unitePolicies([...policies, ...used], nowMs),
       };
       // What was read verifies, also where Redis takes no claim.
       ring.setStored(merged);
@@ -106,7 +125,8 @@ export function createAgreement(options: AgreementOptions): Agree {
       return hold ? [{ key, hold }] : [];
     });
     const issued = next.policies.map((policy) => ({ ...toPolicy(policy), issuedUntil: policy.lastSignedAt + policy.keepMs / NEWS + CLOCKS_MS }));
-    const policies = [...(against ? [toPolicy(against)] : []), ...issued].filter((one) => policyOf(one) !== policyOf(self));
+    const isOwn = ({ issuer, audience }: Policy) => issuer === self.issuer && audience.every((one) => self.audience.includes(one));
+    const policies = [...(against ? [toPolicy(against)] : []), ...issued].filter((one) => !isOwn(one));
     return { active, held, against, unaccepted, policies };
   };
 }

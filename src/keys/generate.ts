@@ -66,7 +66,8 @@ async function sweep(directory: string): Promise<void> {
     if (pid === undefined) continue;
     const path = join(directory, name);
     const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
-    if (!isRunning(Number(pid)) || Date.now() - mtimeMs > HALF_WRITTEN_MS) await rm(path, { force: true });
+    const isStale = Number(pid) === process.pid || !isRunning(Number(pid)) || Date.now() - mtimeMs > HALF_WRITTEN_MS;
+    if (isStale) await rm(path, { force: true }).catch(() => undefined); // It is not a file, or not ours to remove.
   }
 }
 

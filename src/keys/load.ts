@@ -125,7 +125,7 @@ function parsePem(text: string): KeyObject {
 function parseJwk(text: string): z.output<typeof privateJwkSchema> {
   let json: unknown;
   try {
-    json = JSON.parse(text);
+    json = JSON.parse(text.replace(/^\ufeff/, ''));
   } catch {
     throw new KeyProblem('is not JSON, or cut off');
   }

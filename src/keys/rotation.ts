@@ -98,20 +98,39 @@ export function clockAgainstMost(ownOffMs: number, others: readonly Pick<FleetMe
 }
 
 /**
- * The one that most live instances that sign agree with on issuer and audience, where this one does not; at a tie that of the one
- * longest alive. Undefined: this one is of the majority.
+ * The one that most live instances that sign agree with on the issuer, where this one does not; at a tie that of the one longest alive.
+ * Undefined: this one is of the majority. Audiences need not be the same: each is issued only where all accept it.
  */
 export function majorityAgainst(self: FleetMember, others: readonly FleetMember[]): FleetMember | undefined {
   const groups = new Map<string, FleetMember[]>();
   const all = [self, ...others];
   const signers = all.filter(({ hasKeys }) => hasKeys);
-  for (const member of signers.length > 0 ? signers : all) {
-    const policy = policyOf(member);
-    groups.set(policy, [...(groups.get(policy) ?? []), member]);
-  }
+  for (const member of signers.length > 0 ? signers : all) groups.set(member.issuer, [...(groups.get(member.issuer) ?? []), member]);
   const oldest = (members: readonly FleetMember[]) => Math.min(...members.map(({ startedAt }) => startedAt));
   const [most] = [...groups.values()].sort((one, other) => other.length - one.length || oldest(one) - oldest(other));
-  return most?.[0] && policyOf(most[0]) !== policyOf(self) ? most[0] : undefined;
+  return most?.[0] && most[0].issuer !== self.issuer ? most[0] : undefined;
+}
+
+/** Whether an instance accepts tokens of this issuer for this audience, by what it has announced. */
+export function acceptsAudience(
+  { accepts, issuer: own, audience: list }: Pick<FleetMember, 'accepts' | 'issuer' | 'audience'>,
+  issuer: string,
+  audience: string,
+): boolean {
+  if (own === issuer && list.includes(audience)) return true;
+  return accepts.some((policy) => {
+    const [first, ...audiences] = readPolicy(policy);
+    return first === issuer && audiences.includes(audience);
+  });
+}
+
+function readPolicy(name: string): readonly unknown[] {
+  try {
+    const parts: unknown = JSON.parse(name);
+    return Array.isArray(parts) ? parts : [];
+  } catch {
+    return [];
+  }
 }
 
 /** One name for an issuer with its audiences. */

@@ -17,6 +17,8 @@ export interface SigningOptions extends AgreementOptions {
   /** How far the clock here is ahead of those of most, in ms; or of that of Redis, where this instance is alone. */
   readonly clockOffMs: () => number;
   readonly clockSkewSeconds: number;
+  /** Whether the clock of this machine has jumped and Redis could not be asked which time it is. */
+  readonly isClockUnchecked: () => boolean;
   /** Called after a pass, with what it has come to. */
   readonly onPass: () => void;
   readonly log: Log;
@@ -40,6 +42,8 @@ export interface Signing {
   /** The key to sign with; undefined while signing is broken or not this instance's business. */
   signingKey(): LoadedKey | undefined;
   readonly canSign: boolean;
+  /** Whether tokens for this audience may be signed: all live instances must accept it, where it is one of the config. */
+  mayIssue(audience: string): boolean;
   /** Issuers with their audiences under which tokens are accepted beside those of the config. */
   readonly policies: readonly Policy[];
   report(): SigningReport;
@@ -65,7 +69,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     audit('signing.changed', { from: from ?? 'starting', to, problem: to === 'healthy' ? undefined : problems[0] });
   });
   let files: ReadonlyMap<string, string> = new Map();
-  let agreed: Agreed = { active: undefined, held: [], against: undefined, unaccepted: [], policies: [] };
+  let agreed: Agreed = { active: undefined, held: [], against: undefined, unaccepted: new Map(), policies: [] };
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
@@ -165,14 +169,15 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     const offSeconds = Math.round(clockOffMs() / 1000);
     if (Math.abs(offSeconds) > clockSkewSeconds)
       found.push(`the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} those of Redis and the others: set it`);
+    for (const [audience, missing] of config.use === 'sign' && !agreed.against ? agreed.unaccepted : [])
+      found.push(`no token is issued here for ${audience} until ${missing.map(({ host }) => host).join(', ')} accept it as well: add it there`);
+    if (options.isClockUnchecked()) found.push('the clock of this machine has jumped, and Redis could not be asked which time it is: look at both');
     if (config.use === 'sign' && active === undefined) found.push(whyNoneSigns(sound));
     return found;
   }
 
   function whyNoneSigns(sound: readonly LoadedKey[]): string {
     if (agreed.against) return describeDifference(options.fleet().self, agreed.against);
-    if (agreed.unaccepted.length > 0)
-      return `its issuer and audience are not accepted yet by ${agreed.unaccepted.map(({ host }) => host).join(', ')}`;
     if (sound.length === 0) return 'no usable signing key: crossfade keys rotate makes one';
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
     const holds = agreed.held.map(({ key, hold }) => `${key.file} ${describeHold(hold, config.publishSeconds)}`);
@@ -212,6 +217,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     get canSign() {
       return signingKey() !== undefined;
     },
+    mayIssue: (audience) => !agreed.unaccepted.has(audience),
     get policies() {
       return agreed.policies;
     },
@@ -246,8 +252,7 @@ export function describeHold(hold: Hold, publishSeconds: number): string {
   }
 }
 
-/** Why an instance does not sign whose issuer or audience is not that of the others. */
+/** Why an instance does not sign whose issuer is not that of the others. */
 export function describeDifference(self: FleetMember, most: FleetMember): string {
-  const what = self.issuer === most.issuer ? 'audience' : 'issuer';
-  return `${what} ${String(self[what])} is not that of most live instances (${String(most[what])}): this instance does not sign`;
+  return `issuer ${self.issuer} is not that of most live instances (${most.issuer}): this instance does not sign`;
 }

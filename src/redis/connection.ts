@@ -1,23 +1,45 @@
-import { Cluster, Redis } from 'ioredis';
-import type { RedisTarget } from '../config/config.js';
-import { describeError, type Log } from '../telemetry/log.js';
+import { Cluster, type Redis } from 'ioredis';
+import { LRUCache } from 'lru-cache';
+import type { RedisAccess, RedisTarget } from '../config/config.js';
+import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type BatchedReads, createBatchedReads } from './batched-reads.js';
+import { createClient, type RedisClient } from './client.js';
+import type { ServerAddress } from './connector.js';
+import { describeFailure, type Fault, faultOf, REDIS_STATES, type RedisState, stateOf } from './faults.js';
+import { type ProbeKind, type ProbeOutcome, probeCluster, probeServer } from './probe.js';
 
-/** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
-export type RedisClient = Redis | Cluster;
+export type { RedisClient } from './client.js';
 
 export interface RedisConnection {
   readonly client: RedisClient;
   readonly reads: BatchedReads;
-  /** Resolves when the connection is ready, or after `timeoutMs`; never rejects. True: it is ready. */
+  /** Resolves when Redis can be used, or after `timeoutMs`; never rejects. True: it can be used. */
   ready(timeoutMs: number): Promise<boolean>;
-  /** Whether a key can be read right now: a Cluster that is down answers PING all the same. Never rejects. */
-  answersReads(): Promise<boolean>;
+  /** Asks Redis now. Never rejects. */
+  probe(): Promise<void>;
+  /** Whether a primary answered the last probe: what is read is to be believed. */
+  readonly canRead: boolean;
+  /** Whether one took a write, where that is asked. */
+  readonly canWrite: boolean;
+  /** `up`, `away`, or what Redis calls the reason for which it cannot be used (`READONLY`, `MISCONF`). */
+  readonly state: string;
+  /** For an operator: what is wrong now, a sentence for each server. */
+  readonly problems: readonly string[];
+  /** Calls back each time that it can be used again, after it could not. */
+  onUsable(listener: () => void): void;
+  /** Calls back each time that the connection is given up, or was lost: what stood on the server for it is gone. */
+  onLost(listener: () => void): void;
   /** The time by Redis' own clock, in ms. Rejects with what ioredis rejects with. */
   nowMs(): Promise<number>;
-  /** Why it is not ready, as far as Redis or the network said. */
+  /** Why it cannot be used, as far as Redis or the network said: server and cause, in words. */
   problem(): string | undefined;
+  /** One more connection to the same single server, with the same credentials for as long as it lives. */
+  duplicate(options: Parameters<Redis['duplicate']>[0]): Redis;
+  /** Uses other credentials from now on. Living connections are authenticated again in place. */
+  setAccess(access: RedisAccess): Promise<void>;
+  /** Gives the connection up and opens it again. */
+  reconnect(): void;
   close(): void;
 }
 
@@ -25,111 +47,428 @@ export interface RedisConnectionOptions {
   /** What it is called in logs and metrics. */
   readonly name: string;
   readonly commandTimeoutMs: number;
-  /** A key that need not exist, among those that this user may read. */
+  /** What the server must do: take writes, or hold what is new. */
+  readonly probe: ProbeKind;
+  /** A key that only probes use, among those that this user may read, and write where `probe` writes. */
   readonly probeKey: string;
+  /** Whether it is probed every 2 s while all is well too; else only after it has connected, until it can be used. Default: yes. */
+  readonly probeAgain?: boolean;
+  /** Called where Redis refuses the credentials: they may have changed. */
+  readonly onRefusedAccess?: () => void;
   readonly log: Log;
   readonly metrics: Metrics;
 }
 
+/** How often a server is asked. It is also what keeps a balancer from dropping an idle connection without a word. */
+const PROBE_MS = 2000;
+/** How often a connection is given up for what Redis answers, at most: the name may still lead to the old primary. */
+const RECONNECT_MS = 1000;
+/** How often the log says again that a state lasts. */
+const TELL_AGAIN_MS = 60_000;
+
+/** Servers whose last failure is kept. */
+const MAX_SERVERS = 100;
+const REFUSED_ACCESS = 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again';
+const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
+
+/** The server is another one now, or has another role: connecting again may find the primary. */
+const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA']);
+/** What the server holds is not to be believed, or is that of somebody else. */
+const UNBELIEVABLE: ReadonlySet<RedisState> = new Set([...MOVED_ON, 'WRONGDB']);
+
 /**
  * Connects for an auth path. ioredis' defaults would hold a request for 73 s while Redis is away; here a command fails at
  * once where there is no connection, and within `commandTimeoutMs` where Redis is silent. A connection over which
- * nothing comes back is given up and made anew.
+ * nothing comes back is given up and made anew. That it is connected does not mean that it can be used: after a failover the old
+ * primary lives on as a replica. So it is probed, and until the probe is good nothing that it says is believed.
  */
-export function connectRedis(target: RedisTarget, { name, commandTimeoutMs, probeKey, log, metrics }: RedisConnectionOptions): RedisConnection {
-  const client = createClient(target, commandTimeoutMs);
-
-  const up = metrics.redisUp.labels(name);
-  up.set(0);
+export function connectRedis(target: RedisTarget, options: RedisConnectionOptions): RedisConnection {
+  const { name, commandTimeoutMs, probe, probeKey, probeAgain = true, onRefusedAccess, log, metrics } = options;
+  const usable = new Set<() => void>();
+  const lost = new Set<() => void>();
+  const duplicates = new Set<Redis>();
+  /** Servers that did not answer the last probe in time, once. */
+  const slow = new Set<string>();
+  /** Of the last probe, by server; empty before the first since it connected. */
+  let servers: ReadonlyMap<string, Fault | undefined> = new Map();
+  let isVerified = false;
+  let reconnectedAt = Number.NEGATIVE_INFINITY;
+  let failure: string | undefined;
+  /** The last one to each server. */
+  const failures = new LRUCache<string, string>({ max: MAX_SERVERS });
+  /** The server that was last connected to. */
+  let opened: ServerAddress | undefined;
+  /** Why the connection was given up here; until it is open again, or that fails, this is still its state. */
+  let reopening: { readonly server: string; readonly fault: Fault } | undefined;
+  let told: string | undefined;
+  let toldAt = Number.NEGATIVE_INFINITY;
   let closing = false;
-  let state: 'starting' | 'up' | 'away' = 'starting';
-  client.on('ready', () => {
-    up.set(1);
-    log.info({ connection: name }, state === 'away' ? 'redis is back' : 'redis is ready');
-    state = 'up';
+  /** Credentials that are in use, those that the files hold, and those that were good before them. */
+  let access = target.access;
+  let wanted = access;
+  let previous: RedisAccess | undefined;
+  let hasRefusedAccess = false;
+  /** What each server was last connected to with. */
+  const openedWith = new LRUCache<string, RedisAccess>({ max: MAX_SERVERS });
+  /** ioredis asks for the database itself, and goes on without it. */
+  let isSelected = false;
+  let probing: Promise<void> | undefined;
+
+  const client = createClient(target, {
+    commandTimeoutMs,
+    onReplyError,
+    reports: {
+      opening(server) {
+        opened = server;
+        openedWith.set(keyOfServer(server), access);
+      },
+      failed(server, error) {
+        if (closing) return;
+        const words = describeFailure(server, error);
+        failures.set(keyOfServer(server), words);
+        // Else it is a connection beside this one.
+        if (client.status === 'ready') return;
+        reopening = undefined;
+        failure = words;
+      },
+    },
+    access: () => access,
+    refusal,
   });
-  const lost = (error?: Error) => {
-    up.set(0);
-    if (state !== 'away' && !closing) log.error({ connection: name, ...(error ? { err: error } : {}) }, 'redis is away; trying again');
-    state = 'away';
-  };
-  let problem: string | undefined;
+
+  /** While it is connected and must not be believed. */
+  function refusal(): Error | undefined {
+    if (isVerified || isProbing) return undefined;
+    return new Error(`Redis is connected and cannot be used yet (${currentState()})`);
+  }
+
+  /** Held true while a probe hands its commands to ioredis. */
+  let isProbing = false;
+  function unheld<T>(send: () => T): T {
+    isProbing = true;
+    try {
+      return send();
+    } finally {
+      isProbing = false;
+    }
+  }
+
+  function onReplyError(error: Error): boolean {
+    const state = stateOf(error);
+    if (state === 'NOAUTH' || state === 'WRONGPASS') onRefusedAccess?.();
+    if (state === undefined || !MOVED_ON.has(state) || client instanceof Cluster) return false;
+    note(new Map([[nameOf(client), faultOf(state)]]));
+    return mayReconnect();
+  }
+
+  function mayReconnect(): boolean {
+    const now = performance.now();
+    if (closing || now - reconnectedAt < RECONNECT_MS) return false;
+    reconnectedAt = now;
+    const [found] = [...servers].flatMap(([server, fault]) => (fault ? [{ server, fault }] : []));
+    reopening = found;
+    return true;
+  }
+
+  function isGood(): boolean {
+    return servers.size > 0 && faults().length === 0 && wanted === access;
+  }
+
+  function faults(): readonly Fault[] {
+    return [...servers.values()].filter((fault) => fault !== undefined);
+  }
+
+  /** Whether some primary is there of which `stops` is not true. */
+  function hasPrimary(stops: (fault: Fault) => boolean): boolean {
+    return client.status === 'ready' && [...servers.values()].some((fault) => fault === undefined || !stops(fault));
+  }
+
+  const canRead = () => hasPrimary(({ stopsReads }) => stopsReads);
+  const canWrite = () => hasPrimary(() => true);
+
+  function currentState(): string {
+    if (client.status !== 'ready') return reopening?.fault.state ?? 'away';
+    return canWrite() ? 'up' : (faults()[0]?.state ?? 'away');
+  }
+
+  function problems(): readonly string[] {
+    if (client.status !== 'ready' && !reopening) return [`${name}: Redis is away${failure === undefined ? '' : ` (${failure})`}`];
+    const wrong = client.status === 'ready' || !reopening ? servers : new Map([[reopening.server, reopening.fault]]);
+    const refused = hasRefusedAccess ? [`${name}: ${REFUSED_ACCESS}`] : [];
+    const found = [...wrong].flatMap(([server, fault]) => (fault ? [`${name}: Redis ${describeFault(server, fault)}`] : []));
+    return [...found, ...refused];
+  }
+
+  /** Of a server that is not there, the cause is in what the connection to it failed with. */
+  function describeFault(server: string, { state, words }: Fault): string {
+    const cause = state === 'AWAY' || state === 'TIMEOUT' ? failures.get(server) : undefined;
+    return cause ?? `${server}: ${words} (${state})`;
+  }
+
+  function note(found: ReadonlyMap<string, Fault | undefined>): void {
+    const before = isVerified;
+    reopening = undefined;
+    servers = found;
+    if (isGood()) previous = undefined;
+    isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
+    tell();
+    if (isVerified && !before) for (const listener of usable) listener();
+  }
+
+  /** In the metrics; in the log each change of the state, and other words for it once in a while. */
+  function tell(): void {
+    const state = currentState();
+    metrics.redisUp.labels(name).set(canWrite() ? 1 : 0);
+    for (const known of REDIS_STATES) metrics.redisState.set({ connection: name, state: known }, known === state ? 1 : 0);
+    const wrong = [...servers].flatMap(([server, fault]) => (fault ? [server] : []));
+    const now = performance.now();
+    // The cause may come a moment after the connection is lost.
+    const next = [state, ...wrong, ...(state === 'away' && failure !== undefined ? ['known'] : [])].join(' ');
+    if (closing || (next === told && (next === 'up' || now - toldAt < TELL_AGAIN_MS))) return;
+    const first = told === undefined;
+    told = next;
+    toldAt = now;
+    if (next === 'up') log.info({ connection: name }, first ? 'redis is ready' : 'redis is back');
+    else if (state === 'away') log.error({ connection: name, ...(failure === undefined ? {} : { why: failure }) }, 'redis is away; trying again');
+    else if (state === 'up') log.error({ connection: name, why: problems().join('; ') }, 'a part of the Redis Cluster cannot be used');
+    else log.error({ connection: name, state, why: problems().join('; ') }, 'redis answers and cannot be used');
+  }
+
+  /** A machine that is busy for a moment is no fault: one that did not answer in time is asked once more. */
+  function confirmed(server: string, fault: Fault | undefined): Fault | undefined {
+    if (fault?.state !== 'TIMEOUT') {
+      slow.delete(server);
+      return fault;
+    }
+    if (slow.has(server)) return fault;
+    slow.add(server);
+    setTimeout(() => void probeNow(), commandTimeoutMs).unref();
+    // The first of a connection says nothing that could be believed meanwhile.
+    return servers.has(server) ? servers.get(server) : fault;
+  }
+
+  function probeNow(): Promise<void> {
+    probing ??= probeOnce().finally(() => {
+      probing = undefined;
+    });
+    return probing;
+  }
+
+  async function probeOnce(): Promise<void> {
+    if (client.status !== 'ready') return;
+    if (wanted !== access) await useWanted();
+    if (client instanceof Cluster) {
+      const found = await probeCluster(client, probe, probeKey);
+      note(new Map(found.map(({ node, fault }) => [node, confirmed(node, fault)])));
+      return;
+    }
+    const server = nameOf(client);
+    const selected = await selectDatabase(client);
+    const probed = await probeServer(client, probe, probeKey, unheld);
+    const fault = selected ?? confirmed(server, whereAsked(probed));
+    if (client.status !== 'ready') return;
+    note(new Map([[server, fault]]));
+    if (fault ? MOVED_ON.has(fault.state) : probed.isReplica && (await hasPrimaryElsewhere(client))) reconnect();
+  }
+
+  /** Sentinels were asked for the primary: a replica is no answer. */
+  function whereAsked({ fault, isReplica }: ProbeOutcome): Fault | undefined {
+    return target.sentinels && isReplica ? faultOf('REPLICA') : fault;
+  }
+
+  /** Whether the name leads to a primary now. The replica that lives on at the other end of this connection may be the old one. */
+  async function hasPrimaryElsewhere(single: Redis): Promise<boolean> {
+    const another = single.duplicate({ lazyConnect: true, enableOfflineQueue: false, retryStrategy: null, reconnectOnError: null });
+    another.on('error', () => undefined);
+    try {
+      await another.connect();
+      const [role] = await another.role();
+      return role === 'master';
+    } catch {
+      return false;
+    } finally {
+      another.disconnect();
+    }
+  }
+
+  /** ioredis goes on with database 0 where the one that it was given cannot be selected. */
+  async function selectDatabase(single: Redis): Promise<Fault | undefined> {
+    const { db = 0 } = single.options;
+    if (db === 0 || isSelected) return undefined;
+    try {
+      await unheld(() => single.select(db));
+      isSelected = true;
+      return undefined;
+    } catch (error) {
+      const state = error instanceof Error ? stateOf(error) : undefined;
+      return faultOf(state ?? (error instanceof Error && error.name === 'ReplyError' ? 'WRONGDB' : 'TIMEOUT'));
+    }
+  }
+
+  /** Only while it is up: behind sentinels, giving up a connection that is being opened ends the client for good. */
+  function reconnect(): void {
+    if (!(client instanceof Cluster) && client.status === 'ready' && mayReconnect()) client.disconnect(true);
+  }
+
+  function connected(): void {
+    failure = undefined;
+    void probeNow();
+  }
+
+  function disconnected(): void {
+    const wasUp = servers.size > 0;
+    servers = new Map();
+    isVerified = false;
+    isSelected = false;
+    if (!reopening) tell();
+    if (wasUp) for (const listener of lost) listener();
+  }
+
+  client.on('ready', connected);
+  client.on('close', disconnected);
+  // ioredis gives up for good where a connection breaks at certain moments.
+  client.on('end', () => {
+    setTimeout(() => {
+      if (!closing) connect();
+    }, RECONNECT_MS).unref();
+  });
   client.on('error', (error: Error) => {
-    const { message, code } = describeError(error);
-    problem = code ?? message;
-    if (client.status !== 'ready') lost(error);
+    if (closing) return;
+    const state = stateOf(error);
+    onRefused(opened && keyOfServer(opened), state);
+    reopening = undefined;
+    // Only that the list of sentinels has come to its end: the cause was said before.
+    const isEndOfList = error.message.startsWith('All sentinels are unreachable') && !error.message.includes('Last error:');
+    const ofCluster = client instanceof Cluster;
+    if (!isEndOfList && !ofCluster && (state !== undefined || failure === undefined) && opened) failure = describeFailure(opened, error);
+    if (ofCluster) failure ??= NO_CLUSTER;
+    // The stream says more than ioredis, a moment later.
+    if (client.status !== 'ready') setImmediate(tell);
   });
-  client.on('close', () => lost());
-  client.connect().catch(() => undefined); // Told by the error event, and tried again.
+  client.on('node error', (error: Error, node: string) => {
+    const state = stateOf(error);
+    onRefused(node, state);
+    if (state === undefined) return;
+    failure = `${node}: ${faultOf(state).words} (${state})`;
+    failures.set(node, failure);
+  });
+  metrics.redisUp.labels(name).set(0);
+  const connect = () => void client.connect().catch(() => undefined); // Told by the error event, and tried again.
+  connect();
+  const again = setInterval(() => {
+    if (probeAgain || !isGood()) void probeNow();
+  }, PROBE_MS);
+  again.unref();
+
+  /** Whether a living connection takes them; undefined: it was not asked. A subscriber of RESP2 may not even ask. */
+  async function takes(connection: Redis, { username, password }: RedisAccess): Promise<boolean | undefined> {
+    if (connection.status !== 'ready' || password === undefined) return undefined;
+    const secret = password.reveal();
+    try {
+      await unheld(() => (username === undefined ? connection.auth(secret) : connection.auth(username, secret)));
+      return true;
+    } catch (error) {
+      return error instanceof Error && stateOf(error) === 'WRONGPASS' ? false : undefined;
+    }
+  }
+
+  /** Credentials that Redis refuses change nothing: a secret store may be ahead of Redis. They are tried again. */
+  async function useWanted(): Promise<void> {
+    const tried = wanted;
+    const living = client instanceof Cluster ? client.nodes('all') : [client, ...duplicates];
+    const answers = await Promise.all(living.map(async (connection) => await takes(connection, tried)));
+    if (tried !== wanted) return;
+    if (answers.includes(false)) {
+      if (!hasRefusedAccess) log.error({ connection: name }, REFUSED_ACCESS);
+      hasRefusedAccess = true;
+      return;
+    }
+    if (hasRefusedAccess) log.info({ connection: name }, 'redis takes the new credentials');
+    hasRefusedAccess = false;
+    previous = answers.includes(true) ? undefined : access;
+    access = tried;
+  }
+
+  /** Refused at a connect: it may be the others that are good. */
+  function onRefused(server: string | undefined, state: RedisState | undefined): void {
+    if (state !== 'NOAUTH' && state !== 'WRONGPASS') return;
+    const next = access === wanted ? previous : wanted;
+    // Another node may have refused the same before.
+    if (next !== undefined && server !== undefined && openedWith.get(server) === access) [access, previous] = [next, access];
+    onRefusedAccess?.();
+  }
 
   return {
     client,
     reads: createBatchedReads(client),
     async ready(timeoutMs) {
-      if (client.status === 'ready') return true;
+      if (canRead()) return true;
       return await new Promise<boolean>((resolve) => {
         const timer = setTimeout(settle, timeoutMs, false);
-        const onReady = () => settle(true);
-        client.once('ready', onReady);
+        const onUsable = () => settle(canRead());
+        usable.add(onUsable);
         function settle(isReady: boolean) {
           clearTimeout(timer);
-          client.off('ready', onReady);
+          usable.delete(onUsable);
           resolve(isReady);
         }
       });
     },
-    async answersReads() {
-      return await client.get(probeKey).then(
-        () => true,
-        () => false,
-      );
+    probe: probeNow,
+    get canRead() {
+      return canRead();
     },
+    get canWrite() {
+      return canWrite();
+    },
+    get state() {
+      return currentState();
+    },
+    get problems() {
+      return problems();
+    },
+    onUsable: (listener) => void usable.add(listener),
+    onLost: (listener) => void lost.add(listener),
     async nowMs() {
       const [node] = client instanceof Cluster ? client.nodes('master') : [client];
       if (!node) throw new Error('the Redis Cluster has no master');
       const [seconds, micros] = (await node.time()).map(Number);
       return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
     },
-    problem: () => problem,
+    problem: () => (canRead() ? undefined : (failure ?? faults()[0]?.words)),
+    duplicate(more) {
+      if (client instanceof Cluster) throw new TypeError('the connections of a Cluster are its own');
+      const duplicate = client.duplicate(more);
+      duplicates.add(duplicate);
+      return duplicate;
+    },
+    async setAccess(changed) {
+      wanted = changed;
+      // Of user and password a living connection says whether they are good; the rest counts from the next connect on.
+      const { username: _, password: __, ...rest } = changed;
+      access = { ...rest, ...credentialsOf(access) };
+      await useWanted();
+      if (client.status === 'ready') await probeNow();
+    },
+    reconnect,
     close() {
       closing = true;
+      clearInterval(again);
       client.disconnect();
     },
   };
 }
 
-function createClient(target: RedisTarget, commandTimeoutMs: number): RedisClient {
-  const options = {
-    maxRetriesPerRequest: 0,
-    commandTimeout: commandTimeoutMs,
-    disconnectTimeout: 100,
-    connectTimeout: Math.max(commandTimeoutMs, 1000),
-    socketTimeout: commandTimeoutMs * 4,
-    ...(target.username ? { username: target.username } : {}),
-    ...(target.password ? { password: target.password.reveal() } : {}),
-    ...(target.tls ? { tls: target.tls === true ? {} : { ca: target.tls.ca } } : {}),
-  };
-  if (target.cluster) {
-    return new Cluster([...target.cluster], {
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      clusterRetryStrategy: reconnectDelay,
-      redisOptions: options,
-    });
-  }
-  const single = { ...options, lazyConnect: true, enableOfflineQueue: false, retryStrategy: reconnectDelay };
-  if (target.sentinels) {
-    return new Redis({
-      ...single,
-      sentinels: [...target.sentinels],
-      sentinelRetryStrategy: reconnectDelay,
-      ...(target.name ? { name: target.name } : {}),
-    });
-  }
-  return new Redis(target.url?.reveal() ?? '', single);
+/** As ioredis calls the nodes of a Cluster. */
+function keyOfServer({ host, port, isSentinel }: ServerAddress): string {
+  return `${isSentinel ? 'sentinel ' : ''}${host}:${port}`;
 }
 
-/** Soon at first, then twice a second: a restarted Redis is found again before clients have spent their retries. */
-function reconnectDelay(attempt: number): number {
-  return Math.min(25 * 2 ** Math.min(attempt, 6), 500);
+function credentialsOf({ username, password }: RedisAccess): Pick<RedisAccess, 'username' | 'password'> {
+  return { ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }) };
+}
+
+function nameOf({ options, stream }: Redis): string {
+  const { remoteAddress, remotePort } = stream ?? {};
+  return options.host !== undefined && options.sentinels == null ? `${options.host}:${options.port}` : `${remoteAddress}:${remotePort}`;
 }

@@ -19,6 +19,8 @@ const eventSchema = z.discriminatedUnion('type', [
     /** Login of the session that ended, in ms by the legacy app's clock. */
     authTimeMs: time.optional(),
     endedAt: time,
+    /** Its record could not be found: an instance that knows where it is deletes it. */
+    unfinished: z.boolean().optional(),
   }),
   z.object({ type: z.literal('family.ended'), sid: z.string(), family: z.string(), endedAt: time }),
   z.object({

@@ -38,7 +38,7 @@ export function startTracking({ name, connection, onNews, onLost, log, metrics }
   if (client instanceof Cluster) return undefined;
 
   // ioredis hears of invalidations only in RESP2, and a subscriber can do nothing else: hence a connection of its own.
-  const listener = client.duplicate({ protocol: 2, lazyConnect: true, enableOfflineQueue: false, autoResubscribe: false });
+  const listener = connection.duplicate({ protocol: 2, lazyConnect: true, enableOfflineQueue: false, autoResubscribe: false });
   let active = false;
   let listenerId: number | undefined;
   let refused = false;
@@ -51,7 +51,7 @@ export function startTracking({ name, connection, onNews, onLost, log, metrics }
   }
 
   async function armOnce(): Promise<void> {
-    if (closed || client.status !== 'ready' || listener.status !== 'ready') return;
+    if (closed || !connection.canRead || listener.status !== 'ready') return;
     try {
       if (listenerId === undefined) {
         listenerId = await listener.client('ID');
@@ -86,7 +86,11 @@ export function startTracking({ name, connection, onNews, onLost, log, metrics }
     listenerId = undefined;
     arm();
   });
-  client.on('ready', arm);
+  connection.onUsable(arm);
+  // The listener must be on the server that the client is on: after a failover that may be another one.
+  connection.onLost(() => {
+    if (listener.status === 'ready') listener.disconnect(true);
+  });
   for (const connected of [listener, client]) {
     connected.on('close', lost);
     connected.on('error', () => undefined); // The connection's owner tells of it; the listener shares its fate.

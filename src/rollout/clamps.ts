@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import type { Config } from '../config/config.js';
 import { STAGES } from '../config/schema.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -21,12 +22,27 @@ const clampSchema = z.object({
   /** When it was set, and when it ends by itself, in ms since the epoch. */
   at: z.number(),
   until: z.number().optional(),
+  /** Of a clamp on a cohort: whom that was, where it was set. An instance that calls its cohorts otherwise holds these. */
+  scope: z.object({ client: z.string(), tenants: z.array(z.string()).optional() }).optional(),
 });
 
 export const clampsSchema = z.object({ clamps: z.array(clampSchema) });
 export type ClampList = z.output<typeof clampsSchema>;
 export type Clamp = z.output<typeof clampSchema>;
 export type ClampSelector = z.output<typeof selectorSchema>;
+
+export type ClampScope = NonNullable<Clamp['scope']>;
+
+/** Whom a cohort holds by this configuration. Undefined: none of this name, or one that is named like its client and holds the rest. */
+export function scopeOfCohort({ rollout }: Pick<Config, 'rollout'>, name: string): ClampScope | undefined {
+  const found = rollout.cohorts.find((cohort) => cohort.name === name);
+  return found && { client: found.client, ...(found.tenants ? { tenants: [...found.tenants] } : {}) };
+}
+
+/** The member of a clamp that says whom it holds where its cohort's name is not known. */
+export function scoped(scope: ClampScope | undefined): Pick<Clamp, 'scope'> {
+  return scope ? { scope } : {};
+}
 
 /** What the clamps allow somebody at most. */
 export interface Ceilings {
@@ -43,7 +59,9 @@ export interface Clamps {
   readonly all: readonly Clamp[];
   /** One name for what is in force: the same on all instances that have heard the same. */
   readonly digest: string;
-  ceilingsOf(client: string, cohort: string): Ceilings;
+  ceilingsOf(client: string, cohort: string, tenant?: string): Ceilings;
+  /** Those in force on a cohort whose name this instance does not know. */
+  readonly unknown: readonly Clamp[];
   /**
    * Hears what others have set or released, and tells Redis again what it has lost; `wasLost`: it came back empty, and whoever wrote
    * first may not have known all. Rejects with what ioredis rejects with.
@@ -56,6 +74,8 @@ export interface Clamps {
 }
 
 export interface ClampsOptions {
+  /** Whether this instance has a cohort of this name; a client's id is one. */
+  readonly knowsCohort: (name: string) => boolean;
   readonly stored: SignedValue<ClampList>;
   /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
   readonly fleetNowMs: () => number;
@@ -63,7 +83,8 @@ export interface ClampsOptions {
   readonly metrics: Metrics;
 }
 
-export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptions): Clamps {
+export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }: ClampsOptions): Clamps {
+  const isKnown = ({ selector }: Clamp) => selector.on !== 'cohort' || knowsCohort(selector.name);
   let known: readonly Clamp[] = [];
   /** Whether anything that counts was ever read or written: then Redis must have something. */
   let wereKnown = false;
@@ -132,9 +153,15 @@ export function createClamps({ stored, fleetNowMs, audit, metrics }: ClampsOptio
       return createHash('sha256').update(JSON.stringify(inForce())).digest('base64url').slice(0, 12);
     },
 
-    ceilingsOf(client, cohort) {
+    get unknown() {
+      return inForce().filter((clamp) => !isKnown(clamp));
+    },
+
+    ceilingsOf(client, cohort, tenant) {
       if (known.length === 0) return NO_CEILINGS;
-      const holding = known.filter((clamp) => holds(clamp.selector, client, cohort) && !isOver(clamp));
+      // By its name here, and by whom it was set for: another instance may call them otherwise.
+      const holdsHere = (clamp: Clamp) => holds(clamp.selector, client, cohort) || holdsScope(clamp, client, tenant);
+      const holding = known.filter((clamp) => holdsHere(clamp) && !isOver(clamp));
       const operator = lowestStage(holding.flatMap(({ by, stage }) => (by === 'operator' ? [stage] : [])));
       return { guardrail: holding.some(({ by }) => by === 'guardrail'), ...(operator ? { operator } : {}) };
     },
@@ -170,6 +197,12 @@ function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
   return [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];
 }
 
+/** Whether a clamp was set for a cohort that had this client and tenant. */
+function holdsScope({ scope }: Clamp, client: string, tenant: string | undefined): boolean {
+  if (scope?.client !== client) return false;
+  return scope.tenants === undefined || (tenant !== undefined && scope.tenants.includes(tenant));
+}
+
 /** Whether a clamp with this selector holds somebody of this client and cohort. */
 export function holds(selector: ClampSelector, client: string, cohort: string): boolean {
   switch (selector.on) {
@@ -192,4 +225,12 @@ export function nameOf(selector: ClampSelector): string {
 
 function describeSelector(selector: ClampSelector): { on: string; name: string } {
   return { on: selector.on, name: nameOf(selector) };
+}
+
+/** For an operator of an instance that has no cohort of this name. */
+export function describeUnknownClamp({ selector, scope }: Clamp): string {
+  const name = nameOf(selector);
+  if (!scope) return `a ceiling is set on the cohort ${name}, which this configuration does not have: it has no effect here`;
+  const tenants = scope.tenants ? `, tenants ${scope.tenants.join(', ')}` : '';
+  return `a ceiling is set on the cohort ${name}, which this configuration does not have: it holds client ${scope.client}${tenants}, as where it was set`;
 }

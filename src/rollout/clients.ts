@@ -81,8 +81,10 @@ const UNKNOWN_CLIENT: ResolvedClient = { id: 'unknown', exchanges: false };
 function createMatcher(match: NonNullable<ClientConfig['match']>): (traits: ClientTraits) => boolean {
   const agent = match.userAgent === undefined ? undefined : wildcard(match.userAgent);
   const headers = Object.entries(match.header ?? {});
+  // A host that a request names comes in lower case (RFC 3986, section 3.2.2).
+  const host = match.host?.toLowerCase();
   return function fits(traits) {
-    if (match.host !== undefined && match.host !== traits.host && match.host !== traits.host?.replace(/:\d+$/, '')) return false;
+    if (host !== undefined && host !== traits.host && host !== traits.host?.replace(/:\d+$/, '')) return false;
     if (agent && !agent.test(traits.userAgent ?? '')) return false;
     return headers.every(([name, value]) => traits.header(name) === value);
   };

@@ -26,10 +26,10 @@ type ProcessorFactory = ReturnType<TestData['getFactory']>;
  * The SDK prepares each item of its test data (attribute references, segment sets) and, once it runs, spreads every single change over
  * all of them: 3,000 items one by one hold the event loop for seconds. A new set of test data for each state goes in as one.
  */
-export function createFlagEngine(options: Pick<LDOptions, 'logger'>): FlagEngine {
+export function createFlagEngine(options: Pick<LDOptions, 'logger'>, onError: (error: unknown) => void): FlagEngine {
   let start: ((engine: TestData) => void) | undefined;
   const connect: ProcessorFactory = (context, store, ready) => {
-    start = (engine) => void engine.getFactory()(context, store, ready).start();
+    start = (engine) => void Promise.resolve(engine.getFactory()(context, store, ready).start()).catch(onError);
     return { start: () => undefined, stop: () => undefined, close: () => undefined };
   };
   const client = init('flags-from-a-file', { ...options, updateProcessor: connect, sendEvents: false, diagnosticOptOut: true });
@@ -62,21 +62,36 @@ function numbered(items: FlagItems['flags'], known: Map<string, Known>): FlagIte
   });
 }
 
-/** The flags of these keys with all that their evaluation asks for: prerequisites, and segments of rules, in any depth. */
+/** A chain of more prerequisites, or of segments in segments, is nothing that somebody meant; the SDK follows it by recursion. */
+const MAX_CHAIN = 64;
+
+/**
+ * The flags of these keys with all that their evaluation asks for: prerequisites, and segments of rules, in any depth.
+ * @throws {Error} in words for an operator, where a chain of them is too long.
+ */
 export function withWhatTheyNeed(keys: readonly string[], { flags, segments }: FlagItems): FlagItems {
   const needed = { flags: new Map<string, FlagItem>(), segments: new Map<string, FlagItem>() };
-  const open: [kind: 'flags' | 'segments', key: string][] = keys.map((key) => ['flags', key]);
-  for (let next = open.pop(); next; next = open.pop()) {
-    const [kind, key] = next;
-    const item = (kind === 'flags' ? flags : segments).get(key);
-    if (!item || needed[kind].has(key)) continue;
-    needed[kind].set(key, item);
-    for (const { key: prerequisite } of listOf(item['prerequisites'])) if (typeof prerequisite === 'string') open.push(['flags', prerequisite]);
-    for (const { clauses } of listOf(item['rules']))
-      for (const { op, values } of listOf(clauses))
-        if (op === 'segmentMatch' && Array.isArray(values)) for (const value of values) open.push(['segments', String(value)]);
+  let next: [kind: 'flags' | 'segments', key: string][] = keys.map((key) => ['flags', key]);
+  for (let depth = 0; next.length > 0; depth++) {
+    if (depth > MAX_CHAIN) throw new Error(`${next[0]?.[1]} stands at the end of a chain of more than ${MAX_CHAIN} prerequisites or segments`);
+    next = next.flatMap(([kind, key]) => {
+      const item = (kind === 'flags' ? flags : segments).get(key);
+      if (!item || needed[kind].has(key)) return [];
+      needed[kind].set(key, item);
+      return whatItNeeds(item);
+    });
   }
   return needed;
+}
+
+function whatItNeeds({ prerequisites, rules }: FlagItem): [kind: 'flags' | 'segments', key: string][] {
+  const clauses = listOf(rules).flatMap((rule) => listOf(rule['clauses']));
+  return [
+    ...listOf(prerequisites).flatMap(({ key }): ['flags', string][] => (typeof key === 'string' ? [['flags', key]] : [])),
+    ...clauses.flatMap(({ op, values }): ['segments', string][] =>
+      op === 'segmentMatch' && Array.isArray(values) ? values.map((value) => ['segments', String(value)]) : [],
+    ),
+  ];
 }
 
 function listOf(value: unknown): Readonly<Record<string, unknown>>[] {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { z } from 'zod';
@@ -12,19 +13,28 @@ import { flagSchema, segmentSchema } from './flag-shape.js';
 import type { FlagSource } from './flags.js';
 
 const fileSchema = z.strictObject({
-  flags: z.record(z.string(), flagSchema).default({}),
-  segments: z.record(z.string(), segmentSchema).default({}),
+  flags: z.record(z.string(), z.looseObject({})).default({}),
+  segments: z.record(z.string(), z.looseObject({})).default({}),
   flagValues: z.record(z.string(), z.unknown()).default({}),
 });
 
 /** LaunchDarkly's model needs ten; the values of a flag may have some of their own. */
 const MAX_DEPTH = 64;
 
+/** What a file says of the flags that are asked for. */
+export interface FlagFile extends FlagItems {
+  /** How many flags it has in all. */
+  readonly count: number;
+  /** Of the text of the file. */
+  readonly digest: string;
+}
+
 /**
- * Reads a flags file in LaunchDarkly's own shape: `flags`, `segments`, and `flagValues` for values without rules.
+ * Reads a flags file in LaunchDarkly's own shape: `flags`, `segments`, and `flagValues` for values without rules. Only the flags of `keys`,
+ * and what these need, are looked into: a team may keep thousands of others in it.
  * @throws {Error} whose message says what is wrong, in words for an operator.
  */
-export async function readFlagFile(path: string): Promise<FlagItems> {
+export async function readFlagFile(path: string, keys: readonly string[]): Promise<FlagFile> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new Error(`${path} cannot be read (${error.code ?? 'unknown error'})`);
   });
@@ -35,22 +45,39 @@ export async function readFlagFile(path: string): Promise<FlagItems> {
   } catch {
     throw new Error(`${path} is not JSON, or cut off`);
   }
-  const parsed = fileSchema.safeParse(json);
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues;
-    throw new Error(`${path}: ${issue?.path.join('.') || 'the file'}: ${issue?.message}`);
-  }
-  const { flags, segments, flagValues } = parsed.data;
+  const { flags, segments, flagValues } = parse(path, '', fileSchema, json);
   const values = Object.entries(flagValues).map(([key, value]): [string, FlagItem] => [
     key,
     { key, version: 1, on: true, variations: [value], fallthrough: { variation: 0 }, offVariation: 0, salt: key },
   ]);
-  return { flags: new Map([...keyed(flags), ...values]), segments: new Map(keyed(segments)) };
+  const all = { flags: new Map([...keyed(flags), ...values]), segments: new Map(keyed(segments)) };
+  try {
+    const needed = withWhatTheyNeed(keys, all);
+    return {
+      flags: checked(path, 'flags', flagSchema, needed.flags),
+      segments: checked(path, 'segments', segmentSchema, needed.segments),
+      count: all.flags.size,
+      digest: createHash('sha256').update(text).digest('base64'),
+    };
+  } catch (error) {
+    throw error instanceof Error && !error.message.startsWith(path) ? new Error(`${path}: ${error.message}`) : error;
+  }
+}
+
+function parse<T>(path: string, at: string, schema: z.ZodType<T>, value: unknown): T {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const [issue] = parsed.error.issues;
+  throw new Error(`${path}: ${[at, ...(issue?.path ?? [])].filter((part) => part !== '').join('.') || 'the file'}: ${issue?.message}`);
+}
+
+function checked(path: string, kind: string, schema: z.ZodType<{ version: number }>, items: FlagItems['flags']): ReadonlyMap<string, FlagItem> {
+  return new Map([...items].map(([key, item]) => [key, { ...parse(path, `${kind}.${key}`, schema, item), key }]));
 }
 
 /** LaunchDarkly turns a flag off when somebody archives it. */
-function keyed(items: Readonly<Record<string, { readonly version: number; readonly archived?: unknown }>>): [string, FlagItem][] {
-  return Object.entries(items).map(([key, found]) => [key, { ...found, key, ...(found.archived === true ? { on: false } : {}) }]);
+function keyed(items: Readonly<Record<string, Readonly<Record<string, unknown>>>>): [string, FlagItem][] {
+  return Object.entries(items).map(([key, found]) => [key, { version: 1, ...found, key, ...(found['archived'] === true ? { on: false } : {}) }]);
 }
 
 export interface FileFlagSourceOptions {
@@ -67,11 +94,14 @@ export interface FileFlagSourceOptions {
  * used leaves the last good flags in force.
  */
 export async function openFileFlagSource({ path, keys, log, audit, metrics }: FileFlagSourceOptions): Promise<FlagSource> {
-  const { client, replace } = createFlagEngine({ logger: engineLogger(log) });
+  const { client, replace } = createFlagEngine({ logger: engineLogger(log) }, (error) =>
+    log.error({ err: error }, 'the flags could not be handed to the engine'),
+  );
   let state: FlagSource['state'] = 'none';
   let problem: string | undefined;
   let latest: FlagItems | undefined;
   let text = '';
+  let digest: string | undefined;
 
   /** A person who empties the file puts everyone at the default stage: that is worth a line. */
   function warnOfLost(before: FlagItems | undefined, after: FlagItems): void {
@@ -81,14 +111,16 @@ export async function openFileFlagSource({ path, keys, log, audit, metrics }: Fi
 
   async function load(): Promise<void> {
     try {
-      const file = await readFlagFile(path);
+      const file = await readFlagFile(path, keys);
       const next = JSON.stringify([[...file.flags], [...file.segments]]);
       if (latest === undefined || next !== text) {
-        replace(withWhatTheyNeed(keys, file));
+        replace(file);
         warnOfLost(latest, file);
-        audit('flags.changed', { source: 'file', flags: file.flags.size });
       }
+      // Also where only flags of others have: whoever has written the file sees that it was read.
+      if (file.digest !== digest) audit('flags.changed', { source: 'file', flags: file.count });
       text = next;
+      digest = file.digest;
       latest = file;
       state = 'live';
       problem = undefined;
@@ -119,6 +151,10 @@ export async function openFileFlagSource({ path, keys, log, audit, metrics }: Fi
     onChange: (listener) => client.on('update', listener),
     get state() {
       return state;
+    },
+    async reload() {
+      reload();
+      await loading;
     },
     async close() {
       watch.close();

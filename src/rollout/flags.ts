@@ -33,6 +33,8 @@ export interface FlagSource {
   /** Calls back after flags have changed. */
   onChange(listener: () => void): void;
   readonly state: 'live' | 'last-known' | 'none';
+  /** Looks now whether they have changed. Never rejects. */
+  reload(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -156,5 +158,6 @@ export const noFlags: FlagSource = {
   flag: () => undefined,
   onChange: () => undefined,
   state: 'live',
+  reload: async () => undefined,
   close: async () => undefined,
 };

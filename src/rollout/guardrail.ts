@@ -5,7 +5,7 @@ import type { GuardrailWindow } from '../fleet/announcement.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Clamps } from './clamps.js';
+import { type ClampScope, type Clamps, scoped } from './clamps.js';
 
 /** What can fail by the bridge's own fault, judged apart: many good requests of the one must not hide that the other is broken. */
 export type Guarded = 'exchange' | 'refresh' | 'mapping' | 'verify';
@@ -23,13 +23,38 @@ export interface Guardrail {
   /** Judges every window anew: the other instances may have failed the same cohort. */
   judge(): void;
   readonly windows: GuardrailWindow[];
+  /** Why this instance is held: it fails where others do not. Undefined: it is not. */
+  readonly held: Hold | undefined;
+  /** Lets this instance go on. `by`: who says so, for the audit. */
+  release(by: string): void;
+}
+
+/** An instance that fails a cohort by its own fault where another instance serves the same cohort well. */
+export interface Hold {
+  readonly cohort: string;
+  readonly of: Guarded;
+  readonly fault: OwnFault;
+  /** When it was held, in ms. */
+  readonly at: number;
+  /** Whether only an operator can release it: it was released by itself less than an hour before. */
+  readonly needsOperator: boolean;
+}
+
+/** What another instance has announced. */
+export interface OtherInstance {
+  readonly windows: readonly GuardrailWindow[];
+  readonly isHeld: boolean;
 }
 
 export interface GuardrailOptions {
   readonly config: Config['rollout']['guardrail'];
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
-  /** What the other instances have announced of their windows. */
-  readonly others: () => readonly GuardrailWindow[];
+  /** What the other instances have announced. */
+  readonly others: () => readonly OtherInstance[];
+  /** Whether what this fault comes from is sound now, as far as this instance can tell by itself. */
+  readonly isSound: (fault: OwnFault) => boolean;
+  /** What of a clamp on this cohort other instances need where they do not know its name. */
+  readonly scopeOf: (cohort: string) => ClampScope | undefined;
   /** Called at failures, for the others to hear of them. */
   readonly announce: () => void;
   /** Called after a clamp was set, for the others to hear of it. */
@@ -59,6 +84,8 @@ interface Window {
   wasHeld: boolean;
 }
 
+/** How long after it was released by itself only an operator may release it. */
+const RELEASE_AGAIN_MS = 3_600_000;
 /** Parts that a window is made of. */
 const SLICES = 10;
 /** Persons that are told apart in each part. */
@@ -72,10 +99,12 @@ const MIN_FAILING_SUBJECTS = 3;
 const LEAST_RATE: Readonly<Record<Guarded, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
 
 export function createGuardrail(options: GuardrailOptions): Guardrail {
-  const { config, clamps, others, announce, tell, subjectKey, clock, log, audit, metrics } = options;
+  const { config, clamps, others: instances, isSound, scopeOf, announce, tell, subjectKey, clock, log, audit, metrics } = options;
   const sliceMs = (config.windowSeconds * 1000) / SLICES;
   /** By what they are of, then by cohort. */
   const windows: Readonly<Record<Guarded, Map<string, Window>>> = { exchange: new Map(), refresh: new Map(), mapping: new Map(), verify: new Map() };
+  let held: Hold | undefined;
+  let releasedAt = Number.NEGATIVE_INFINITY;
   const allWindows = () => Object.values(windows).flatMap((ofOne) => [...ofOne.values()]);
 
   function windowOf(of: Guarded, cohort: string): Window {
@@ -142,7 +171,8 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     if (window.wasHeld && !isHeld) window.buckets = [];
     window.wasHeld = isHeld;
     if (current(window.buckets).every(({ failures }) => failures === 0) || isHeld) return;
-    const all = [count(window), ...others().filter((other) => other.of === of && other.cohort === cohort)];
+    const others = instances().flatMap(({ windows: theirs }) => theirs.filter((other) => other.of === of && other.cohort === cohort));
+    const all = [count(window), ...others];
     const requests = all.reduce((sum, one) => sum + one.requests, 0);
     const failures = all.reduce((sum, one) => sum + one.failures, 0);
     const subjects = Math.max(all[0]?.subjects ?? 0, new Set(all.flatMap(({ persons }) => persons)).size);
@@ -153,11 +183,63 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     if (failing < MIN_FAILING_SUBJECTS || (subjects <= MAX_ANNOUNCED && failing <= subjects * budget)) return;
 
     const fault = worstOf(window.buckets);
+    if (fault && isMine(window, others, budget)) {
+      hold(window, fault);
+      return;
+    }
     metrics.guardrailTrips.inc({ of });
     audit('guardrail.tripped', { cohort, of, requests, failures, subjects, fault });
     const why = `${of}: ${failures} of ${requests} requests of ${subjects} people failed (${fault})`;
-    await clamps.set({ selector: { on: 'cohort', name: cohort }, stage: 'session-only', by: 'guardrail', why, at: clock.now() });
+    await clamps.set({
+      selector: { on: 'cohort', name: cohort },
+      stage: 'session-only',
+      by: 'guardrail',
+      why,
+      at: clock.now(),
+      ...scoped(scopeOf(cohort)),
+    });
     tell();
+  }
+
+  /** Whether it is this instance that fails, and not the fleet: another serves the same people well, and most instances are not held. */
+  function isMine(window: Window, others: readonly GuardrailWindow[], budget: number): boolean {
+    const own = count(window);
+    if (own.failures <= own.requests * budget) return false;
+    const servesWell = (other: GuardrailWindow) => other.requests >= config.minRequests && other.failures <= other.requests * budget;
+    const all = instances();
+    return others.some(servesWell) && all.filter(({ isHeld }) => isHeld).length + 1 <= (all.length + 1) / 2;
+  }
+
+  function hold({ cohort, of }: Window, fault: OwnFault): void {
+    if (held) return;
+    held = { cohort, of, fault, at: clock.now(), needsOperator: clock.now() - releasedAt < RELEASE_AGAIN_MS };
+    metrics.instanceHeld.set(1);
+    metrics.instanceNeedsOperator.set(held.needsOperator ? 1 : 0);
+    audit('instance.held', { cohort, of, fault, needsOperator: held.needsOperator });
+    log.error(
+      { cohort, of, fault, needsOperator: held.needsOperator },
+      'this instance fails where others do not: it answers exchange and refresh 503',
+    );
+    announce();
+  }
+
+  function release(by: string): void {
+    if (!held) return;
+    audit('instance.released', { cohort: held.cohort, of: held.of, fault: held.fault, by });
+    releasedAt = clock.now();
+    held = undefined;
+    metrics.instanceHeld.set(0);
+    metrics.instanceNeedsOperator.set(0);
+    // It is judged by what comes from now on.
+    for (const window of allWindows()) window.buckets = [];
+    announce();
+  }
+
+  /** Once an hour it goes on by itself, when what held it is sound and has been for a window's time. */
+  function releaseIfSound(): void {
+    if (!held || held.needsOperator || clock.now() - held.at < config.windowSeconds * 1000) return;
+    const failing = current(windows[held.of].get(held.cohort)?.buckets ?? []).some(({ failures }) => failures > 0);
+    if (!failing && isSound(held.fault)) release('a clean self-test');
   }
 
   function judge(window: Window): void {
@@ -189,8 +271,14 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     },
 
     judge() {
+      releaseIfSound();
       for (const window of allWindows()) judge(window);
     },
+
+    get held() {
+      return held;
+    },
+    release,
 
     get windows() {
       return allWindows()
@@ -198,4 +286,12 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
         .filter(({ requests }) => requests > 0);
     },
   };
+}
+
+/** For an operator. */
+export function describeHold({ cohort, of, fault, needsOperator }: Hold): string {
+  const release = needsOperator
+    ? 'it was released by itself less than an hour before: look at it, then crossfade release --instance'
+    : 'it goes on by itself after a clean self-test';
+  return `it is held, because it fails ${of} of ${cohort} (${fault}) where other instances do not: exchange and refresh are 503 here; ${release}`;
 }

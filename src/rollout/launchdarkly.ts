@@ -46,6 +46,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
   let retry: NodeJS.Timeout | undefined;
   let snapshotSoon: NodeJS.Timeout | undefined;
   let closed = false;
+  let usedKey: string | undefined;
 
   function moveTo(next: FlagSource['state'], why?: string): void {
     if (next !== state) log.info({ source: 'launchdarkly', from: state, to: next }, 'the flag source changed its state');
@@ -105,6 +106,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       return;
     }
     if (closed) return;
+    usedKey = sdkKey;
     const { streamUri, baseUri, eventsUri, sendEvents } = config;
     const next = init(sdkKey, {
       featureStore: (context) => {
@@ -153,6 +155,10 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     onChange: (listener) => listeners.push(listener),
     get state() {
       return state;
+    },
+    async reload() {
+      const key = await readFile(config.sdkKeyFile, 'utf8').catch(() => undefined);
+      if (key !== undefined && key.trim() !== usedKey) await connect();
     },
     async close() {
       closed = true;
@@ -210,6 +216,7 @@ export function useLaunchDarklyClient(client: LDClient, { log, metrics }: Pick<L
     get state() {
       return client.initialized() ? (failed ? 'last-known' : 'live') : 'none';
     },
+    reload: async () => undefined,
     async close() {
       for (const listener of onUpdate) {
         client.off('update', listener);

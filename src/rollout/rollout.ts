@@ -55,14 +55,14 @@ export function createRollout(options: RolloutOptions): Rollout {
   const recalled = new WeakMap<object, Recalled>();
   const lastRecalled = new Map<string, Recalled>();
 
-  function judge(client: ResolvedClient, cohort: string, { subject, via }: Decided, { stage, killSwitch }: FlagAnswer): Decision {
+  function judge(client: ResolvedClient, cohort: string, { subject, tenant, via }: Decided, { stage, killSwitch }: FlagAnswer): Decision {
     const decided = effectiveStage({
       flag: stage,
       defaultStage: config.defaultStage,
       killSwitch,
       signing: canSign(),
       clientExchanges: client.exchanges,
-      ...clamps.ceilingsOf(client.id, cohort),
+      ...clamps.ceilingsOf(client.id, cohort, tenant),
     });
     traffic.count({ client: client.id, version: client.version, cohort, subject, via }, decided);
     return { stage: decided.stage, reason: decided.reason, cohort, rules: STAGE_TABLE[decided.stage] };

@@ -1,15 +1,17 @@
-import { timingSafeEqual } from 'node:crypto';
 import { sign, unsign } from 'cookie-signature';
 import Keygrip from 'keygrip';
 import type { SessionConfig } from '../config/config.js';
+import type { CookieSecret, CookieSecrets } from './cookie-secrets.js';
 import type { CookiePairs } from './cookies.js';
 
-/** How an app puts a session's id into a cookie, and signs it. The newest secret signs, all of them verify. */
+/** How an app puts a session's id into a cookie, and signs it. */
 export interface CookieScheme {
   readonly cookieNames: readonly string[];
-  /** The ids in the request's cookies, each once; their signatures are looked at by `isSigned` only. */
+  /** The ids in the request's cookies, each once; their signatures are looked at by `signer` only. */
   read(cookies: CookiePairs): readonly PresentedId[];
-  /** The cookies of a browser that has this id. */
+  /** Whether what this signer has signed is good still. */
+  isSigner(signer: string): boolean;
+  /** The cookies of a browser that has this id. None where no secret may sign. */
   write(id: string): readonly (readonly [name: string, value: string])[];
 }
 
@@ -17,62 +19,78 @@ export interface PresentedId {
   readonly id: string;
   /** Id and signature, by which they are known again; absent where the app does not sign, or several signatures came. */
   readonly proof?: string | undefined;
-  /** Whether one of the secrets has signed it; true where the app does not sign. */
-  isSigned(): boolean;
+  /** Name of the secret that has signed it; `''` where the app does not sign. Undefined: none has. */
+  signer(): string | undefined;
 }
 
 /** A request's cookies of one name that are looked at, at most: each costs an HMAC per secret. */
 const MAX_COOKIES_OF_A_NAME = 64;
 
-type SchemeOptions = Pick<SessionConfig, 'cookie' | 'signedBy' | 'signature' | 'secrets'>;
+/** What cookies of an app that does not sign count as signed by. */
+const UNSIGNED = '';
 
-export function createCookieScheme(options: SchemeOptions): CookieScheme {
+type SchemeOptions = Pick<SessionConfig, 'cookie' | 'signedBy' | 'signature'>;
+
+/** `secrets`: as they are now; not asked where the app does not sign. */
+export function createCookieScheme(options: SchemeOptions, secrets: Pick<CookieSecrets, 'verifying' | 'signing'>): CookieScheme {
   switch (options.signedBy) {
     case 'keygrip':
-      return createKeygripScheme(options);
+      return createKeygripScheme(options, secrets);
     case 'none':
       return createPlainScheme(options);
     case 'express':
-      return createSuffixScheme(options, 's:');
+      return createSuffixScheme(options, secrets, 's:');
     case 'cookie-signature':
-      return createSuffixScheme(options, '');
+      return createSuffixScheme(options, secrets, '');
   }
 }
 
 /** Koa's cookies: the id as it is, and its HMAC in a second cookie, `<cookie>.sig`. */
-function createKeygripScheme({ cookie, secrets, signature: { algorithm, encoding } = KOA_SIGNATURE }: SchemeOptions): CookieScheme {
+function createKeygripScheme({ cookie, signature: { algorithm, encoding } = KOA_SIGNATURE }: SchemeOptions, secrets: Secrets): CookieScheme {
   const signatureName = `${cookie}.sig`;
-  const signers = secrets.map((secret) => new Keygrip([secret.reveal()], algorithm, encoding));
+  const signerOf = ({ secret }: CookieSecret) => new Keygrip([secret.reveal()], algorithm, encoding);
+  const made = madeOf(secrets, (secret) => ({ name: secret.name, keygrip: signerOf(secret) }));
   return {
     cookieNames: [cookie, signatureName],
     read(cookies) {
-      const signatures = valuesOf(cookies, signatureName);
+      // Cookies of several paths bring several. A set finds by a hash with a seed of this process: its time says nothing of what is in it.
+      const signatures = new Set(valuesOf(cookies, signatureName));
+      const [only] = signatures.size === 1 ? signatures : [];
       return valuesOf(cookies, cookie).map((id) => ({
         id,
-        proof: signatures.length === 1 ? `${id};${signatures[0]}` : undefined,
-        isSigned: () => hasKeygripSignature(`${cookie}=${id}`, signatures, signers),
+        proof: only === undefined ? undefined : `${id};${only}`,
+        signer: () => made().find(({ keygrip }) => signatures.has(keygrip.sign(`${cookie}=${id}`)))?.name,
       }));
     },
-    write: (id) => [[cookie, id], ...signers.slice(0, 1).map((newest) => [signatureName, newest.sign(`${cookie}=${id}`)] as const)],
+    isSigner: (signer) => made().some(({ name }) => name === signer),
+    write(id) {
+      const { signing } = secrets;
+      return signing ? [[cookie, id], [signatureName, signerOf(signing).sign(`${cookie}=${id}`)] as const] : [];
+    },
+  };
+}
+
+type Secrets = Pick<CookieSecrets, 'verifying' | 'signing'>;
+
+/** What is made of each secret that verifies, made again where they have changed. */
+function madeOf<T>(secrets: Secrets, make: (secret: CookieSecret) => T): () => readonly T[] {
+  let of: readonly CookieSecret[] | undefined;
+  let made: readonly T[] = [];
+  return () => {
+    const { verifying } = secrets;
+    if (verifying !== of) {
+      of = verifying;
+      made = verifying.map(make);
+    }
+    return made;
   };
 }
 
 /** What keygrip does where the app has given it secrets only. */
 const KOA_SIGNATURE = { algorithm: 'sha1', encoding: 'base64' } as const;
 
-/** One HMAC for each secret, however many signatures came: cookies of several paths bring several. */
-function hasKeygripSignature(pair: string, signatures: readonly string[], signers: readonly Keygrip[]): boolean {
-  return signers.some((signer) => {
-    const expected = Buffer.from(signer.sign(pair));
-    return signatures.some((given) => {
-      const bytes = Buffer.from(given);
-      return bytes.length === expected.length && timingSafeEqual(bytes, expected);
-    });
-  });
-}
-
 /** Express: id and HMAC-SHA256 in one value, `<id>.<signature>`, percent-encoded, with `s:` in front where `res.cookie` signs. */
-function createSuffixScheme({ cookie, secrets }: SchemeOptions, mark: string): CookieScheme {
+function createSuffixScheme({ cookie }: SchemeOptions, secrets: Secrets, mark: string): CookieScheme {
   return {
     cookieNames: [cookie],
     read: (cookies) =>
@@ -82,17 +100,22 @@ function createSuffixScheme({ cookie, secrets }: SchemeOptions, mark: string): C
         return {
           id: signed.slice(0, Math.max(0, signed.lastIndexOf('.'))),
           proof: value,
-          isSigned: () => secrets.some((secret) => unsign(signed, secret.reveal()) !== false),
+          signer: () => secrets.verifying.find(({ secret }) => unsign(signed, secret.reveal()) !== false)?.name,
         };
       }),
-    write: (id) => secrets.slice(0, 1).map((newest) => [cookie, encodeURIComponent(`${mark}${sign(id, newest.reveal())}`)] as const),
+    isSigner: (signer) => secrets.verifying.some(({ name }) => name === signer),
+    write(id) {
+      const { signing } = secrets;
+      return signing ? [[cookie, encodeURIComponent(`${mark}${sign(id, signing.secret.reveal())}`)] as const] : [];
+    },
   };
 }
 
 function createPlainScheme({ cookie }: SchemeOptions): CookieScheme {
   return {
     cookieNames: [cookie],
-    read: (cookies) => valuesOf(cookies, cookie).map((value) => ({ id: decode(value), isSigned: () => true })),
+    read: (cookies) => valuesOf(cookies, cookie).map((value) => ({ id: decode(value), signer: () => UNSIGNED })),
+    isSigner: () => true,
     write: (id) => [[cookie, encodeURIComponent(id)]],
   };
 }

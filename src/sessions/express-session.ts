@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { RecordShape } from './format.js';
-import { isRecord, readJsonRecord, replaceInJson } from './json-record.js';
+import { isRecord, numberOf, readJsonRecord, replaceInJson } from './json-record.js';
 
 /** 24 random bytes, as uid-safe spells them. */
 const GENERATED_ID = /^[\w-]{32}$/;
@@ -18,8 +18,8 @@ export const expressSessionShape: RecordShape = {
   read(text) {
     const record = readJsonRecord(text);
     if (!record || !isRecord(record['cookie'])) return undefined;
-    const { originalMaxAge } = record['cookie'];
-    return { record, ...(typeof originalMaxAge === 'number' && originalMaxAge > 0 ? { idleMs: originalMaxAge } : {}) };
+    const originalMaxAge = numberOf(record['cookie']['originalMaxAge']);
+    return { record, ...(originalMaxAge !== undefined && originalMaxAge > 0 ? { idleMs: originalMaxAge } : {}) };
   },
 
   withEnd(text, endsAtMs) {

@@ -2,7 +2,15 @@ import type { SessionRejection } from '../principal.js';
 import type { CookiePairs } from './cookies.js';
 
 /** What a cookie says of itself, before anybody is asked: the key of its record, or why it names none. */
-export type LocatedSession = { readonly key: string; readonly sid: string } | { readonly rejected: SessionRejection };
+export type LocatedSession = RecordPlace | { readonly rejected: SessionRejection };
+
+/** Where a session is: what its cookie says. */
+export interface RecordPlace {
+  readonly key: string;
+  readonly sid: string;
+  /** Name of the cookie secret that has signed it; absent where no cookie came, or the app does not sign. */
+  readonly signer?: string | undefined;
+}
 
 /** A record as the legacy app wrote it. */
 export type SessionRecord = Readonly<Record<string, unknown>>;

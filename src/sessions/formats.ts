@@ -1,5 +1,6 @@
 import type { SessionConfig } from '../config/config.js';
 import { createCookieScheme } from './cookie-scheme.js';
+import type { CookieSecrets } from './cookie-secrets.js';
 import { expressSessionShape } from './express-session.js';
 import type { RecordShape, SessionFormat } from './format.js';
 import { createJsonShape } from './json-session.js';
@@ -42,14 +43,14 @@ export function keyOf({ json, keyPrefix }: Pick<SessionConfig, 'json' | 'keyPref
   return { before, behind };
 }
 
-/** `reservedPrefix`: what the bridge's own keys start with. */
-export function createFormat(session: SessionConfig, reservedPrefix: string): SessionFormat {
+/** `secrets`: of an app that signs its cookie. `reservedPrefix`: what the bridge's own keys start with. */
+export function createFormat(session: SessionConfig, secrets: Pick<CookieSecrets, 'verifying' | 'signing'>, reservedPrefix: string): SessionFormat {
   if (session.http) return createWhoamiFormat(session, session.http);
   const shape = shapeOf(session);
   const isProven = session.signedBy !== 'none';
   return createKeyedFormat({
     entry: session.name,
-    scheme: createCookieScheme(session),
+    scheme: createCookieScheme(session, secrets),
     shape,
     keyOf: keyOf(session),
     idPattern: session.idPattern === undefined ? (isProven ? SIGNED_ID : shape.generatedId) : new RegExp(`^(?:${session.idPattern})$`),

@@ -1,5 +1,4 @@
 import { applyEdits, modify } from 'jsonc-parser';
-import { parse as parseExactly } from 'lossless-json';
 import { parse as parseJson } from 'secure-json-parse';
 import type { SessionRecord } from './format.js';
 
@@ -17,20 +16,27 @@ export function readJson(text: string): unknown {
   try {
     const value: unknown = parseJson(text, { protoAction: 'error', constructorAction: 'error' });
     if (isRecord(value) && Object.hasOwn(value, 'constructor')) return undefined;
-    return MAY_HOLD_LONG_NUMBER.test(text) ? parseExactly(text, undefined, EXACT) : value;
+    // It is known to be JSON now: what is looked for in it is found in one pass.
+    return MAY_HOLD_LONG_NUMBER.test(text) ? parseJson(text.replaceAll(STRING_OR_LONG_NUMBER, quoteLongNumber)) : value;
   } catch {
     return undefined;
   }
 }
 
 /** 2^53 has 16 digits. */
-const MAY_HOLD_LONG_NUMBER = /(?:^|[[:,\s])-?\d{16}/;
+const MAY_HOLD_LONG_NUMBER = /\d{16}/;
+/** A whole string, so that nothing in it is taken for a number; or a plain integer, which has neither fraction nor exponent. */
+const STRING_OR_LONG_NUMBER = /"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])/g;
 
-const EXACT = {
-  parseNumber: (digits: string) => (/^-?\d+$/.test(digits) && !Number.isSafeInteger(Number(digits)) ? digits : Number(digits)),
-  // As JSON.parse does: the last one counts.
-  onDuplicateKey: ({ newValue }: { readonly newValue: unknown }) => newValue,
-};
+function quoteLongNumber(token: string): string {
+  return token.startsWith('"') || Number.isSafeInteger(Number(token)) ? token : `"${token}"`;
+}
+
+/** A number of a record, which may have come as its digits. Undefined for everything else: "12" is no number. */
+export function numberOf(value: unknown): number | undefined {
+  if (typeof value === 'number') return value;
+  return typeof value === 'string' && /^-?\d{16,}$/.test(value) ? Number(value) : undefined;
+}
 
 export function isRecord(value: unknown): value is SessionRecord {
   return value !== null && typeof value === 'object' && !Array.isArray(value);

@@ -31,19 +31,20 @@ export function createKeyedFormat({ entry, scheme, shape, keyOf, idPattern, rese
   const { before, behind } = keyOf;
 
   /** The sessions of cookies whose signature was found good, under the SHA-256 of id and signature: who reads this can make no cookie. */
-  const proven = createRecent<string, string>({ max: MAX_PROVEN });
+  const proven = createRecent<string, { readonly sid: string; readonly signer: string }>({ max: MAX_PROVEN });
 
-  function locateOne({ id, proof, isSigned }: PresentedId): LocatedSession {
+  function locateOne({ id, proof, signer }: PresentedId): LocatedSession {
     const key = before + id + behind;
     const digest = proof === undefined ? undefined : hash('sha256', proof, 'binary');
     const known = digest === undefined ? undefined : proven.get(digest);
-    if (known !== undefined) return { key, sid: known };
+    if (known !== undefined && scheme.isSigner(known.signer)) return { key, ...known };
     if (id.length + (scheme.cookieNames[0]?.length ?? 0) >= MAX_PAIR_BYTES || !idPattern.test(id) || key.startsWith(reservedPrefix))
       return { rejected: 'bad-id' };
-    if (!isSigned()) return { rejected: 'bad-signature' };
-    const sid = sidOf(entry, key);
-    if (digest !== undefined) proven.set(digest, sid);
-    return { key, sid };
+    const by = signer();
+    if (by === undefined) return { rejected: 'bad-signature' };
+    const found = { sid: sidOf(entry, key), signer: by };
+    if (digest !== undefined) proven.set(digest, found);
+    return { key, ...found };
   }
 
   const idIn = (key: string) => key.slice(before.length, key.length - behind.length);

@@ -1,6 +1,6 @@
 import { expressSessionShape } from './express-session.js';
 import type { RecordShape } from './format.js';
-import { isRecord, readJsonRecord } from './json-record.js';
+import { isRecord, numberOf, readJsonRecord } from './json-record.js';
 
 /**
  * Records of koa-generic-session 2 in koa-redis 4: JSON with the cookie's options in a `cookie` member, whose `maxAge` (ms) is the
@@ -12,8 +12,8 @@ export const koaGenericSessionShape: RecordShape = {
   read(text) {
     const record = readJsonRecord(text);
     if (!record || !isRecord(record['cookie'])) return undefined;
-    const { maxAge } = record['cookie'];
-    return { record, ...(typeof maxAge === 'number' && maxAge > 0 ? { idleMs: maxAge } : {}) };
+    const maxAge = numberOf(record['cookie']['maxAge']);
+    return { record, ...(maxAge !== undefined && maxAge > 0 ? { idleMs: maxAge } : {}) };
   },
 
   withEnd: (text) => text,

@@ -1,5 +1,5 @@
 import type { RecordShape } from './format.js';
-import { readJsonRecord, replaceInJson } from './json-record.js';
+import { numberOf, readJsonRecord, replaceInJson } from './json-record.js';
 import { randomIds } from './random-ids.js';
 
 /** What koa-session makes by itself: a UUID (7, 6, 5) or `<ms>-<uid>` (4), behind the app's own `prefix`. */
@@ -20,17 +20,17 @@ export const koaSessionShape: RecordShape = {
   read(text) {
     const record = readJsonRecord(text);
     if (!record) return undefined;
-    const { _expire: expire, _maxAge: maxAge } = record;
+    const [expire, maxAge] = [numberOf(record['_expire']), numberOf(record['_maxAge'])];
     return {
       record,
       // koa-session heeds it only if it is a number.
-      ...(typeof expire === 'number' ? { expiresAtMs: expire } : {}),
-      ...(typeof maxAge === 'number' && maxAge > 0 ? { idleMs: maxAge } : {}),
+      ...(expire === undefined ? {} : { expiresAtMs: expire }),
+      ...(maxAge !== undefined && maxAge > 0 ? { idleMs: maxAge } : {}),
     };
   },
 
   withEnd(text, endsAtMs) {
-    return typeof readJsonRecord(text)?.['_expire'] === 'number' ? replaceInJson(text, ['_expire'], endsAtMs) : text;
+    return numberOf(readJsonRecord(text)?.['_expire']) !== undefined ? replaceInJson(text, ['_expire'], endsAtMs) : text;
   },
 
   /** Behind the same prefix as the old one; an app with a `genid` of its own gets what its pattern lets pass. */

@@ -54,6 +54,10 @@ export interface SessionLedger {
   keep(sid: string, kept: KeptSession): Promise<void>;
   /** The time by which what happens to a session is ordered: that of the Redis node that holds it, in ms. */
   now(sid: string): Promise<number>;
+  /** Notes that the record of an unfinished logout was deleted. */
+  noteDeleted(sid: string): Promise<void>;
+  /** Whether somebody has noted that. */
+  wasDeleted(sid: string): Promise<boolean>;
   /** Sets the tombstone and ends families; gives the ids of those. */
   end(sid: string, request: EndRequest): Promise<readonly string[]>;
 }
@@ -77,7 +81,11 @@ const tombstone = z.object({
   authTimeMs: z.number().optional(),
   endedAt: z.number(),
   reason: z.string(),
+  unfinished: z.boolean().optional(),
 });
+
+/** How long a deletion is noted: whoever waits for it asks within a second. */
+const DELETED_MS = 60_000;
 
 const timeOf = loadScript('time');
 const endSession = loadScript('end-session', ['string', 'zset', 'hash']);
@@ -172,6 +180,11 @@ export function createSessionLedger({ client, reads, prefix, macKey, sealKey, ke
     async keep(sid, kept) {
       await asking(keepSession(client, [keysOf(sid).session], [sealKeptSession(sealKey, sid, kept)]));
     },
+
+    async noteDeleted(sid) {
+      await asking(client.set(`${prefix}{${sid}}:deleted`, '1', 'PX', DELETED_MS));
+    },
+    wasDeleted: async (sid) => (await asking(client.exists(`${prefix}{${sid}}:deleted`))) === 1,
 
     now: async (sid) => Number(await asking(timeOf(client, [keysOf(sid).session], []))),
 

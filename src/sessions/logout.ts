@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.js';
 import { pseudonym } from '../config/secret.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
@@ -8,7 +9,7 @@ import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import type { SessionReader } from './reader.js';
 import type { SessionEntry } from './record.js';
-import { type Ended, endedLogin } from './tombstone.js';
+import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
 
 /** Why a session was ended: stands in audits and metrics, and beside the families that ended with it. */
 export type EndReason = 'logout' | 'legacy-logout' | 'other-person' | 'person-ended';
@@ -31,6 +32,8 @@ export interface Logout {
    * that stands there now, if any, is another matter. Throws as `end` does.
    */
   note(sid: string, reason: EndReason, ended: Ended): Promise<void>;
+  /** Deletes the record of a logout that did not find it, at `place` or where this instance knows it to be. Throws as `end` does. */
+  finish(sid: string, ended: Omit<Ended, 'unfinished'>, place?: Omit<SessionPlace, 'sid'>): Promise<void>;
   /** Tells every instance once more of a login that has ended: whoever ended it may not have come to it. Throws as `end` does. */
   repeat(sid: string, ended: Ended): Promise<void>;
 }
@@ -40,14 +43,22 @@ export interface LogoutOptions {
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
   readonly apply: (event: EndEvent) => void;
-  readonly entries: readonly Pick<SessionEntry, 'name' | 'store' | 'refreshable'>[];
+  readonly entries: readonly Pick<SessionEntry, 'name' | 'store' | 'refreshable' | 'reusesIds'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Called before a record is deleted here, so that its own news is no surprise. */
   readonly forget: (place: Omit<SessionPlace, 'sid'>) => void;
+  /** Where the record of a session is, as far as this instance has seen it. */
+  readonly placeOf: (sid: string) => Omit<SessionPlace, 'sid'> | undefined;
+  readonly resurrectionSeconds: number;
+  readonly clock: Clock;
   readonly personKey: Buffer;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
+
+/** How long a logout waits for an instance that knows where the record is, and how often it looks. */
+export const FINISH_MS = 1000;
+const FINISH_LOOK_MS = 50;
 
 /** A restored session continues another, which may have continued one: so many are ended together. */
 const MAX_LINKED = 64;
@@ -75,7 +86,9 @@ export function personOf(personKey: Buffer, subject: string): string {
 }
 
 export function createLogout(options: LogoutOptions): Logout {
-  const { ledger, events, apply, entries, readKnown, forget, personKey, audit, metrics } = options;
+  const { ledger, events, apply, entries, readKnown, forget, placeOf, resurrectionSeconds, clock, personKey, audit, metrics } = options;
+  /** Sessions whose record is being looked for: to read it is to meet the tombstone again. */
+  const finishing = new Set<string>();
 
   /** Nothing is taken for told before Redis has it: whoever tries again after a failure must be heard. */
   async function publish(event: EndEvent): Promise<void> {
@@ -113,7 +126,7 @@ export function createLogout(options: LogoutOptions): Logout {
 
   async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<EndedOne> {
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
-    const place = known.place ?? kept ?? known.at;
+    const place = known.place ?? kept ?? known.at ?? placeOf(sid);
     const owner = known.place ? kept && toIdentity(kept) : await ownerOf(place, kept);
     if (owner && !known.place && !isMeant(owner.subject, known)) {
       if (!known.person) return { done: false };
@@ -123,15 +136,30 @@ export function createLogout(options: LogoutOptions): Logout {
     if (place) await deleteRecord(place);
     // A token knows the login only to the second; the record, or what is kept of it, knows better.
     const person = known.person && (known.person.authTimeMs !== undefined || owner?.subject !== known.person.subject) ? known.person : owner;
-    const ended = person && endedLogin(person, endedAt);
+    // Where tokens were made from a session, Redis knows it: it has come back empty, and the record lives somewhere.
+    const isLost = !place && person !== undefined && (await ledger.marks(sid)).hasTokens === false;
+    const ended = person && { ...endedLogin(person, endedAt), ...(isLost ? { unfinished: true } : {}) };
     const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
     const told = ended ?? (await ledger.marks(sid)).ended;
     if (told) await publish({ type: 'session.ended', sid, ...told });
     // Those made in the same moment, after the time of the logout was taken, are named one by one.
     for (const family of families.filter((id) => !told || madeAt(id) > told.endedAt)) await publish({ type: 'family.ended', sid, family, endedAt });
+    if (isLost && !(await wasFinished(sid))) {
+      metrics.logoutsIncomplete.inc();
+      audit('logout.incomplete', { sid });
+    }
     conclude(sid, reason, families);
     return { done: true, person: told && toIdentity(told) };
+  }
+
+  /** The others have heard of it by the stream: one that knows where the record is deletes it within moments. */
+  async function wasFinished(sid: string): Promise<boolean> {
+    for (let left = FINISH_MS; left > 0; left -= FINISH_LOOK_MS) {
+      if (await ledger.wasDeleted(sid).catch(() => false)) return true;
+      await new Promise((resolve) => setTimeout(resolve, FINISH_LOOK_MS));
+    }
+    return false;
   }
 
   async function noteOne(sid: string, reason: EndReason, ended: Ended): Promise<void> {
@@ -164,6 +192,25 @@ export function createLogout(options: LogoutOptions): Logout {
     async note(sid, reason, ended) {
       await noteOne(sid, reason, ended);
       await endLinked(sid, reason, toIdentity(ended));
+    },
+
+    async finish(sid, ended, place = placeOf(sid)) {
+      const entry = place && entries.find(({ name }) => name === place.entry);
+      if (!place || !entry || finishing.has(sid)) return;
+      finishing.add(sid);
+      try {
+        const reading = await readKnown(place.entry, place.key);
+        // A record of that login is refused already, or judged here: its end may be heard of before its tombstone is read.
+        const isThat =
+          reading.kind === 'session'
+            ? refusesRecord({ ...ended, unfinished: true }, reading.session.identity, clock.now(), resurrectionSeconds, entry.reusesIds)
+            : reading.reason === 'logged-out';
+        if (!isThat) return;
+        await deleteRecord({ entry: place.entry, key: place.key });
+        await ledger.noteDeleted(sid);
+      } finally {
+        finishing.delete(sid);
+      }
     },
 
     async repeat(sid, ended) {

@@ -34,7 +34,7 @@ export type Mapping = (record: SessionRecord) => MappingOutcome | Promise<Mappin
 const MAX_VALUE_LENGTH = 1024;
 const MAX_LIST_LENGTH = 256;
 /** How long a mapping function may take. */
-const FUNCTION_TIMEOUT_MS = 2000;
+export const MAPPING_TIMEOUT_MS = 2000;
 
 export function createFunctionMapping(map: MappingFunction, entry: string): Mapping {
   return async function mapByFunction(record) {
@@ -61,7 +61,7 @@ class MappingFailure extends Error {
 async function withinTime<T>(work: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error('late')), FUNCTION_TIMEOUT_MS);
+    timer = setTimeout(() => reject(new Error('late')), MAPPING_TIMEOUT_MS);
   });
   try {
     return await Promise.race([work, late]);
@@ -128,8 +128,8 @@ function isGiven(value: unknown): boolean {
 /** U+FFFD stands for bytes that were no UTF-8: two persons whose names differ only there would be one. */
 function toText(value: unknown): string | undefined {
   if (typeof value === 'string') {
-    const isWhole = value.isWellFormed() && !value.includes('\ufffd') && VISIBLE.test(value);
-    return value.length <= MAX_VALUE_LENGTH && isWhole ? value : undefined;
+    const isWhole = value.length <= MAX_VALUE_LENGTH && value.isWellFormed() && !value.includes('\ufffd') && VISIBLE.test(value);
+    return isWhole ? value : undefined;
   }
   return Number.isSafeInteger(value) ? String(value) : undefined;
 }

@@ -39,12 +39,16 @@ export interface PersonsOptions {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly logout: Pick<Logout, 'end'>;
+  /** Sessions of this person that are known here, also where Redis has lost them. */
+  readonly known: (subject: string) => readonly string[];
   readonly events: Pick<EventStream, 'publish'>;
   readonly apply: (event: EndEvent) => void;
   readonly macKey: Buffer;
   readonly subjectKey: Buffer;
   /** How long a login may be carried over at most. */
   readonly keepMs: number;
+  /** How far a clock may be off. */
+  readonly skewMs: number;
   readonly clock: Clock;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -68,7 +72,7 @@ const PAGE = 1000;
 const MAX_TURNS = 5;
 
 export function createPersons(options: PersonsOptions): Persons {
-  const { client, prefix, logout, events, apply, macKey, subjectKey, keepMs, clock, audit, metrics } = options;
+  const { client, prefix, logout, known, events, apply, macKey, subjectKey, keepMs, skewMs, clock, audit, metrics } = options;
   const all = `${prefix}persons-ended`;
   const keyOf = (subject: string) => `${prefix}subject:{${personOf(subjectKey, subject)}}`;
 
@@ -97,14 +101,14 @@ export function createPersons(options: PersonsOptions): Persons {
       const key = keyOf(subject);
       const endedAt = Number(await asking(timeOf(client, [key], [])));
       // A login is dated by the app's clock, which may be behind that of Redis: a login right after this must not be taken for older.
-      const notBefore = Math.min(endedAt, clock.now());
+      const notBefore = Math.max(endedAt - skewMs, Math.min(endedAt, clock.now()));
       const ended: PersonEnded = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
       await asking(notePersonEnded(client, [all], [endedAt, signed, keepMs]));
       await asking(events.publish(ended));
       apply(ended);
-      const sessions = (Array.isArray(sids) ? sids.map(String) : []).filter((sid) => sid !== exceptSid);
+      const sessions = [...new Set([...(Array.isArray(sids) ? sids.map(String) : []), ...known(subject)])].filter((sid) => sid !== exceptSid);
       const person = { subject, roles: [], scope: [] };
       const failures: unknown[] = [];
       for (const sid of sessions) {

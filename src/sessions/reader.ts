@@ -1,12 +1,12 @@
 import { after } from '../after.js';
-import type { Clock } from '../clock.js';
+import { type Clock, readingsOf } from '../clock.js';
 import { type Identity, SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
 import type { Value } from '../redis/batched-reads.js';
 import { cannotKnow } from '../redis/replies.js';
 import type { CookiePairs } from './cookies.js';
-import type { LocatedSession } from './format.js';
+import type { LocatedSession, RecordPlace } from './format.js';
 import { NO_MARKS, type SessionLedger, type SessionMarks } from './ledger.js';
-import { type LiveSession, type RecordPlace, type RecordReading, readAs, readSession, type SessionEntry, samePerson, sidOf } from './record.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, samePerson, sidOf } from './record.js';
 import { toStoredString } from './record-store.js';
 import { type Ended, refusesRecord } from './tombstone.js';
 
@@ -65,6 +65,8 @@ export interface SessionReaderOptions {
     endedPerson(sid: string, identity: Identity): boolean;
   };
   readonly resurrectionSeconds: number;
+  /** Called where a record is found whose logout could not delete it. */
+  readonly unfinished: (found: RecordPlace & { readonly entry: string; readonly ended: Ended }) => void;
   /** Called with every session that is found alive. */
   readonly seen: (session: LiveSession, hasTokens: boolean | undefined) => void;
   readonly clock: Clock;
@@ -74,7 +76,7 @@ export interface SessionReaderOptions {
 const PAUSE_MS = 1000;
 
 export function createSessionReader(options: SessionReaderOptions): SessionReader {
-  const { entries, ledger, heard, resurrectionSeconds, seen, clock } = options;
+  const { entries, ledger, heard, resurrectionSeconds, unfinished, seen, clock } = options;
   let pausedUntil = 0;
 
   /** What was read for a request, by session; held no longer than the request itself. */
@@ -93,16 +95,21 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
     }
   }
 
-  function judge(sid: string, identity: Identity, ended: Ended | undefined): boolean {
+  function judge(sid: string, identity: Identity, ended: Ended | undefined, reusesIds: boolean): boolean {
     if (heard.endedPerson(sid, identity)) return true;
     const here = heard.endedLogin(sid, identity.subject);
     if (!ended && !here) return false;
-    return [ended, here].some((one) => one && refusesRecord(one, identity, clock.now(), resurrectionSeconds));
+    const earliest = Math.min(...readingsOf(clock));
+    return [ended, here].some((one) => one && refusesRecord(one, identity, earliest, resurrectionSeconds, reusesIds));
   }
 
-  function conclude(reading: RecordReading, { sid }: RecordPlace, marks: SessionMarks): RecordReading {
+  function conclude(entry: SessionEntry, reading: RecordReading, { sid, key, signer }: RecordPlace, marks: SessionMarks): RecordReading {
     if (reading.kind === 'rejected') return reading;
-    if (judge(sid, reading.session.identity, marks.ended)) return { kind: 'rejected', reason: 'logged-out' };
+    if (judge(sid, reading.session.identity, marks.ended, entry.reusesIds)) {
+      if (marks.ended?.unfinished) unfinished({ sid, key, entry: entry.name, ended: marks.ended });
+      return { kind: 'rejected', reason: 'logged-out' };
+    }
+    if (signer !== undefined && signer !== '') entry.signerSeen?.(signer);
     seen(reading.session, marks.hasTokens);
     return reading;
   }
@@ -110,7 +117,7 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
   async function readOne(entry: SessionEntry, place: RecordPlace, strict = false): Promise<RecordReading> {
     const { sid } = place;
     const [reading, marks] = await Promise.all([readSession(entry, place, clock), strict ? ledger.marks(sid) : marksOf(sid)]);
-    return conclude(reading, place, marks);
+    return conclude(entry, reading, place, marks);
   }
 
   /** Together with all that is read in the same turn: record and tombstone by one command where both are in one Redis; else the one without the other. */
@@ -124,7 +131,7 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
       return after(readAs(entry, place, toStoredString(format.storage, value, ttlMs), clock), (reading) => {
         // This one does not say when it ends: then its key does.
         if (ttlMs === undefined && reading.kind === 'session' && reading.session.expiresAt === undefined) return readOne(entry, place);
-        return conclude(reading, place, marks);
+        return conclude(entry, reading, place, marks);
       });
     }
 
@@ -189,7 +196,7 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
 
     forget: (request) => void byRequest.delete(request),
 
-    isEnded: async (sid, identity) => judge(sid, identity, (await marksOf(sid)).ended),
+    isEnded: async (sid, identity) => judge(sid, identity, (await marksOf(sid)).ended, true),
   };
 }
 

@@ -1,9 +1,10 @@
 import { hash } from 'node:crypto';
 import { after } from '../after.js';
-import type { Clock } from '../clock.js';
+import { type Clock, readingsOf } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
+import { unavailable } from '../errors.js';
 import type { Identity, SessionRejection } from '../principal.js';
-import type { ReadRecord, SessionFormat, SessionRecord, StoredRecord } from './format.js';
+import type { ReadRecord, RecordPlace, SessionFormat, SessionRecord, StoredRecord } from './format.js';
 import type { Mapping } from './mapping.js';
 import type { RecordStore } from './record-store.js';
 
@@ -16,6 +17,10 @@ export interface SessionEntry {
   /** Whether tokens can be renewed: not where nothing is kept of a session that could be asked without its cookie. */
   readonly refreshable: boolean;
   readonly limits: Pick<SessionConfig, 'rolling' | 'absoluteTtlSeconds'>;
+  /** Whether the app gives an id to the next login as well. */
+  readonly reusesIds: boolean;
+  /** Called with the secret that has signed the cookie of a living, mapped session. */
+  readonly signerSeen?: (signer: string) => void;
 }
 
 /** A session that lives and has somebody logged in. */
@@ -51,12 +56,6 @@ export type RecordReading =
   /** `text`: the record, where there is one that an app could use, if only nobody is logged in. */
   | { readonly kind: 'rejected'; readonly reason: SessionRejection; readonly text?: string };
 
-/** Where a session is: what its cookie says. */
-export interface RecordPlace {
-  readonly key: string;
-  readonly sid: string;
-}
-
 /**
  * Reads the record under `key` and finds out whose session it is.
  * @throws {CrossfadeError} `temporarily_unavailable` where the store does not answer or the mapping function fails.
@@ -73,8 +72,11 @@ export function readAs(
   clock: Clock,
 ): RecordReading | Promise<RecordReading> {
   if (typeof stored === 'string') return { kind: 'rejected', reason: stored };
-  const nowMs = clock.now();
+  const [nowMs = 0, ...otherTimes] = readingsOf(clock);
   const parsed = entry.format.parse(stored, nowMs);
+  const hasEnded = 'rejected' in parsed;
+  // Whether it has ended depends on which of two clocks is right.
+  if (otherTimes.some((time) => 'rejected' in entry.format.parse(stored, time) !== hasEnded)) throw unavailable('clock');
   if ('rejected' in parsed) return { kind: 'rejected', reason: parsed.rejected };
   return after(entry.mapping(parsed.record), (mapped) => {
     if ('rejected' in mapped) return { kind: 'rejected', reason: mapped.rejected, text: stored.text };

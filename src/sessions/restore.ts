@@ -31,7 +31,7 @@ export interface Restore {
   link(restored: RestoredSession, predecessor: string, endsAtMs: number): Promise<void>;
   /** Takes a restored record away again, where it was not needed. */
   discard(session: RestoredSession): Promise<void>;
-  /** The cookies that open a session. Undefined where its format is no longer configured. */
+  /** The cookies that open a session. Undefined where its format is no longer configured, or no secret is there to sign them. */
   cookiesOf(entry: string, key: string): readonly (readonly [name: string, value: string])[] | undefined;
 }
 
@@ -68,7 +68,10 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
         .catch(() => undefined); // Nobody knows its id: it ends by itself.
     },
 
-    cookiesOf: (name, key) => byName.get(name)?.format.cookiesOf(key),
+    cookiesOf(name, key) {
+      const pairs = byName.get(name)?.format.cookiesOf(key);
+      return pairs && pairs.length > 0 ? pairs : undefined;
+    },
   };
 }
 

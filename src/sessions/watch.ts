@@ -7,6 +7,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { SessionLedger } from './ledger.js';
 import { type Fate, isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
+import type { Places } from './places.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from './record.js';
 import { queueRead, toStored } from './record-store.js';
 import { createSlots, type Slots } from './slots.js';
@@ -37,6 +38,7 @@ export interface WatchOptions {
   readonly ledger: SessionLedger;
   readonly logout: Logout;
   readonly judge: LogoutJudge;
+  readonly places: Pick<Places, 'note'>;
   /** Told of records that are gone without having ended: counted and alerted. */
   readonly vanished: (sid: string) => void;
   readonly heard: { endedLogin(sid: string, subject: string): Ended | undefined };
@@ -90,7 +92,7 @@ const MAX_CALM_MS = 60_000;
 const PROLONGED_MS = 250;
 
 export function createRecordWatch(options: WatchOptions): RecordWatch {
-  const { stores, ledger, logout, judge, vanished, heard, resurrectionSeconds, fraction, clock, log, metrics } = options;
+  const { stores, ledger, logout, judge, places, vanished, heard, resurrectionSeconds, fraction, clock, log, metrics } = options;
   const byEntry = new Map<string, { readonly entry: SessionEntry; readonly store: ListeningStore }>();
   const listening = stores.map(listen);
   let closed = false;
@@ -212,8 +214,14 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
         if (kept && isSameLogin(kept, last)) await ledger.keep(sid, { ...kept, epoch: undefined });
         break;
       }
-      case 'expired':
+      case 'expired': {
+        // The app may have shortened it since tokens were made: at their next refresh that shall be no logout either.
+        const kept = await ledger.kept(sid);
+        const { expiresAtMs } = last;
+        const wasShortened = expiresAtMs !== undefined && (kept?.expiresAtMs ?? Number.POSITIVE_INFINITY) > expiresAtMs;
+        if (kept && wasShortened && isSameLogin(kept, last)) await ledger.keep(sid, { ...kept, expiresAtMs });
         break;
+      }
     }
     // A new login under the same id, of which tokens were made meanwhile, goes on being watched.
     if (known.last === last) drop(store, key);
@@ -243,6 +251,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
 
   return {
     async watch(session, epoch) {
+      places.note(session);
       const found = byEntry.get(session.source.entry);
       if (!found?.store.tracking?.active) return;
       const { entry, store } = found;

@@ -1,3 +1,4 @@
+import { writeSync } from 'node:fs';
 import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type Log = Logger;
@@ -16,11 +17,50 @@ export interface LogOptions {
  */
 export function createLog({ level = 'info', destination }: LogOptions = {}): Log {
   const options = { name: 'crossfade', level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { err: describeError } };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? standardOutput());
+}
+
+/** How often a full pipe is tried again, and after how many ms. */
+const TRIES = 20;
+const TRY_AGAIN_MS = 5;
+
+/**
+ * Standard output, which may be a file on a full disk or a pipe that nobody reads. pino's own destination keeps what it could not write, and
+ * tries for ever when the process ends. A line that cannot be written is dropped and counted: requests matter more (laws 1 and 7).
+ */
+function standardOutput(): DestinationStream {
+  let lost = 0;
+  const asleep = new Int32Array(new SharedArrayBuffer(4));
+
+  function put(text: string): boolean {
+    let rest = Buffer.from(text);
+    for (let tries = 0; tries < TRIES && rest.length > 0; tries++) {
+      try {
+        rest = rest.subarray(writeSync(1, rest));
+      } catch (error) {
+        if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) return false;
+        Atomics.wait(asleep, 0, 0, TRY_AGAIN_MS);
+      }
+    }
+    return rest.length === 0;
+  }
+
+  return {
+    write(line) {
+      if (!put(line)) lost += 1;
+      else if (
+        lost > 0 &&
+        put(
+          `${JSON.stringify({ level: 40, name: 'crossfade', time: new Date().toISOString(), lost, msg: 'lines of this log could not be written and are lost' })}\n`,
+        )
+      )
+        lost = 0;
+    },
+  };
 }
 
 /** An error as it may be logged. */
-export function describeError(error: unknown): { name: string; message: string; code?: string } {
+function describeError(error: unknown): { name: string; message: string; code?: string } {
   if (!(error instanceof Error)) return { name: 'NonError', message: typeof error };
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
   const message = error.name === 'ReplyError' ? (error.message.split(' ')[0] ?? '') : error.message;

@@ -49,9 +49,19 @@ export function createMetrics({ processMetrics = false } = {}) {
       help: 'Requests whose bearer could not be verified because keys are in doubt, answered by the cookie of the same session.',
       registers,
     }),
+    instanceHeld: new Gauge({
+      name: 'crossfade_instance_held',
+      help: '1 while this instance answers exchange and refresh 503 because it fails where other instances do not.',
+      registers,
+    }),
+    instanceNeedsOperator: new Gauge({
+      name: 'crossfade_instance_needs_operator',
+      help: '1 while it is held and only an operator can release it: crossfade release --instance.',
+      registers,
+    }),
     sessionsWithoutToken: new Counter({
       name: 'crossfade_sessions_without_token_total',
-      help: 'Requests served by session at jwt-only because no token can be made from it, by why: token-too-large, at-its-end.',
+      help: 'Requests served by session at jwt-only because no token can be made from it, and refreshes with fewer roles than the session has, by why: token-too-large, at-its-end.',
       labelNames: ['client', 'reason'] as const,
       registers,
     }),
@@ -95,6 +105,11 @@ export function createMetrics({ processMetrics = false } = {}) {
       name: 'crossfade_sessions_ended_total',
       help: 'Sessions that were ended with everything made from them, by how.',
       labelNames: ['reason'] as const,
+      registers,
+    }),
+    logoutsIncomplete: new Counter({
+      name: 'crossfade_logouts_incomplete_total',
+      help: 'Logouts by token whose record no instance could find, because Redis has lost what was known: it is deleted when its cookie comes.',
       registers,
     }),
     familiesEnded: new Counter({
@@ -245,8 +260,14 @@ export function createMetrics({ processMetrics = false } = {}) {
     }),
     redisUp: new Gauge({
       name: 'crossfade_redis_up',
-      help: '1 while the connection is ready.',
+      help: '1 while a primary answers as it must; crossfade_redis_state says what it is else.',
       labelNames: ['connection'] as const,
+      registers,
+    }),
+    redisState: new Gauge({
+      name: 'crossfade_redis_state',
+      help: '1 for what the connection is: up, away, or what Redis calls the reason for which it cannot be used (READONLY, MISCONF, ...).',
+      labelNames: ['connection', 'state'] as const,
       registers,
     }),
     unavailable: new Counter({

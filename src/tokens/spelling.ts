@@ -51,19 +51,30 @@ function decodeObject(part: string): Readonly<Record<string, unknown>> | undefin
 /** Ours have two levels, and tokens of other issuers a few more (Keycloak's `resource_access` has four). */
 const MAX_DEPTH = 16;
 
-/** `text` is known to be JSON. What JSON.stringify would write itself has none; the rest is read member by member. */
+/** `text` is known to be JSON, and `value` what it says. Outside of strings a colon stands behind the name of each member, and nowhere else. */
 function hasDuplicateMembers(text: string, value: object): boolean {
-  if (JSON.stringify(value) === text) return false;
-  const open: Set<string>[] = [];
-  for (const [token, name] of text.matchAll(/[{}]|("(?:[^"\\]|\\.)*")\s*:|"(?:[^"\\]|\\.)*"/g)) {
-    if (token === '{') open.push(new Set());
-    else if (token === '}') open.pop();
-    else if (name !== undefined) {
-      const members = open.at(-1);
-      const member = String(JSON.parse(name));
-      if (members?.has(member)) return true;
-      members?.add(member);
-    }
+  return countColons(text) !== countMembers(value);
+}
+
+function countColons(text: string): number {
+  let colons = 0;
+  let isInString = false;
+  for (let at = 0; at < text.length; at++) {
+    const character = text.charCodeAt(at);
+    if (isInString) {
+      if (character === BACKSLASH) at += 1;
+      else if (character === QUOTE) isInString = false;
+    } else if (character === QUOTE) isInString = true;
+    else if (character === COLON) colons += 1;
   }
-  return false;
+  return colons;
+}
+
+const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
+
+/** Of objects inside it as well; it is known not to nest deeply. */
+function countMembers(value: unknown): number {
+  if (value === null || typeof value !== 'object') return 0;
+  const members = Object.values(value);
+  return members.reduce<number>((sum, member) => sum + countMembers(member), Array.isArray(value) ? 0 : members.length);
 }

@@ -1,5 +1,5 @@
 import { after } from '../after.js';
-import { type Clock, epochSeconds } from '../clock.js';
+import { type Clock, readingsOf } from '../clock.js';
 import type { KeySource, VerificationKey } from '../keys/jwks.js';
 import type { BearerRejection, Principal } from '../principal.js';
 import { createTurns } from '../turns.js';
@@ -26,7 +26,7 @@ export type BearerOutcome =
   /** Somebody else's token, or no JWT at all. */
   | { readonly kind: 'foreign' }
   /** Its key is not here, or what was revoked was not read yet, and that may be our fault. `sid` is what the token claims. */
-  | { readonly kind: 'in-doubt'; readonly about: 'keys' | 'revocations'; readonly sid?: string };
+  | { readonly kind: 'in-doubt'; readonly about: 'keys' | 'revocations' | 'clock'; readonly sid?: string };
 
 /** What a verified token says beside its principal. */
 export interface VerifiedToken extends RevocableToken {
@@ -133,8 +133,10 @@ export function createVerifier(options: VerifierOptions): VerifyBearer {
     const accepted = audienceUnder(issuer, payload['iat']);
     const audience = accepted && alsoFor !== undefined ? [...accepted, alsoFor] : accepted;
     if (!audience && !key) return FOREIGN;
-    const bad = audience ? (headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, epochSeconds(clock))) : 'bad-issuer';
+    const problems = audience ? seconds().map((now) => headerProblem(header) ?? claimsProblem(payload, { ...policy, audience }, now)) : BAD_ISSUER;
+    const bad = problems.find((problem) => problem !== undefined);
     const principal = claimedPrincipal(payload);
+    if (bad && key && principal && problems.includes(undefined)) return { kind: 'in-doubt', about: 'clock', sid: principal.sid };
     if (bad && key && principal && mayBeOurFault(bad)) return { kind: 'in-doubt', about: 'keys', sid: principal.sid };
     if (bad) return rejected(bad);
     if (!principal) return rejected('bad-claims');
@@ -145,10 +147,17 @@ export function createVerifier(options: VerifierOptions): VerifyBearer {
     return { outcome, key, issuer, startsAt: Math.max(Number(payload['iat']), Number(payload['nbf'] ?? 0)), length: token.length };
   }
 
-  /** Whether the times and the key of what was verified once are good still. */
+  /** What time it may be, in whole seconds. */
+  function seconds(): readonly number[] {
+    return readingsOf(clock).map((ms) => Math.floor(ms / 1000));
+  }
+
+  /** Whether the times and the key of what was verified once are good still, whatever time it may be. */
   function isCurrent({ outcome: { endsAt }, key, startsAt }: SignedBearer): boolean {
-    const now = epochSeconds(clock);
-    if (endsAt + policy.clockSkewSeconds <= now || startsAt > now + policy.clockSkewSeconds) return false;
+    for (const ms of readingsOf(clock)) {
+      const now = Math.floor(ms / 1000);
+      if (endsAt + policy.clockSkewSeconds <= now || startsAt > now + policy.clockSkewSeconds) return false;
+    }
     return keys.find(key.kid) === key && !keys.isDenied(key.kid);
   }
 
@@ -222,6 +231,7 @@ export function createVerifier(options: VerifierOptions): VerifyBearer {
 }
 
 const NO_POLICIES: readonly FleetPolicy[] = [];
+const BAD_ISSUER: readonly (BearerRejection | undefined)[] = ['bad-issuer'];
 const FOREIGN: BearerOutcome & { readonly kind: 'foreign' } = { kind: 'foreign' };
 
 /** Of claims that are checked. */

@@ -124,6 +124,38 @@ describe('crossfade serve', () => {
     await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
   });
 
+  it('SIGHUP ends nothing: it reads files again at once, and names settings that differ on disk', async () => {
+    const { url, running } = await start();
+    const cookie = await login();
+    const answers = Promise.all(Array.from({ length: 20 }, async () => (await fetch(`${url}/auth/verify`, { headers: { cookie } })).status));
+    running.process.kill('SIGHUP');
+    expect(await running.logged('reading key files, flags and files with secrets again')).not.toHaveProperty('differs');
+    expect(new Set(await answers)).toEqual(new Set([200]));
+    edit('listen: {', 'shutdownSeconds: 7\nlisten: {');
+    edit(/url: "redis:[^"]*"/, 'url: "redis://127.0.0.1:6"');
+    running.process.kill('SIGHUP');
+    expect(await running.logged('the configuration on disk differs from the one in force: restart to apply')).toMatchObject({
+      differs: expect.arrayContaining(['shutdownSeconds', 'redis.url']),
+    });
+    expect((await fetch(`${url}/auth/verify`, { headers: { cookie } })).status).toBe(200);
+    expect(running.process.exitCode).toBeNull();
+  });
+
+  it('keeps connections for longer than proxies do, and a second SIGTERM does not cut the drain', async () => {
+    edit('listen: {', 'shutdownSeconds: 4\nlisten: {');
+    const { url, running } = await start();
+    const first = await fetch(`${url}/.well-known/jwks.json`);
+    expect(first.headers.get('keep-alive')).toBe('timeout=75');
+    const cookie = await login();
+    proxy.silence();
+    const underWay = fetch(`${url}/auth/verify`, { headers: { cookie } });
+    running.process.kill('SIGTERM');
+    await running.logged('draining: not ready for new traffic; requests under way are answered');
+    running.process.kill('SIGTERM');
+    expect((await underWay).status).toBe(503);
+    expect(await running.ended()).toBe(0);
+  });
+
   it('a config that is wrong, or a port that is taken, ends the start with a clear line and no stack', async () => {
     const port = await freePort();
     const taken = createServer().listen(port, '127.0.0.1');

@@ -287,9 +287,15 @@ describe('crossfade keys', () => {
 describe('crossfade check', () => {
   it('names another issuer or audience than that of the fleet', async () => {
     const other = join(world.directory, 'other.json');
-    writeFileSync(other, JSON.stringify({ ...JSON.parse(readFileSync(service.configFile, 'utf8')), audience: ['https://other.example'] }));
-    const { status, stdout } = await runCli(['check', '--config', other]);
-    expect(status).toBe(1);
-    expect(stdout).toContain('audience: audience https://other.example is not that of most live instances (https://api.example.com)');
+    const checkWith = async (changes: object) => {
+      writeFileSync(other, JSON.stringify({ ...JSON.parse(readFileSync(service.configFile, 'utf8')), ...changes }));
+      return await runCli(['check', '--config', other]);
+    };
+    const ofAudience = await checkWith({ audience: ['https://other.example'] });
+    expect(ofAudience.status).toBe(1);
+    expect(ofAudience.stdout).toMatch(/audience: no token would be issued for https:\/\/other\.example until \S+ accept it as well/);
+    const ofIssuer = await checkWith({ issuer: 'https://other.example' });
+    expect(ofIssuer.status).toBe(1);
+    expect(ofIssuer.stdout).toContain('issuer: issuer https://other.example is not that of most live instances (https://app.example.com)');
   });
 });

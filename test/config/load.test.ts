@@ -248,7 +248,7 @@ describe('the configuration', () => {
 
   it('keeps secrets in a wrapper that prints as [secret], and freezes the rest', () => {
     const config = resolveConfig(minimal, { baseDir: directory });
-    expect(config.sessions[0]?.secrets.map((secret) => secret.reveal())).toEqual(['cookie-secret-one', 'cookie-secret-two']);
+    expect(config.sessions[0]?.secrets?.current.map((secret) => secret.reveal())).toEqual(['cookie-secret-one', 'cookie-secret-two']);
     const printed = `${JSON.stringify(config)} ${inspect(config, { depth: 9 })} ${String(config.fleetSecret)} ${config.fleetSecret}`;
     for (const secret of [FLEET_SECRET, 'cookie-secret-one', '127.0.0.1:6379']) expect(printed).not.toContain(secret);
     expect(printed).toContain('[secret]');

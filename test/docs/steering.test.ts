@@ -48,6 +48,7 @@ async function run(args: readonly string[]): Promise<CliResult> {
 const REFUSED: Readonly<Record<string, string>> = {
   'keys rotate --force': 'no key is waiting for an instance',
   'keys retire': 'may live for another',
+  'release --instance': 'no live instance is called HOST',
 };
 
 it.each(['rollout.md', 'runbook.md', 'keys.md'])(

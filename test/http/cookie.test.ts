@@ -181,7 +181,7 @@ describe('Redis away', () => {
         ready: true,
         canIssue: false,
         parts: { redis: 'away', records: 'up', signing: 'healthy', flags: 'live', events: 'read' },
-        problems: [],
+        problems: [expect.stringMatching(/^bridge: Redis is away \(127\.0\.0\.1:\d+: /), expect.stringMatching(/^events: Redis is away/)],
       });
       await world.store.cut();
       expect(await world.bridge.readiness()).toMatchObject({ ready: false, canIssue: false, parts: { records: 'away' } });

@@ -117,7 +117,7 @@ describe('setting a ceiling by the console', () => {
   it('sets and releases it with both, and with the bearer token alone', async () => {
     for (const headers of [{ cookie, origin: service.admin, 'x-csrf-token': csrfToken }, { authorization: `Bearer ${ADMIN_TOKEN}` }]) {
       const set = await call('/api/clamps', { method: 'POST', headers, json: clamp });
-      expect([set.status, JSON.parse(set.body)]).toEqual([200, { instances: 2, missing: [] }]);
+      expect([set.status, JSON.parse(set.body)]).toEqual([200, { instances: 2, missing: [], otherNames: [] }]);
       expect(await clamps()).toEqual([expect.objectContaining({ selector: { on: 'all' }, stage: 'dual', by: 'operator', why: 'a test' })]);
       const released = await call('/api/clamps/release', { method: 'POST', headers, json: { on: 'all', why: 'done' } });
       expect(JSON.parse(released.body)['released']).toHaveLength(1);

@@ -379,7 +379,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
       await operatorSees(one, {
         log: ['redis is away; trying again', { connection: 'bridge' }],
         metric: /crossfade_redis_up\{connection="bridge"\} 0/,
-        status: /Redis does not answer \(ECONNREFUSED\)/,
+        status: /Redis does not answer \(127\.0\.0\.1:\d+: nothing listens there \(ECONNREFUSED\)\)/,
       });
       redis = await startRedis({ port: redis.port, args: [...REDIS_ARGS, '--dir', redisFiles] });
       for (const member of all()) await expect.poll(async () => await readyToIssue(member), { timeout: 15_000 }).toContain('"ready":true');

@@ -6,6 +6,7 @@ import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { systemClock } from '../../src/clock.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { Connections, createLifecycle, systemRandom } from '../../src/lifecycle.js';
+import { createLiveFiles } from '../../src/live-files.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
@@ -93,20 +94,24 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     const log = new LogLines();
     const [logger, metrics] = [createLog({ destination: log }), createMetrics()];
     const config = resolveConfig(world.config, { baseDir: world.directory });
-    const connections = new Connections(config, logger, metrics);
+    const audit = createAudit(logger);
+    const files = createLiveFiles({ log: logger, audit });
+    const connections = new Connections(config, files, logger, metrics);
     await connections.ready(5000);
     const lifecycle = createLifecycle({
       config,
       connections,
+      files,
       random: systemRandom,
       clock: systemClock,
       log: logger,
-      audit: createAudit(logger),
+      audit,
       metrics,
     });
     closing.push(async () => {
       lifecycle.close();
       connections.close();
+      files.close();
     });
     await expect.poll(async () => await metrics.registry.metrics()).toContain('crossfade_tracking_up{connection="web"} 1');
     const expire = Date.now() + 3_600_000;

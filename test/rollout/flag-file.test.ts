@@ -1,6 +1,7 @@
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readFlagFile } from '../../src/rollout/flag-file.js';
 import { createWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -75,6 +76,50 @@ describe('flags from a file', () => {
       inside = now;
     }
     expect(inside.size).toBe(60);
+  });
+
+  it('looks into the flags that it asks for and what these need only, however many others stand there, and skips a byte order mark', async () => {
+    const cookie = await world.login('alice');
+    const others = Object.fromEntries(
+      Array.from({ length: 3000 }, (_, n) => [
+        `other-${n}`,
+        { key: `other-${n}`, version: 1, rules: 'of no use here', prerequisites: [{ key: 'other-0' }] },
+      ]),
+    );
+    const needed = { needed: { key: 'needed', version: 1, on: true, variations: [true], fallthrough: { variation: 0 }, offVariation: 0, salt: 's' } };
+    const { flags } = stage(200_000, { prerequisites: [{ key: 'needed', variation: 0 }], fallthrough: { variation: 1 } });
+    const path = join(world.directory, 'many.json');
+    writeFileSync(path, `\ufeff${JSON.stringify({ flags: { ...others, ...needed, ...flags } })}`);
+    const file = await readFlagFile(path, ['auth-migration-stage', 'auth-migration-kill-switch']);
+    expect([...file.flags.keys()].sort()).toEqual(['auth-migration-stage', 'needed']);
+    expect(file.count).toBe(3002);
+    await move({ flags: { ...others, ...needed, ...flags } });
+    expect(await isOpen(cookie)).toBe(true);
+    // LaunchDarkly turns a flag off when somebody archives it.
+    await move(stage(200_001, { fallthrough: { variation: 1 } }));
+    expect(await isOpen(cookie)).toBe(true);
+    await move(stage(200_002, { fallthrough: { variation: 1 }, archived: true }));
+    expect(await isOpen(cookie)).toBe(false);
+  });
+
+  it('a chain of prerequisites that is too long is told, and a file that has lost its flags is worth a line', async () => {
+    const path = join(world.directory, 'chain.json');
+    const flag = (key: string, next: string) => ({
+      key,
+      version: 1,
+      on: true,
+      variations: [true],
+      salt: 's',
+      prerequisites: [{ key: next, variation: 0 }],
+    });
+    writeFileSync(path, JSON.stringify({ flags: Object.fromEntries(Array.from({ length: 100 }, (_, n) => [`f${n}`, flag(`f${n}`, `f${n + 1}`)])) }));
+    await expect(readFlagFile(path, ['f0'])).rejects.toThrow(/chain of more than 64/);
+    await move({ flagValues: { 'auth-migration-stage': 'dual' } });
+    const from = world.log.all.length;
+    replace('{}');
+    expect(await world.log.until((line) => String(line['msg']).startsWith('the flags file has lost flags'), from)).toMatchObject({
+      flags: ['auth-migration-stage'],
+    });
   });
 
   it('a broken file, and one that is gone, leave the last flags in force, and are told', async () => {

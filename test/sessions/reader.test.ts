@@ -23,10 +23,13 @@ describe('cookies', () => {
   });
 });
 
+const X = { name: 'x', secret: new Secret('x') };
+const SECRETS = { verifying: [X], signing: X };
+
 describe('koa-session records', () => {
   const format = createKeyedFormat({
     entry: 'web',
-    scheme: createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip', secrets: [new Secret('x')] }),
+    scheme: createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip' }, SECRETS),
     shape: koaSessionShape,
     keyOf: { before: '', behind: '' },
     idPattern: SIGNED_ID,
@@ -55,15 +58,15 @@ describe('koa-session records', () => {
 
   it('the signature of a cookie that is known is not computed again; a forged one is never taken for known', () => {
     let computed = 0;
-    const scheme = createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip', secrets: [new Secret('x')] });
+    const scheme = createCookieScheme({ cookie: 'koa.sess', signedBy: 'keygrip' }, SECRETS);
     const counting = {
       ...scheme,
       read: (cookies: CookiePairs) =>
         scheme.read(cookies).map((presented) => ({
           ...presented,
-          isSigned() {
+          signer() {
             computed += 1;
-            return presented.isSigned();
+            return presented.signer();
           },
         })),
     };
@@ -77,7 +80,7 @@ describe('koa-session records', () => {
     });
     const signer = new Keygrip(['x']);
     const signed = parseCookies(`koa.sess=id-1; koa.sess.sig=${signer.sign('koa.sess=id-1')}`);
-    for (let n = 0; n < 3; n++) expect(counted.locate(signed)).toEqual([{ key: 'id-1', sid: sidOf('web', 'id-1') }]);
+    for (let n = 0; n < 3; n++) expect(counted.locate(signed)).toEqual([{ key: 'id-1', sid: sidOf('web', 'id-1'), signer: 'x' }]);
     expect(computed).toBe(1);
     const [sig] = [signer.sign('koa.sess=id-1')];
     for (const forged of [`koa.sess=id-2; koa.sess.sig=${sig}`, `koa.sess=id-1; koa.sess.sig=${'A'.repeat(27)}`, 'koa.sess=id-1'])
@@ -89,7 +92,9 @@ describe('koa-session records', () => {
     const signer = new Keygrip(['x']);
     const junk = Array.from({ length: 30 }, (_, n) => `koa.sess=junk-${n}; koa.sess.sig=${'A'.repeat(27)}`);
     const signed = Array.from({ length: 6 }, (_, n) => `koa.sess=id-${n}; koa.sess.sig=${signer.sign(`koa.sess=id-${n}`)}`);
-    expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([{ key: 'id-0', sid: sidOf('web', 'id-0') }]);
+    expect(format.locate(parseCookies([...junk, ...signed.slice(0, 1)].join('; ')))).toEqual([
+      { key: 'id-0', sid: sidOf('web', 'id-0'), signer: 'x' },
+    ]);
     expect(format.locate(parseCookies([...junk, ...signed].join('; ')))).toHaveLength(4);
   });
 });

@@ -1,0 +1,122 @@
+import { readFileSync } from 'node:fs';
+import Keygrip from 'keygrip';
+import { type Config, ConfigError, type SessionConfig } from '../config/config.js';
+import { loadConfig } from '../config/load.js';
+import type { Secret } from '../config/secret.js';
+import { errnoOf } from '../errors.js';
+import { createCookieScheme } from '../sessions/cookie-scheme.js';
+import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import { print } from './print.js';
+
+export interface CheckCookieOptions {
+  readonly config: string;
+  readonly cookieValueFile: string;
+  readonly json?: boolean;
+}
+
+/** What one entry makes of the cookie. Names of settings and numbers of lines only. */
+interface CookieReport {
+  readonly entry: string;
+  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature';
+  /** Which secret of the file has signed it, counted from 1. */
+  readonly secret?: number;
+  /** The setting that would fit. */
+  readonly fits?: string;
+}
+
+/** Hashes that apps are seen to use. */
+const ALGORITHMS = ['sha1', 'sha256', 'sha512', 'sha384', 'sha224', 'md5', 'sha3-256', 'sha512-256', 'ripemd160'];
+const ENCODINGS = ['base64', 'hex'] as const;
+
+/** `crossfade check --cookie-value-file FILE`: whether a real cookie verifies, and which setting fits where it does not. 0: it does. */
+export async function checkCookie({ config: path, cookieValueFile, json = false }: CheckCookieOptions): Promise<number> {
+  const config = await loadConfig(path);
+  const pairs = readPairs(cookieValueFile);
+  const reports = config.sessions.filter(({ http }) => !http).map((session) => judge(session, pairs));
+  if (reports.length === 0) throw new ConfigError(path, [{ path: 'sessions', message: 'no entry has a cookie that is looked at here' }]);
+  if (json) print.json({ reports });
+  else for (const report of reports) print.line(describe(report, config));
+  return reports.some(({ outcome }) => outcome === 'verified' || outcome === 'not-signed') ? 0 : 1;
+}
+
+/** A `Cookie` header, with or without its name, as a browser's tools copy it. */
+function readPairs(file: string): CookiePairs {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new Error(`${file} cannot be read (${errnoOf(error)})`);
+  }
+  const pairs = parseCookies(
+    text
+      .replace(/^\ufeff/, '')
+      .trim()
+      .replace(/^cookie:\s*/i, ''),
+  );
+  if (pairs.length === 0)
+    throw new Error(`${file} holds no cookie: put there what stands behind "Cookie:" in a request, such as koa.sess=…; koa.sess.sig=…`);
+  return pairs;
+}
+
+function judge(session: SessionConfig, pairs: CookiePairs): CookieReport {
+  const { name: entry } = session;
+  const secrets = session.secrets?.current.filter((secret) => secret.reveal() !== '-') ?? [];
+  const numbered = secrets.map((secret, at) => ({ name: String(at + 1), secret }));
+  const scheme = createCookieScheme(session, { verifying: numbered, signing: numbered[0] });
+  const presented = scheme.read(pairs);
+  if (presented.length === 0) return { entry, outcome: 'no-cookie' };
+  if (session.signedBy === 'none') return { entry, outcome: 'not-signed' };
+  const signer = presented.map((one) => one.signer()).find((found) => found !== undefined);
+  if (signer !== undefined) return { entry, outcome: 'verified', secret: Number(signer) };
+  const fits = session.signedBy === 'keygrip' ? fitKeygrip(session.cookie, secrets, pairs) : fitSuffix(session, numbered, pairs);
+  return { entry, outcome: 'bad-signature', ...(fits === undefined ? {} : { fits }) };
+}
+
+function fitKeygrip(cookie: string, secrets: readonly Secret[], pairs: CookiePairs): string | undefined {
+  const valuesOf = (wanted: string) => pairs.flatMap(([name, value]) => (name === wanted ? [value] : []));
+  for (const algorithm of ALGORITHMS) {
+    for (const encoding of ENCODINGS) {
+      for (const secret of secrets) {
+        const keygrip = new Keygrip([secret.reveal()], algorithm, encoding);
+        const isSigned = valuesOf(cookie).some((id) => valuesOf(`${cookie}.sig`).some((given) => verifies(keygrip, `${cookie}=${id}`, given)));
+        if (isSigned) return `signature: { algorithm: ${algorithm}, encoding: ${encoding} }`;
+      }
+    }
+  }
+  return undefined;
+}
+
+/** A hash that this Node.js was built without fits nothing. */
+function verifies(keygrip: Keygrip, text: string, signature: string): boolean {
+  try {
+    return keygrip.verify(text, signature);
+  } catch {
+    return false;
+  }
+}
+
+/** Other libraries that sign cookies, for entries of the home-made format. */
+function fitSuffix(session: SessionConfig, verifying: Parameters<typeof createCookieScheme>[1]['verifying'], pairs: CookiePairs): string | undefined {
+  const fitting = (['express', 'cookie-signature'] as const).find((signedBy) =>
+    createCookieScheme({ ...session, signedBy }, { verifying, signing: undefined })
+      .read(pairs)
+      .some((one) => one.signer() !== undefined),
+  );
+  return fitting && `json.signature: ${fitting}`;
+}
+
+function describe({ entry, outcome, secret, fits }: CookieReport, { sessions }: Config): string {
+  const cookie = sessions.find(({ name }) => name === entry)?.cookie ?? '';
+  switch (outcome) {
+    case 'verified':
+      return `${entry}: the cookie ${cookie} verifies, with secret ${secret} of secretsFile.`;
+    case 'not-signed':
+      return `${entry}: the cookie ${cookie} is there, and this entry expects no signature.`;
+    case 'no-cookie':
+      return `${entry}: no cookie ${cookie} is in the file.`;
+    case 'bad-signature':
+      return fits === undefined
+        ? `${entry}: no secret of secretsFile has signed the cookie ${cookie}, with any hash: is it the secret of the app (app.keys in Koa, secret in Express)?`
+        : `${entry}: the cookie ${cookie} does not verify. It would with ${fits} in this entry.`;
+  }
+}

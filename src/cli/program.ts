@@ -1,0 +1,212 @@
+import { readFileSync } from 'node:fs';
+import { Command, InvalidArgumentError } from 'commander';
+import { SESSION_FORMATS, type SessionFormatName } from '../config/session-formats.js';
+import { check } from './check.js';
+import { checkCookie } from './check-cookie.js';
+import { clamp, parseDuration, parseStage, release } from './clamp.js';
+import { end } from './end.js';
+import { explain } from './explain.js';
+import { init, initClient } from './init.js';
+import { generate, list, retire, revoke, rotate } from './keys.js';
+import { print } from './print.js';
+import { sampleFromConfig, sampleFromFlags } from './sample.js';
+import { dropSecret, listSecrets } from './secrets.js';
+import { serve } from './serve.js';
+import { status } from './status.js';
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+
+const program = new Command('crossfade')
+  .description('Moves a live product from Redis sessions to JWT and back, with nobody logged out.')
+  .version(String(version))
+  .showHelpAfterError();
+
+program
+  .command('serve')
+  .description('run the bridge as a service: public and admin port')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent', 'info')
+  .action(async (options) => await serve(options));
+
+program
+  .command('init')
+  .description('write a commented configuration, a key, a fleet secret and a flags file; nothing is overwritten')
+  .argument('[directory]', 'where', '.')
+  .option('--issuer <url>', "the app's own URL", 'http://localhost:8787')
+  .option('--redis <url>', 'where Redis is', 'redis://127.0.0.1:6379/0')
+  .option('--format <format>', `how the app writes its sessions: ${SESSION_FORMATS.join(', ')}`, parseFormat, 'koa-session')
+  .option('--cookie <name>', "name of the app's session cookie; by default that of the format")
+  .option('--subject <path>', 'where in the record the person is', 'user.id')
+  .option('--client <id>', 'instead: make a secret for a confidential client, print it once, and keep its hash')
+  .action((directory, options) => {
+    const lines = options.client === undefined ? init(directory, options) : initClient(directory, options.client);
+    for (const line of lines) print.line(line);
+  });
+
+program
+  .command('check')
+  .description('say what is wrong with configuration, keys, flags and Redis, before a deployment does')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .option('--sample <n>', 'read up to N real sessions, change nothing, and say how many map to a principal', positiveInteger)
+  .option('--cookie-value-file <file>', 'instead: whether the Cookie header in this file verifies, and which setting fits where it does not')
+  .option('--redis <url>', 'sample this Redis instead: no configuration is needed')
+  .option('--cookie <name>', "with --redis: name of the app's session cookie, for what is printed")
+  .option('--key-prefix <prefix>', 'with --redis: what the keys of sessions start with', '')
+  .option('--subject <path>', 'with --redis: where in the record the person is', 'user.id')
+  .option('--tenant <path>', 'with --redis: where the tenant is')
+  .option('--roles <path>', 'with --redis: where the roles are')
+  .option('--scope <path>', 'with --redis: where the scope is')
+  .option('--auth-time <path>', 'with --redis: where the time of the login is')
+  .action(async (options) => {
+    if (options.cookieValueFile !== undefined) process.exitCode = await checkCookie(options);
+    else if (options.redis !== undefined) process.exitCode = await sampleFromFlags({ ...options, sample: options.sample ?? 1000 });
+    else if (options.sample !== undefined) process.exitCode = await sampleFromConfig(options);
+    else process.exitCode = await check(options);
+  });
+
+program
+  .command('status')
+  .description('the whole fleet on one page: stages with their reasons, ceilings, keys, instances, the guardrail')
+  .option('-w, --watch', 'again every 2 seconds, until interrupted')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await status(options));
+
+program
+  .command('explain')
+  .description('why somebody is at their stage, and what they would be answered; or for a token or Cookie header on standard input')
+  .option('--subject <id>', 'the person; without it, a credential is read from standard input')
+  .option('--client <id>', 'the client that they come with')
+  .option('--client-version <version>', 'its version')
+  .option('--tenant <id>', 'the tenant that they are in')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await explain(options));
+
+program
+  .command('clamp')
+  .description('hold a client, a cohort or everybody at a stage, at once and on every instance, whatever the flags say')
+  .argument('<stage>', 'the highest that they may be at', parseStage)
+  .option('--client <id>', 'a client with all its cohorts')
+  .option('--cohort <name>', 'one cohort; named like its client: whoever of it is in no other')
+  .option('--all', 'everybody')
+  .option('--for <time>', 'how long, such as 90s, 30m, 2h or 1d; without it until it is released', parseDuration)
+  .requiredOption('--why <text>', 'for the audit and the others on call; no names')
+  .option('-y, --yes', 'do not ask, though there is a terminal')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs; does not ask')
+  .action(async (stage, options) => {
+    if (!(await clamp(stage, options))) process.exitCode = 1;
+  });
+
+program
+  .command('release')
+  .description('take a ceiling away, whether an operator or the guardrail has set it; or let an instance go on that is held')
+  .option('--instance <name>', 'instead: an instance that is held because it fails where others do not, as status names it')
+  .option('--client <id>', 'as it was set')
+  .option('--cohort <name>', 'as it was set')
+  .option('--all', 'as it was set')
+  .option('--why <text>', 'for the audit; no names')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await release(options));
+
+// A kid may begin with -, which looks like an option; a real one that is unknown is then one argument too many.
+const keys = program.command('keys').description('signing keys: make, show, rotate, take out of use');
+
+keys
+  .command('generate')
+  .description('make a key that signs as soon as its turn comes, in the key directory or on standard output')
+  .option('--stdout', 'print it instead, for a secret store')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .action(async (options) => await generate(options));
+
+keys
+  .command('list')
+  .description('every key of the fleet, its phase, and what it waits for')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await list(options));
+
+keys
+  .command('rotate')
+  .description('write the next key and say how far the fleet is')
+  .option('--at <time>', 'from when it signs, ISO 8601', parseTime)
+  .option('--force', 'instead: let the key that waits sign, although an instance does not verify it')
+  .option('--why <text>', 'with --force: for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await rotate(options));
+
+keys
+  .command('retire')
+  .description('take a key out of use for good once nothing that it signed lives')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
+  .allowUnknownOption()
+  .option('--why <text>', 'for the audit')
+  .option('--force', 'also while tokens that it signed may live')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (kid, options) => await retire(kid, options));
+
+keys
+  .command('revoke')
+  .description('take a key that has leaked out of use: its tokens stop at once, and their holders refresh')
+  .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
+  .allowUnknownOption()
+  .requiredOption('--why <text>', 'for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (kid, options) => await revoke(kid, options));
+
+const secrets = program.command('secrets').description('cookie secrets of the app: which verify, and taking one out that has leaked');
+
+secrets
+  .command('list')
+  .description('the cookie secrets of every entry, by name')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await listSecrets(options));
+
+secrets
+  .command('drop')
+  .description('let a cookie secret verify nothing any more, at once and on every instance, whatever their files say')
+  .argument('<name>', 'as secrets list and status call it')
+  .requiredOption('--why <text>', 'for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (name, options) => await dropSecret(name, options));
+
+program
+  .command('end')
+  .description('end all sessions and tokens of a person: a changed password, a ban')
+  .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`')
+  .requiredOption('--why <text>', 'for the audit; no names')
+  .option('--except-sid <sid>', 'the session that is left as it is')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await end(options));
+
+function parseFormat(text: string): SessionFormatName {
+  const format = SESSION_FORMATS.find((known) => known === text);
+  if (!format) throw new InvalidArgumentError(`one of ${SESSION_FORMATS.join(', ')}`);
+  return format;
+}
+
+function parseTime(text: string): Date {
+  const time = new Date(text);
+  if (Number.isNaN(time.getTime())) throw new InvalidArgumentError('a time such as 2026-12-01T00:00:00Z');
+  return time;
+}
+
+function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 on');
+  return value;
+}
+
+// `crossfade … | head` closes the pipe: that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+
+await program.parseAsync();

@@ -1,0 +1,97 @@
+import calculateSlot from 'cluster-key-slot';
+import type { Cluster, Redis } from 'ioredis';
+import { type Fault, faultOf, type RedisState, stateOf } from './faults.js';
+
+/**
+ * Asks whether a server does what it is there for: `write`, whether it takes writes (the bridge's own keys); `role`, whether what it holds is
+ * new (a store of records, which may be read-only). A connection that lives says neither: after a failover the old primary may live on.
+ */
+export type ProbeKind = 'write' | 'role';
+
+/** What a probe found. */
+export interface ProbeOutcome {
+  /** Undefined: all is well. */
+  readonly fault: Fault | undefined;
+  /** It follows a primary: what it holds may be read, for as long as it does. */
+  readonly isReplica: boolean;
+}
+
+/** How long what a probe writes is kept. */
+const KEEP_MS = 10_000;
+
+/** Hands a command to ioredis; a client whose commands are held back lets those of a probe pass. */
+export type Send = <T>(command: () => T) => T;
+
+/** `key`: one that only probes use, and that this user may write, or read for `role`. Never rejects. */
+export async function probeServer(server: Redis, kind: ProbeKind, key: string, send: Send = (command) => command()): Promise<ProbeOutcome> {
+  try {
+    return kind === 'write' ? await writeAndRead(server, key, send) : await readRole(server, key, send);
+  } catch (error) {
+    return { fault: faultOf(stateOfProbe(error)), isReplica: false };
+  }
+}
+
+function stateOfProbe(error: unknown): RedisState {
+  if (!(error instanceof Error)) return 'ERR';
+  // The node of a Cluster that has handed its slots to another.
+  if (error.message.startsWith('MOVED')) return 'READONLY';
+  return stateOf(error) ?? (error.name === 'ReplyError' ? 'ERR' : 'TIMEOUT');
+}
+
+async function writeAndRead(server: Redis, key: string, send: Send): Promise<ProbeOutcome> {
+  const [write, read] = await Promise.allSettled(send(() => [server.set(key, '1', 'PX', KEEP_MS), server.mget(key)]));
+  // Where it may not even be read, that weighs more.
+  if (read?.status === 'rejected') return { fault: { ...faultOf(stateOfProbe(read.reason)), stopsReads: true }, isReplica: false };
+  if (write?.status === 'rejected') throw write.reason;
+  return { fault: undefined, isReplica: false };
+}
+
+/** A replica that follows its primary is as good as that for reading; one that has lost it is not. */
+async function readRole(server: Redis, key: string, send: Send): Promise<ProbeOutcome> {
+  // ROLE is answered while the data is being loaded; what asks for a key is not.
+  const [role, read] = await Promise.allSettled([send(() => server.role()), send(() => server.pttl(key))]);
+  if (read.status === 'rejected' && !isForbidden(read.reason)) throw read.reason;
+  // An ACL may keep either from this user: then the other has to do.
+  if (role.status === 'rejected') {
+    if (!isForbidden(role.reason) || read.status === 'rejected') throw role.reason;
+    return { fault: undefined, isReplica: false };
+  }
+  const [name, , , link] = Array.isArray(role.value) ? role.value.map(String) : [];
+  const isReplica = name === 'slave';
+  return { fault: isReplica && link !== 'connected' ? faultOf('REPLICA') : undefined, isReplica };
+}
+
+function isForbidden(error: unknown): boolean {
+  return error instanceof Error && /^(NOPERM|ERR unknown command)/.test(error.message);
+}
+
+export interface NodeFault {
+  readonly node: string;
+  /** Undefined: all is well. */
+  readonly fault: Fault | undefined;
+}
+
+/** Asks each primary of a Cluster. ioredis drops a node that it cannot reach: one that owns slots and is not there has a fault as well. */
+export async function probeCluster(cluster: Cluster, kind: ProbeKind, key: string): Promise<readonly NodeFault[]> {
+  const nodes = new Map(cluster.nodes('master').map((node) => [`${node.options.host}:${node.options.port}`, node]));
+  const owners = new Set(cluster.slots.flatMap((slot) => slot?.[0] ?? []));
+  return await Promise.all(
+    [...new Set([...owners, ...nodes.keys()])].map(async (name): Promise<NodeFault> => {
+      const node = nodes.get(name);
+      if (!node) return { node: name, fault: faultOf('AWAY') };
+      const own = keyOfNode(cluster, name, key);
+      return { node: name, fault: own === undefined ? undefined : (await probeServer(node, kind, own)).fault };
+    }),
+  );
+}
+
+const MAX_TRIES = 2000;
+
+/** A key in a slot of this node. Undefined: it has none, or so few that none was found. */
+function keyOfNode(cluster: Cluster, node: string, key: string): string | undefined {
+  for (let n = 0; n < MAX_TRIES; n++) {
+    const name = `${key}:${n}`;
+    if (cluster.slots[calculateSlot(name)]?.[0] === node) return name;
+  }
+  return undefined;
+}

@@ -1,0 +1,473 @@
+import { z } from 'zod';
+import { pseudonym, Secret } from '../config/secret.js';
+import type { Live } from '../live-files.js';
+import type { RedisClient } from '../redis/connection.js';
+import { parseJson } from '../redis/replies.js';
+import { absentIfForeign, isWrongType } from '../redis/script.js';
+import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Log } from '../telemetry/log.js';
+
+/** A secret with which an app signs its cookies, and the name by which operators call it. */
+export interface CookieSecret {
+  readonly name: string;
+  readonly secret: Secret;
+}
+
+/** The cookie secrets of one entry, as they are now. */
+export interface CookieSecrets {
+  /** All that verify, newest first. Another list after each change. */
+  readonly verifying: readonly CookieSecret[];
+  /** Signs the cookies of sessions that come back. Undefined: there is none. */
+  readonly signing: CookieSecret | undefined;
+  /** Notes that a living, mapped session came with a cookie that this secret has signed. */
+  seen(name: string): void;
+}
+
+/** What an operator sees of a secret. */
+export interface CookieSecretStatus {
+  readonly entry: string;
+  readonly name: string;
+  /** `file`: in `secretsFile` here, or only on other instances. `dropped`: a file has lost it, and it verifies until `until`. `ended`: it verifies nothing. */
+  readonly state: 'file' | 'dropped' | 'ended';
+  readonly signs: boolean;
+  /** In ms, by Redis' clock. */
+  readonly until?: number;
+  /** Share of the sessions of the last minutes whose cookie it has signed, 0 to 1; undefined: none came. */
+  readonly share?: number;
+}
+
+export interface CookieSecretsOptions {
+  readonly entries: readonly { readonly name: string; readonly keepSeconds: number; readonly file: Live<readonly Secret[]> }[];
+  readonly client: RedisClient;
+  /** What all of the bridge's keys start with. */
+  readonly prefix: string;
+  readonly macKey: Buffer;
+  readonly sealKey: Buffer;
+  /** Makes the names; derived from the fleet's secret. */
+  readonly nameKey: Buffer;
+  /** By Redis' clock, as well as it is known here, in ms. */
+  readonly nowMs: () => number;
+  readonly log: Log;
+  readonly audit: Audit;
+}
+
+export interface AllCookieSecrets {
+  /** Undefined for an entry whose cookie is not signed. */
+  of(entry: string): CookieSecrets | undefined;
+  /**
+   * Reads what the fleet knows, and tells it what is known here and Redis does not have (any more). Rejects with what ioredis rejects with.
+   */
+  sync(): Promise<void>;
+  /** This is an instance: from the next `sync` on its files count for the fleet. */
+  join(): void;
+  /** Ends a secret on all instances, whatever their files say. False: no such secret is known. Rejects with what ioredis rejects with. */
+  end(name: string, why: string): Promise<boolean>;
+  readonly all: readonly CookieSecretStatus[];
+  /** Names of those that are ended. */
+  readonly ended: readonly string[];
+  /** For an operator, a sentence for each secret that a file has lost. */
+  readonly problems: readonly string[];
+  /** Calls back with each other list of secrets that verify here. */
+  onChange(listener: () => void): void;
+  /** Calls back where the other instances should read what was noted here, at once. */
+  onNews(listener: () => void): void;
+}
+
+/** How long Redis keeps what was noted of a secret: longer than any session that it signed should live. */
+const KEEP_MS = 90 * 86_400_000;
+const SHARE_WINDOW_MS = 300_000;
+const NAME_LENGTH = 10;
+
+/**
+ * What the fleet knows of a secret; the newest note counts. Sealed: an instance that starts later has to verify what others do.
+ * `filed`: it stands in a file of some instance. `dropped`: a file has lost it, and it verifies until `until`. `ended`: it verifies nothing.
+ */
+const noteSchema = z.object({
+  state: z.enum(['filed', 'dropped', 'ended']),
+  at: z.number(),
+  secret: z.string().optional(),
+  until: z.number().optional(),
+  /** It was ended before, and somebody has undone that: nothing else takes the place of an end. */
+  restored: z.boolean().optional(),
+});
+type Note = z.output<typeof noteSchema>;
+/** The app has signed with it. */
+const seenSchema = z.object({ at: z.number() });
+
+/** What is known of one entry. */
+class EntrySecrets implements CookieSecrets {
+  readonly entry: string;
+  readonly keepSeconds: number;
+  readonly file: Live<readonly Secret[]>;
+  readonly #nameOf: (secret: string) => string;
+  readonly #nowMs: () => number;
+  readonly #onSeen: (name: string) => void;
+  /** Of `secretsFile`, in its order. */
+  inFile: readonly CookieSecret[] = [];
+  /** Behind the line `-` of the file. */
+  marked: readonly CookieSecret[] = [];
+  readonly notes = new Map<string, Note>();
+  /** Names of those that the app has signed with. */
+  readonly signedWith = new Set<string>();
+  #verifying: readonly CookieSecret[] = [];
+  #counts = new Map<string, number>();
+  #before = new Map<string, number>();
+  #countedFrom = 0;
+
+  constructor(
+    options: CookieSecretsOptions['entries'][number],
+    nameOf: (secret: string) => string,
+    nowMs: () => number,
+    onSeen: (name: string) => void,
+  ) {
+    this.entry = options.name;
+    this.keepSeconds = options.keepSeconds;
+    this.file = options.file;
+    this.#nameOf = nameOf;
+    this.#nowMs = nowMs;
+    this.#onSeen = onSeen;
+  }
+
+  /** Takes the file as it is. */
+  readFile(): void {
+    const { active, marked } = this.#parse(this.file.current);
+    this.inFile = active;
+    this.marked = marked;
+  }
+
+  isInFile(name: string): boolean {
+    return this.inFile.some((one) => one.name === name);
+  }
+
+  isEnded(name: string): boolean {
+    return this.notes.get(name)?.state === 'ended';
+  }
+
+  /** No file here has it, and it verifies. */
+  get held(): readonly { readonly name: string; readonly secret: Secret; readonly until?: number }[] {
+    const now = this.#nowMs();
+    return [...this.notes].flatMap(([name, { state, secret, until }]) => {
+      if (this.isInFile(name) || secret === undefined || state === 'ended') return [];
+      if (state === 'filed') return [{ name, secret: new Secret(secret) }];
+      return until !== undefined && until > now ? [{ name, secret: new Secret(secret), until }] : [];
+    });
+  }
+
+  /** A line `-` stands before those that are taken out; so does `-` in front of a secret that is known. */
+  #parse(lines: readonly Secret[]): { active: CookieSecret[]; marked: CookieSecret[] } {
+    const active: CookieSecret[] = [];
+    const marked: CookieSecret[] = [];
+    let isMarked = false;
+    for (const line of lines) {
+      const text = line.reveal();
+      const behind = text.startsWith('-') ? this.#toSecret(text.slice(1)) : undefined;
+      if (text === '-') isMarked = true;
+      else if (behind && this.#isKnown(behind.name)) marked.push(behind);
+      else (isMarked ? marked : active).push(this.#toSecret(text));
+    }
+    return { active, marked };
+  }
+
+  #toSecret(text: string): CookieSecret {
+    return { name: this.#nameOf(text), secret: new Secret(text) };
+  }
+
+  #isKnown(name: string): boolean {
+    return this.isInFile(name) || this.notes.has(name) || this.signedWith.has(name);
+  }
+
+  /** Puts together what verifies. True: it is another list than before. */
+  update(): boolean {
+    const marked = new Set(this.marked.map(({ name }) => name));
+    const all = [...this.inFile, ...this.held].filter(
+      ({ name }, at, list) => !this.isEnded(name) && !marked.has(name) && list.findIndex((one) => one.name === name) === at,
+    );
+    const isSame = all.length === this.#verifying.length && all.every(({ name }, at) => this.#verifying[at]?.name === name);
+    if (!isSame) this.#verifying = all.map(({ name, secret }) => ({ name, secret }));
+    return !isSame;
+  }
+
+  get verifying(): readonly CookieSecret[] {
+    return this.#verifying;
+  }
+
+  /** The app reads its secrets again when it restarts: until then it would not take what the newest one signs. */
+  get signing(): CookieSecret | undefined {
+    const usable = this.inFile.filter(({ name }) => this.#verifying.some((one) => one.name === name));
+    return usable.find(({ name }) => this.signedWith.has(name)) ?? usable[0];
+  }
+
+  seen(name: string): void {
+    const now = this.#nowMs();
+    if (now - this.#countedFrom > SHARE_WINDOW_MS) {
+      this.#before = this.#counts;
+      this.#counts = new Map();
+      this.#countedFrom = now;
+    }
+    this.#counts.set(name, (this.#counts.get(name) ?? 0) + 1);
+    if (!this.signedWith.has(name)) this.#onSeen(name);
+  }
+
+  shareOf(name: string): number | undefined {
+    const countOf = (counts: ReadonlyMap<string, number>) => counts.get(name) ?? 0;
+    const all = [...this.#counts.values(), ...this.#before.values()].reduce((sum, count) => sum + count, 0);
+    return all === 0 ? undefined : (countOf(this.#counts) + countOf(this.#before)) / all;
+  }
+}
+
+/** The secrets with which apps sign their cookies, kept alike on all instances while their files change. */
+export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSecrets {
+  const { client, prefix, macKey, sealKey, nameKey, nowMs, log, audit } = options;
+  const key = `${prefix}cookie-secrets`;
+  const listeners: (() => void)[] = [];
+  const newsListeners: (() => void)[] = [];
+  /** Fields that Redis is still to be told. */
+  const unwritten = new Set<string>();
+  let writing: Promise<void> | undefined;
+  let joins = false;
+  let hasJoined = false;
+
+  const entries = new Map(
+    options.entries.map((one): [string, EntrySecrets] => {
+      const nameOf = (text: string) => pseudonym(nameKey, `${one.name}\0${text}`).replaceAll(/[-_]/g, '').slice(0, NAME_LENGTH);
+      return [one.name, new EntrySecrets(one, nameOf, nowMs, (name) => noteSeen(one.name, name))];
+    }),
+  );
+  for (const entry of entries.values()) {
+    entry.readFile();
+    entry.update();
+    entry.file.onChange(() => fileChanged(entry));
+  }
+
+  const fieldOf = (what: 'note' | 'seen', entry: string, name: string) => `${what} ${entry} ${name}`;
+
+  function noteSeen(entry: string, name: string): void {
+    entries.get(entry)?.signedWith.add(name);
+    unwritten.add(fieldOf('seen', entry, name));
+    void write();
+  }
+
+  function put(entry: EntrySecrets, name: string, note: Omit<Note, 'at'>): void {
+    // Later than what it takes the place of, whatever clocks say.
+    const at = Math.max(nowMs(), (entry.notes.get(name)?.at ?? 0) + 1);
+    const restored = note.restored ?? (note.state !== 'ended' && entry.notes.get(name)?.restored === true);
+    entry.notes.set(name, { ...note, at, ...(restored ? { restored } : {}) });
+    unwritten.add(fieldOf('note', entry.entry, name));
+  }
+
+  function file(entry: EntrySecrets, { name, secret }: CookieSecret, restored = false): void {
+    put(entry, name, { state: 'filed', secret: secret.reveal(), ...(restored ? { restored } : {}) });
+  }
+
+  function fileChanged(entry: EntrySecrets): void {
+    const { inFile: before, marked: markedBefore } = entry;
+    entry.readFile();
+    const kept = new Set([...entry.inFile, ...entry.marked].map(({ name }) => name));
+    for (const one of before) if (!kept.has(one.name)) drop(entry, one);
+    for (const one of entry.inFile) {
+      const isBack = !before.some(({ name }) => name === one.name);
+      const isUnmarked = markedBefore.some(({ name }) => name === one.name);
+      if (isUnmarked || (isBack && !entry.isEnded(one.name))) file(entry, one, isUnmarked);
+      if (isUnmarked) audit('secret.restored', { entry: entry.entry, secret: one.name });
+    }
+    for (const { name } of entry.marked) endHere(entry, name, 'the line - of its file');
+    warnOfEnded(entry);
+    changed(entry);
+    void write().then(() => {
+      for (const listener of newsListeners) listener();
+    });
+  }
+
+  function drop(entry: EntrySecrets, { name, secret }: CookieSecret): void {
+    // The first who lost it says until when.
+    if (entry.isEnded(name) || entry.notes.get(name)?.state === 'dropped') return;
+    const until = nowMs() + entry.keepSeconds * 1000;
+    put(entry, name, { state: 'dropped', secret: secret.reveal(), until });
+    audit('secret.dropped', { entry: entry.entry, secret: name, until: new Date(until).toISOString() });
+    log.warn(
+      { entry: entry.entry, secret: name, until: new Date(until).toISOString() },
+      'secretsFile has lost a cookie secret: it goes on verifying for keepDroppedSecretSeconds; crossfade secrets drop ends it at once',
+    );
+  }
+
+  function endHere(entry: EntrySecrets, name: string, why: string): void {
+    if (entry.isEnded(name)) return;
+    put(entry, name, { state: 'ended' });
+    audit('secret.ended', { entry: entry.entry, secret: name, why });
+  }
+
+  function warnOfEnded(entry: EntrySecrets): void {
+    for (const { name } of entry.inFile)
+      if (entry.isEnded(name))
+        log.warn({ entry: entry.entry, secret: name }, 'secretsFile holds a cookie secret that was dropped: it verifies nothing');
+  }
+
+  function changed(entry: EntrySecrets): void {
+    if (entry.update()) for (const listener of listeners) listener();
+  }
+
+  /** What could not be written is written with the next heartbeat. */
+  function write(): Promise<void> {
+    writing ??= flush()
+      .catch(() => undefined)
+      .finally(() => {
+        writing = undefined;
+      });
+    return writing;
+  }
+
+  async function flush(): Promise<void> {
+    const fields = [...unwritten];
+    const values = Object.fromEntries(fields.flatMap((field) => textOf(field) ?? []));
+    if (Object.keys(values).length === 0) return;
+    // What changes meanwhile has to be written again.
+    for (const field of fields) unwritten.delete(field);
+    try {
+      const replies = await client.multi().hset(key, values).pexpire(key, KEEP_MS).exec();
+      for (const [error] of replies ?? []) if (error) throw error;
+    } catch (error) {
+      for (const field of fields) unwritten.add(field);
+      // A key of another type is somebody else's: it counts as absent, and gives way.
+      if (isWrongType(error)) await client.del(key);
+      throw error;
+    }
+  }
+
+  function textOf(field: string): [field: string, value: string][] | undefined {
+    const [what = '', entryName = '', name = ''] = field.split(' ');
+    if (what === 'seen') return [[field, signText(macKey, `cookie-secret\0${field}`, JSON.stringify({ at: nowMs() }))]];
+    const note = entries.get(entryName)?.notes.get(name);
+    return note && [[field, seal(sealKey, `cookie-secret\0${field}`, JSON.stringify(note))]];
+  }
+
+  function take(found: Readonly<Record<string, string>>): void {
+    for (const [field, value] of Object.entries(found)) {
+      const [what = '', entryName = '', name = ''] = field.split(' ');
+      const entry = entries.get(entryName);
+      if (entry && what === 'seen' && isSeen(field, value)) entry.signedWith.add(name);
+      const note = entry && what === 'note' ? openNote(field, value) : undefined;
+      if (entry && note) merge(entry, name, note);
+    }
+    // Redis may have lost what is known here.
+    for (const entry of entries.values()) {
+      for (const name of entry.notes.keys()) addIfMissing(fieldOf('note', entry.entry, name));
+      for (const name of entry.signedWith) addIfMissing(fieldOf('seen', entry.entry, name));
+    }
+    function addIfMissing(field: string): void {
+      if (found[field] === undefined) unwritten.add(field);
+    }
+  }
+
+  /** The newest note counts, but for an end: that one stays until somebody undoes it. */
+  function merge(entry: EntrySecrets, name: string, note: Note): void {
+    const known = entry.notes.get(name);
+    const isEnd = known?.state === 'ended' && note.state !== 'ended' && note.restored !== true;
+    const isLateEnd = note.state === 'ended' && known !== undefined && known.state !== 'ended' && known.restored !== true;
+    if (isLateEnd || (!isEnd && note.at >= (known?.at ?? 0))) entry.notes.set(name, note);
+    else unwritten.add(fieldOf('note', entry.entry, name));
+    // One that starts with an older file does not have the newest yet: that is no loss.
+    const [newest] = entry.inFile;
+    if (newest?.name === name && entry.notes.get(name)?.state === 'dropped') file(entry, newest);
+  }
+
+  function isSeen(field: string, value: string): boolean {
+    const text = openSignedText(macKey, `cookie-secret\0${field}`, value);
+    return text !== undefined && seenSchema.safeParse(parseJson(text)).success;
+  }
+
+  function openNote(field: string, value: string): Note | undefined {
+    const text = unseal(sealKey, `cookie-secret\0${field}`, value);
+    return text === undefined ? undefined : noteSchema.safeParse(parseJson(text)).data;
+  }
+
+  /** What the fleet had in its files and this one does not have was lost while it was stopped. */
+  function compareFiles(): void {
+    for (const entry of entries.values()) {
+      // Now it is known which lines are a secret behind a -.
+      entry.readFile();
+      const marked = new Set(entry.marked.map(({ name }) => name));
+      for (const [name, { state, secret }] of entry.notes) {
+        if (state !== 'filed' || secret === undefined || entry.isInFile(name) || marked.has(name)) continue;
+        drop(entry, { name, secret: new Secret(secret) });
+      }
+      for (const one of entry.inFile) {
+        const note = entry.notes.get(one.name);
+        if (!note || (note.state === 'dropped' && (note.until ?? 0) <= nowMs())) file(entry, one);
+      }
+      for (const { name } of entry.marked) endHere(entry, name, 'the line - of its file');
+      warnOfEnded(entry);
+    }
+  }
+
+  return {
+    of: (entry) => entries.get(entry),
+
+    join() {
+      joins = true;
+    },
+
+    async sync() {
+      take(await client.hgetall(key).catch(absentIfForeign<Record<string, string>>({})));
+      if (joins && !hasJoined) compareFiles();
+      hasJoined = joins;
+      for (const entry of entries.values()) changed(entry);
+      await flush();
+    },
+
+    async end(name, why) {
+      const entry = [...entries.values()].find((one) => one.isInFile(name) || one.notes.has(name) || one.signedWith.has(name));
+      if (!entry) return false;
+      endHere(entry, name, why);
+      changed(entry);
+      await flush();
+      return true;
+    },
+
+    get all() {
+      return [...entries.values()].flatMap((entry) => {
+        const held = new Map(entry.held.map((one) => [one.name, one]));
+        const ended = [...entry.notes.keys()].filter((name) => entry.isEnded(name));
+        const names = [...entry.inFile.map(({ name }) => name), ...held.keys(), ...ended];
+        return [...new Set(names)].map((name): CookieSecretStatus => {
+          const until = held.get(name)?.until;
+          const share = entry.shareOf(name);
+          return {
+            entry: entry.entry,
+            name,
+            state: entry.isEnded(name) ? 'ended' : until === undefined ? 'file' : 'dropped',
+            signs: entry.signing?.name === name,
+            ...(until === undefined ? {} : { until }),
+            ...(share === undefined ? {} : { share }),
+          };
+        });
+      });
+    },
+
+    get ended() {
+      return [...entries.values()].flatMap((entry) => [...entry.notes.keys()].filter((name) => entry.isEnded(name))).sort();
+    },
+
+    get problems() {
+      return [...entries.values()].flatMap((entry) => {
+        entry.update();
+        const lost = entry.held.flatMap(({ name, until }) => (until === undefined ? [] : [{ name, until }]));
+        const unused = entry.inFile.filter(({ name }) => entry.isEnded(name));
+        return [
+          ...lost.map(({ name, until }) => {
+            const share = entry.shareOf(name);
+            const used =
+              share === undefined ? 'no session came yet' : `${Math.round(share * 1000) / 10} % of the sessions of the last minutes use it`;
+            return `sessions.${entry.entry}: secretsFile has lost the cookie secret ${name}, which verifies until ${new Date(until).toISOString()} (${used}): crossfade secrets drop ${name} ends it at once`;
+          }),
+          ...unused.map(
+            ({ name }) => `sessions.${entry.entry}: secretsFile holds the cookie secret ${name}, which was dropped and verifies nothing: take it out`,
+          ),
+        ];
+      });
+    },
+
+    onChange: (listener) => void listeners.push(listener),
+    onNews: (listener) => void newsListeners.push(listener),
+  };
+}

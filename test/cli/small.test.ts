@@ -1,0 +1,75 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import Keygrip from 'keygrip';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { runCli } from '../support/cli.js';
+import { record, rememberCookie } from '../support/transcript.js';
+import { createWorld, type World } from '../support/world.js';
+
+let world: World;
+let config: string;
+beforeAll(async () => {
+  world = await createWorld();
+  config = join(world.directory, 'crossfade.json');
+  writeFileSync(config, JSON.stringify(world.config));
+});
+afterAll(async () => await world.close());
+
+describe('crossfade check --cookie-value-file', () => {
+  it('verifies a real cookie, and says which setting fits one that another hash has signed', async () => {
+    const file = join(world.directory, 'cookie');
+    const cookie = await world.login('alice');
+    writeFileSync(file, `Cookie: ${cookie}\n`);
+    const good = await runCli(['check', '--config', config, '--cookie-value-file', file]);
+    expect(good.status).toBe(0);
+    const pair = cookie.split(';')[0] ?? '';
+    const other = `${pair}; koa.sess.sig=${new Keygrip([...world.secrets], 'sha256', 'hex').sign(pair)}`;
+    rememberCookie(other);
+    writeFileSync(file, other);
+    const bad = await runCli(['check', '--config', config, '--cookie-value-file', file]);
+    expect(bad.status).toBe(1);
+    expect(bad.stdout).toContain('signature: { algorithm: sha256, encoding: hex }');
+    // The setting that it names is the one that fits.
+    const signature = { algorithm: 'sha256', encoding: 'hex' };
+    writeFileSync(config, JSON.stringify({ ...world.config, sessions: (world.config.sessions ?? []).map((session) => ({ ...session, signature })) }));
+    expect((await runCli(['check', '--config', config, '--cookie-value-file', file])).status).toBe(0);
+    writeFileSync(config, JSON.stringify(world.config));
+  });
+});
+
+describe('small faults of a machine', () => {
+  it('too few open files at the start are a sentence', () => {
+    const crossfade = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+    const { status, stderr } = spawnSync('bash', ['-c', `ulimit -n 24; exec "${process.execPath}" "${crossfade}" serve --config "${config}"`], {
+      encoding: 'utf8',
+      timeout: 30_000,
+    });
+    record(stderr);
+    expect(status).not.toBe(0);
+    expect(stderr).toContain('may not open more files');
+    expect(stderr).not.toMatch(/^\s+at /m);
+  });
+
+  it('what a killed rotation has left in the key directory goes with the next one', async () => {
+    const left = join(world.directory, 'keys', '.first.pem.999999');
+    writeFileSync(left, 'half a key', { mode: 0o600 });
+    utimesSync(left, 1, 1);
+    expect((await runCli(['keys', 'generate', '--config', config])).status).toBe(0);
+    expect(existsSync(left)).toBe(false);
+  });
+
+  it('a password in redis.url is a finding of check', async () => {
+    const { redis } = world.config;
+    writeFileSync(
+      config,
+      JSON.stringify({ ...world.config, redis: { ...redis, url: String(redis.url).replace('redis://', 'redis://:not-asked-for@') } }),
+    );
+    const { status, stdout } = await runCli(['check', '--config', config]);
+    expect(status).toBe(1);
+    expect(stdout).toContain('redis.url: holds a password');
+    expect(stdout).not.toContain('not-asked-for');
+    writeFileSync(config, JSON.stringify(world.config));
+  });
+});

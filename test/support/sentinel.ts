@@ -1,0 +1,53 @@
+import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { type Certificate, tlsArgs } from './certificates.js';
+
+export interface SentinelSetup {
+  readonly primary: PrivateRedis;
+  readonly replica: PrivateRedis;
+  readonly sentinel: PrivateRedis;
+  stop(): Promise<void>;
+}
+
+export interface SentinelOptions {
+  /** Of all servers: both Redis and the sentinel speak TLS only. */
+  readonly tls?: { readonly certificate: Certificate; readonly caFile: string; readonly ca: string };
+  /** Password of the data nodes. */
+  readonly password?: string;
+  /** Arguments of the data nodes, for ACL users. */
+  readonly args?: readonly string[];
+  /** Lines of the sentinel's configuration, for its own password or users. */
+  readonly sentinelLines?: readonly string[];
+}
+
+export const MASTER_NAME = 'main';
+
+/** A primary, a replica of it, and one sentinel that watches them and fails over after half a second. */
+export async function startSentinel({ tls, password, args = [], sentinelLines = [] }: SentinelOptions = {}): Promise<SentinelSetup> {
+  const secured = tls ? tlsArgs(tls.certificate, tls.caFile) : [];
+  const passwords = password === undefined ? [] : ['--requirepass', password, '--masterauth', password];
+  const common = { ...(tls ? { ca: tls.ca } : {}), args: [...secured, ...passwords, ...args, '--repl-diskless-sync-delay', '0'] };
+  const primary = await startRedis(common);
+  const replica = await startRedis({ ...common, args: [...common.args, '--replicaof', '127.0.0.1', String(primary.port)] });
+  const sentinel = await startRedis({
+    ...(tls ? { ca: tls.ca } : {}),
+    args: ['--sentinel', ...secured],
+    file: (directory) =>
+      [
+        `dir ${directory}`,
+        `sentinel monitor ${MASTER_NAME} 127.0.0.1 ${primary.port} 1`,
+        `sentinel down-after-milliseconds ${MASTER_NAME} 500`,
+        `sentinel failover-timeout ${MASTER_NAME} 5000`,
+        ...(password === undefined ? [] : [`sentinel auth-pass ${MASTER_NAME} ${password}`]),
+        ...sentinelLines,
+        '',
+      ].join('\n'),
+  });
+  return {
+    primary,
+    replica,
+    sentinel,
+    async stop() {
+      for (const server of [sentinel, replica, primary]) await server.stop();
+    },
+  };
+}
