@@ -14,6 +14,10 @@ export interface BridgeProcess {
   start(env?: Readonly<Record<string, string>>): Promise<void>;
   /** SIGTERM, as an orchestrator does it; resolves when it has ended. */
   stop(): Promise<void>;
+  /** Sends a signal to the living process. */
+  signal(name: NodeJS.Signals): void;
+  /** Changes the configuration file; in force from the next start on. */
+  configure(change: (config: ConfigInput) => ConfigInput): void;
   /** What `/readyz` says of signing. */
   signing(): Promise<string>;
   /** `crossfade COMMAND …` with its configuration. */
@@ -26,7 +30,7 @@ export async function createBridgeProcess(directory: string, name: string, base:
   mkdirSync(keys);
   cpSync(join(directory, 'keys'), keys, { recursive: true });
   const configFile = join(directory, `${name}.json`);
-  const config: ConfigInput = {
+  let config: ConfigInput = {
     ...base,
     listen: { port },
     admin: { port: adminPort, tokenFile: 'admin-token' },
@@ -49,6 +53,13 @@ export async function createBridgeProcess(directory: string, name: string, base:
       if (!cli || cli.process.exitCode !== null || cli.process.signalCode !== null) return;
       cli.process.kill('SIGTERM');
       await cli.ended();
+    },
+    signal(name) {
+      cli?.process.kill(name);
+    },
+    configure(change) {
+      config = change(config);
+      writeFileSync(configFile, JSON.stringify(config));
     },
     async signing() {
       const answer: unknown = await (await fetch(`${admin}/readyz`)).json();

@@ -24,6 +24,9 @@ export interface Place {
   readonly bridges: readonly BridgeProcess[];
   /** The bridges' Redis, and what stands before it: for each bridge one, so that one of them can be cut off. */
   redis: PrivateRedis;
+  /** Of that Redis; `redisPasswordFile` holds it for the bridges. */
+  redisPassword: string;
+  readonly redisPasswordFile: string;
   readonly redisProxies: readonly TcpProxy[];
   readonly recordsProxy: TcpProxy;
   /** What the bridges' own keys start with. */
@@ -39,7 +42,9 @@ const MIN_VERSION = '4.0.0';
 
 export async function openPlace(): Promise<Place> {
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-drill-'));
-  const [redis, records] = [await startRedis({ port: await freePort() }), await startRedis({ port: await freePort() })];
+  const redisPassword = randomBytes(16).toString('base64url');
+  const redis = await startRedis({ port: await freePort(), args: ['--requirepass', redisPassword] });
+  const records = await startRedis({ port: await freePort() });
   const recordsProxy = await startTcpProxy(records.url);
   const redisProxies: TcpProxy[] = [];
   const launchDarkly = await startLaunchDarkly();
@@ -59,6 +64,7 @@ export async function openPlace(): Promise<Place> {
     ['fleet-secret', randomBytes(32).toString('base64url')],
     ['session-secrets', secrets.join('\n')],
     ['sdk-key', 'sdk-of-the-drill'],
+    ['redis-password', redisPassword],
     ['admin-token', ADMIN_TOKEN],
   ] as const)
     writeFileSync(join(directory, name), `${text}\n`, { mode: 0o600 });
@@ -79,6 +85,8 @@ export async function openPlace(): Promise<Place> {
     launchDarkly,
     bridges,
     redis,
+    redisPassword,
+    redisPasswordFile: join(directory, 'redis-password'),
     redisProxies,
     recordsProxy,
     prefix: `${keyPrefix}v1:`,
@@ -121,7 +129,7 @@ function configOf({ url, keyPrefix, redis, records, launchDarkly }: Addresses): 
     audience: ['https://api.example.com'],
     fleetSecretFile: 'fleet-secret',
     http: { trustProxy: ['127.0.0.1/32'] },
-    redis: { url: redis, keyPrefix },
+    redis: { url: redis, passwordFile: 'redis-password', keyPrefix },
     sessions: [
       {
         name: 'web',

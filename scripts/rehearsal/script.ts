@@ -1,8 +1,10 @@
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 import type { Stage } from '../../src/rollout/stage.js';
+import { freePort } from '../lib/free-port.js';
 import { startRedis } from '../lib/private-redis.js';
 import { type BridgeProcess, replaceKeys } from './bridges.js';
 import type { Place } from './place.js';
@@ -27,6 +29,7 @@ export interface SceneOptions {
 
 /** Long enough for many tokens to be made meanwhile, and shorter than an instance takes to be taken for gone. */
 const CUT_OFF_MS = 6000;
+const ADDED_AUDIENCE = 'https://reports.example.com';
 const STAGE_FLAG = 'auth-migration-stage';
 
 /** All of it, in the order in which it is played: there, through everything that can break, and back. */
@@ -79,7 +82,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
   const broken = new Map([['first.pem', '-----BEGIN PRIVATE KEY-----\nhalf of it']]);
 
   async function withOwnRedis<T>(work: (redis: Redis) => Promise<T>): Promise<T> {
-    const redis = new Redis(place.redis.url);
+    const redis = new Redis(place.redis.url, { password: place.redisPassword });
     try {
       return await work(redis);
     } finally {
@@ -150,7 +153,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     const { port } = place.redis;
     await place.redis.stop();
     await sleep(brokenMs);
-    place.redis = await startRedis({ port });
+    place.redis = await startRedis({ port, args: ['--requirepass', place.redisPassword] });
     await healthy();
   }
 
@@ -179,6 +182,71 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     await restart(bridge, { NODE_OPTIONS: `--import file://${shim}` });
     await sleep(brokenMs * 2);
     await restart(bridge);
+  }
+
+  /** A managed service moves the primary: the old one lives on as a replica, with all of its connections, and the name leads to the new one. */
+  async function failOver(): Promise<void> {
+    const secrets = ['--requirepass', place.redisPassword, '--masterauth', place.redisPassword];
+    const [old, port] = [place.redis, await freePort()];
+    const next = await startRedis({ port, args: ['--replicaof', '127.0.0.1', String(old.port), ...secrets] });
+    await withOwnRedis(async (redis) => {
+      await redis.config('SET', 'masterauth', place.redisPassword);
+      await until('the replica has caught up', async () => (await redis.info('replication')).includes('state=online'));
+      await redis.call('FAILOVER', 'TO', '127.0.0.1', String(port));
+      await until('the old primary is a replica', async () => String(await redis.role()).startsWith('slave'));
+    });
+    // A name in the DNS follows later.
+    await sleep(brokenMs / 3);
+    for (const proxy of place.redisProxies) proxy.leadTo(next.url);
+    place.redis = next;
+    await healthy();
+    await sleep(brokenMs);
+    await old.stop();
+  }
+
+  async function rotatePassword(): Promise<void> {
+    const next = randomBytes(16).toString('base64url');
+    await withOwnRedis(async (redis) => {
+      await redis.config('SET', 'requirepass', next);
+      await redis.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    });
+    place.redisPassword = next;
+    await sleep(brokenMs / 3);
+    writeFileSync(`${place.redisPasswordFile}.new`, next, { mode: 0o600 });
+    renameSync(`${place.redisPasswordFile}.new`, place.redisPasswordFile);
+    await healthy();
+  }
+
+  /** Somebody sets the clock of a machine while it works, and sets it right again. */
+  async function stepClock(): Promise<void> {
+    const shim = join(place.directory, 'step.mjs');
+    writeFileSync(
+      shim,
+      "const now = Date.now;\nlet ahead = 0;\nprocess.on('SIGUSR2', () => (ahead = ahead ? 0 : 3_600_000));\nDate.now = () => now() + ahead;\n",
+    );
+    const bridge = random.pick(bridges);
+    await restart(bridge, { NODE_OPTIONS: `--import file://${shim}` });
+    for (let turn = 0; turn < 2; turn++) {
+      bridge.signal('SIGUSR2');
+      await sleep(brokenMs);
+    }
+    await restart(bridge);
+    await healthy();
+  }
+
+  /** A deployment adds an audience, instance by instance, and another takes it away again. */
+  async function changeAudience(): Promise<void> {
+    for (const change of [
+      (audience: readonly string[]) => [...audience, ADDED_AUDIENCE],
+      (audience: readonly string[]) => audience.filter((one) => one !== ADDED_AUDIENCE),
+    ]) {
+      for (const bridge of bridges) {
+        bridge.configure((config) => ({ ...config, audience: change(config.audience) }));
+        await restart(bridge);
+        await sleep(brokenMs / 3);
+      }
+    }
+    await healthy();
   }
 
   async function forge(): Promise<void> {
@@ -212,9 +280,13 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
       setStage('jwt-preferred');
     }),
     fault('a key rotation, one cut off', rotate),
+    fault('a rolling change of the audience', changeAudience),
+    fault('a rotated Redis password', rotatePassword),
     fault('a corrupt key on one instance', corruptOne),
     fault('LaunchDarkly is gone', loseLaunchDarkly),
     step('jwt-only'),
+    fault('a managed failover of Redis', failOver),
+    fault('a clock step of an hour', stepClock),
     fault('Redis is silent', silence),
     // Whoever's families it takes must have had time to exchange anew before sessions are evicted: both at once leave nothing to go on with.
     fault('Redis killed, and back empty', killRedis),
