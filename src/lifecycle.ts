@@ -6,6 +6,7 @@ import { deriveKey } from './config/secret.js';
 import type { LiveFiles } from './live-files.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { createEventStream, type EndEvent, type EventStream, type News } from './redis/events.js';
+import { ownProbeKey, recordsProbeKey } from './redis/probe.js';
 import { startTracking } from './redis/tracking.js';
 import { type AllCookieSecrets, type CookieSecrets, createCookieSecrets } from './sessions/cookie-secrets.js';
 import { createFormat, reusesIds } from './sessions/formats.js';
@@ -78,7 +79,7 @@ export class Connections {
   constructor(config: Pick<Config, 'redis' | 'sessions'>, files: LiveFiles, log: Log, metrics: Metrics) {
     this.#config = config;
     const { commandTimeoutMs, keyPrefix } = config.redis;
-    const own = { probe: 'write', probeKey: `${keyPrefix}v1:readiness`, log, metrics } as const;
+    const own = { probe: 'write', probeKey: ownProbeKey(keyPrefix), log, metrics } as const;
     const access = files.follow({ at: 'redis', files: config.redis.files, initial: config.redis.access, read: config.redis.readAccess });
     const onRefusedAccess = () => access.reread();
     this.own = connectRedis(config.redis, { ...own, name: 'bridge', commandTimeoutMs, onRefusedAccess });
@@ -92,7 +93,7 @@ export class Connections {
       const { name, redis } = session;
       if (!redis) return;
       const its = files.follow({ at: `sessions[${index}].redis`, files: redis.files, initial: redis.access, read: redis.readAccess });
-      const probeKey = `${session.keyPrefix}crossfade-readiness`;
+      const probeKey = recordsProbeKey(session.keyPrefix);
       const onRefused = () => its.reread();
       const connection = connectRedis(redis, { name, commandTimeoutMs, probe: 'role', probeKey, onRefusedAccess: onRefused, log, metrics });
       its.onChange((changed) => void connection.setAccess(changed));

@@ -6,6 +6,7 @@ import { describeStrangers } from '../fleet/store.js';
 import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/connection.js';
+import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';
 
@@ -13,10 +14,10 @@ import { connectQuietly } from './room.js';
 export async function checkRedis(config: Config): Promise<Finding[]> {
   const { keyPrefix } = config.redis;
   const targets: CheckedRedis[] = [
-    { at: 'redis', target: config.redis, probeKey: `${keyPrefix}v1:readiness`, records: config.sessions.some(({ redis, http }) => !redis && !http) },
+    { at: 'redis', target: config.redis, probeKey: ownProbeKey(keyPrefix), records: config.sessions.some(({ redis, http }) => !redis && !http) },
   ];
   config.sessions.forEach(({ redis, keyPrefix: before }, index) => {
-    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, probeKey: `${before}crossfade-readiness`, records: true });
+    if (redis) targets.push({ at: `sessions[${index}].redis`, target: redis, probeKey: recordsProbeKey(before), records: true });
   });
   const plain = targets.filter(({ target }) => target.hasPlainPassword).map(({ at }) => ({ path: `${at}.url`, message: PLAIN_PASSWORD }));
   const found = await Promise.all(targets.map((one) => checkOneRedis(one, config)));

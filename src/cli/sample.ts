@@ -4,6 +4,7 @@ import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { resolveTarget } from '../config/redis-access.js';
 import type { RedisConnection } from '../redis/connection.js';
+import { recordsProbeKey } from '../redis/probe.js';
 import { fromBytes } from '../sessions/bytes.js';
 import type { RecordShape, StoredRecord } from '../sessions/format.js';
 import { keyOf, reusesIds, shapeOf } from '../sessions/formats.js';
@@ -125,7 +126,7 @@ class Tally {
 async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: SampleTarget, count: number): Promise<SampleReport> {
   const mapping = createPathMapping(paths);
   const tally = new Tally();
-  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probeKey: `${keys.before}crossfade-readiness` });
+  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probeKey: recordsProbeKey(keys.before) });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     // Bytes tell what every format tells, and more.

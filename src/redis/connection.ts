@@ -165,8 +165,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     const now = performance.now();
     if (closing || now - reconnectedAt < RECONNECT_MS) return false;
     reconnectedAt = now;
-    const [found] = [...servers].flatMap(([server, fault]) => (fault ? [{ server, fault }] : []));
-    reopening = found;
+    [reopening] = [...servers].flatMap(([server, fault]) => (fault ? [{ server, fault }] : []));
     return true;
   }
 
@@ -192,8 +191,8 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   }
 
   function problems(): readonly string[] {
-    if (client.status !== 'ready' && !reopening) return [`${name}: Redis is away${failure === undefined ? '' : ` (${failure})`}`];
-    const wrong = client.status === 'ready' || !reopening ? servers : new Map([[reopening.server, reopening.fault]]);
+    const wrong = client.status === 'ready' ? servers : reopening && new Map([[reopening.server, reopening.fault]]);
+    if (!wrong) return [`${name}: Redis is away${failure === undefined ? '' : ` (${failure})`}`];
     const refused = hasRefusedAccess ? [`${name}: ${REFUSED_ACCESS}`] : [];
     const found = [...wrong].flatMap(([server, fault]) => (fault ? [`${name}: Redis ${describeFault(server, fault)}`] : []));
     return [...found, ...refused];

@@ -16,6 +16,16 @@ export interface ProbeOutcome {
   readonly isReplica: boolean;
 }
 
+/** The key of probes among the bridge's own. `keyPrefix`: of the configuration. */
+export function ownProbeKey(keyPrefix: string): string {
+  return `${keyPrefix}v1:readiness`;
+}
+
+/** The key of probes in a store of records, among those that its user may read. `before`: what the keys of records begin with. */
+export function recordsProbeKey(before: string): string {
+  return `${before}crossfade-readiness`;
+}
+
 /** How long what a probe writes is kept. */
 const KEEP_MS = 10_000;
 

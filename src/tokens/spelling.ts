@@ -1,4 +1,4 @@
-import { nestsDeeperThan } from '../json-depth.js';
+import { outlineOf } from '../json-depth.js';
 
 /** The three parts of a compact JWS (RFC 7515, section 7.1), decoded. */
 export interface DecodedJws {
@@ -39,9 +39,12 @@ function decodeObject(part: string): Readonly<Record<string, unknown>> | undefin
   if (!bytes) return undefined;
   try {
     const text = utf8.decode(bytes);
-    if (nestsDeeperThan(MAX_DEPTH, text)) return undefined;
+    const { depth, colons } = outlineOf(text);
+    if (depth > MAX_DEPTH) return undefined;
     const value: unknown = JSON.parse(text);
-    if (value === null || typeof value !== 'object' || Array.isArray(value) || hasDuplicateMembers(text, value)) return undefined;
+    if (value === null || typeof value !== 'object' || Array.isArray(value)) return undefined;
+    // A member that stands there twice is one in the value.
+    if (colons !== countMembers(value)) return undefined;
     return { ...value };
   } catch {
     return undefined;
@@ -50,27 +53,6 @@ function decodeObject(part: string): Readonly<Record<string, unknown>> | undefin
 
 /** Ours have two levels, and tokens of other issuers a few more (Keycloak's `resource_access` has four). */
 const MAX_DEPTH = 16;
-
-/** `text` is known to be JSON, and `value` what it says. Outside of strings a colon stands behind the name of each member, and nowhere else. */
-function hasDuplicateMembers(text: string, value: object): boolean {
-  return countColons(text) !== countMembers(value);
-}
-
-function countColons(text: string): number {
-  let colons = 0;
-  let isInString = false;
-  for (let at = 0; at < text.length; at++) {
-    const character = text.charCodeAt(at);
-    if (isInString) {
-      if (character === BACKSLASH) at += 1;
-      else if (character === QUOTE) isInString = false;
-    } else if (character === QUOTE) isInString = true;
-    else if (character === COLON) colons += 1;
-  }
-  return colons;
-}
-
-const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
 
 /** Of objects inside it as well; it is known not to nest deeply. */
 function countMembers(value: unknown): number {
