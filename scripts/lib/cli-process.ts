@@ -70,8 +70,13 @@ export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Reco
   };
 }
 
+/** What Node.js is started with, so that it is the command line with these arguments. */
+export function cliArguments(args: readonly string[]): readonly string[] {
+  return [MAIN, ...args];
+}
+
 function start(args: readonly string[], cwd: string, env: Readonly<Record<string, string>> = {}): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], { cwd, env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
+  return spawn(process.execPath, cliArguments(args), { cwd, env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
 }
 
 function collect(stream: NodeJS.ReadableStream | null): () => string {

@@ -27,8 +27,15 @@ export interface TcpProxy {
   close(): Promise<void>;
 }
 
-/** Stands between a client and a Redis, to take it away by really taking it away. `records`: so that `saw` can tell. */
-export async function startTcpProxy(targetUrl: string, { records = false } = {}): Promise<TcpProxy> {
+export interface TcpProxyOptions {
+  /** So that `saw` can tell. */
+  readonly records?: boolean;
+  /** Fields of INFO that it keeps back, as some managed services do. */
+  readonly hides?: readonly string[];
+}
+
+/** Stands between a client and a Redis, to take it away by really taking it away. */
+export async function startTcpProxy(targetUrl: string, { records = false, hides = [] }: TcpProxyOptions = {}): Promise<TcpProxy> {
   let target = new URL(targetUrl);
   const crossed: Buffer[] = [];
   const port = await freePort();
@@ -61,7 +68,7 @@ export async function startTcpProxy(targetUrl: string, { records = false } = {})
     upstream.on('data', (chunk) => {
       if (records) crossed.push(chunk);
       if (swallowed) void cut();
-      else if (!silent) client.write(chunk);
+      else if (!silent) client.write(hides.length > 0 ? withoutFields(chunk, hides) : chunk);
     });
   });
 
@@ -114,4 +121,10 @@ const PROBES = /\*1\r\n\$4\r\nrole\r\n|\*2\r\n\$4\r\npttl\r\n\$\d+\r\n\S*crossfa
 
 function withoutProbes(chunk: Buffer): number {
   return chunk.toString('latin1').replaceAll(PROBES, '').length;
+}
+
+/** The length of the answer stays: the fields have another name. */
+function withoutFields(chunk: Buffer, names: readonly string[]): Buffer {
+  const text = names.reduce((rest, name) => rest.replaceAll(`\n${name}:`, `\n${'x'.repeat(name.length)}:`), chunk.toString('latin1'));
+  return Buffer.from(text, 'latin1');
 }

@@ -119,7 +119,12 @@ export function createOauthApp({ url, version, cookie, fetch: send }: AppPlace):
   return {
     kind: 'oauth',
     async ask() {
-      if (refresh !== undefined && endsAt - Date.now() < SAFETY_MS) await renew();
+      // Nothing but a refusal makes it go back to its cookie: the session of that one may be lost.
+      for (let tries = 0; refresh !== undefined && endsAt - Date.now() < SAFETY_MS && tries < MOST_TRIES; tries++) {
+        if (tries > 0 && isGood()) break;
+        if (tries > 0) await new Promise((resolve) => setTimeout(resolve, LATER_MS));
+        await renew();
+      }
       // At `dual` nobody tells it to: it asks of its own accord, and not again soon where it is refused.
       if (refresh === undefined) await exchange();
       const answer = await show();

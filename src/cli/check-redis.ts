@@ -7,6 +7,7 @@ import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/connection.js';
 import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
+import { whyNoEpoch } from '../sessions/store-epoch.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';
 
@@ -85,9 +86,8 @@ async function checkFleet(config: Config, client: RedisClient, nowMs: number): P
 /** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */
 async function checkTracking(at: string, client: RedisClient): Promise<Finding[]> {
   const found: Finding[] = [];
-  await client.info('commandstats').catch(() => {
-    found.push({ path: at, message: 'Redis does not let this user ask INFO: a record that is deleted is not taken for a logout' });
-  });
+  const message = await whyNoEpoch(client);
+  if (message !== undefined) found.push({ path: at, message });
   if (client instanceof Cluster) return found;
   await client.client('TRACKING', 'ON').catch(() => {
     found.push({
@@ -106,9 +106,9 @@ function checkNode(at: string, info: string, isCluster: boolean): Finding[] {
       .flatMap((line) => (line.includes(':') ? [[line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 1)] as const] : [])),
   );
   const found: Finding[] = [];
-  const version = facts.get('redis_version') ?? '';
-  const [major = 0, minor = 0] = version.split('.').map(Number);
-  if (major < 6 || (major === 6 && minor < 2)) found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
+  const version = facts.get('redis_version');
+  const [major = 0, minor = 0] = (version ?? '').split('.').map(Number);
+  if (version !== undefined && (major < 6 || (major === 6 && minor < 2))) found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
   const policy = facts.get('maxmemory_policy');
   if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
     found.push({

@@ -39,6 +39,11 @@ export async function serve(options: ServeOptions): Promise<void> {
   let accepting = false;
 
   const bridge = await createBridge(config, { log, metrics });
+  if (signals.received !== undefined) {
+    await bridge.close();
+    log.info({ signal: signals.received }, 'crossfade was asked to end before it had started');
+    return;
+  }
   const app = new Koa();
   app.on('error', (error: unknown) => log.warn({ err: error }, 'a response could not be sent'));
   app.use(async function closeWhileDraining(ctx, next) {

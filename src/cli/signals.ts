@@ -2,8 +2,10 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 
 /** What the process is told from outside, from its first moment on: as process 1 of a container it is told nothing that it does not listen for. */
 export interface Signals {
-  /** Resolves with what first asked it to end. */
+  /** Resolves with the signal that first asked it to end. */
   readonly ended: Promise<string>;
+  /** The signal that has asked it to end. Undefined: none has. */
+  readonly received: string | undefined;
   /** Calls back where it is asked to read its files again. */
   onReload(reload: () => void): void;
 }
@@ -20,12 +22,14 @@ export function listenToSignals(): Signals {
   const ignoresHangup = startedIgnoringHangup();
   let reload: () => void = () => undefined;
   let firstAt: number | undefined;
+  let received: string | undefined;
 
   const ended = new Promise<string>((resolve) => {
     function end(name: string): void {
       const now = performance.now();
       if (name === 'SIGINT' && firstAt !== undefined && now - firstAt > IMPATIENT_MS) process.exit(130);
       firstAt ??= now;
+      received ??= name;
       resolve(name);
     }
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end(name));
@@ -36,6 +40,9 @@ export function listenToSignals(): Signals {
   });
   return {
     ended,
+    get received() {
+      return received;
+    },
     onReload(listener) {
       reload = listener;
     },

@@ -1,4 +1,4 @@
-import { Cluster } from 'ioredis';
+import { Cluster, type Redis } from 'ioredis';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
@@ -19,10 +19,16 @@ export interface StoreEpochs {
 }
 
 const RECENT_MS = 1000;
-/** Equal in one epoch. */
-const FIXED = ['run_id', 'evicted_keys', 'cmdstat_flushdb', 'cmdstat_flushall', 'cmdstat_swapdb', 'cmdstat_config|resetstat'];
+/** Equal in one epoch. A server that keeps one of these back cannot say whether it has lost records. */
+const FIXED = ['run_id', 'evicted_keys'];
+/** Equal in one epoch as well. A command that was never called is not listed. */
+const CALLS = ['cmdstat_flushdb', 'cmdstat_flushall', 'cmdstat_swapdb', 'cmdstat_config|resetstat'];
 /** Only grows in one epoch: less means that the counts were set back. */
 const GROWING = 'total_commands_processed';
+
+const NO_LOGOUT = 'a record that is deleted is not taken for a logout';
+const INFO_REFUSED = `Redis does not let this user ask INFO: ${NO_LOGOUT}`;
+const HIDES_EPOCH = `the INFO of this Redis lacks ${FIXED.join(', ')} or ${GROWING}: ${NO_LOGOUT}`;
 
 const nodeSchema = z.object({ fixed: z.string(), commands: z.number() });
 const epochSchema = z.array(nodeSchema);
@@ -36,16 +42,21 @@ export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): 
   async function ask(): Promise<StoreEpoch | undefined> {
     const nodes = client instanceof Cluster ? client.nodes('master') : [client];
     try {
-      const facts = await Promise.all(
-        nodes.map(async (node) => readFacts((await Promise.all([node.info('server'), node.info('stats'), node.info('commandstats')])).join('\n'))),
-      );
-      return facts.length === 0 ? undefined : JSON.stringify(facts.sort((one, other) => (one.fixed < other.fixed ? -1 : 1)));
+      const facts = await Promise.all(nodes.map(readFacts));
+      const whole = facts.filter((fact) => fact !== undefined);
+      if (whole.length < facts.length) tell(HIDES_EPOCH);
+      if (whole.length === 0 || whole.length < facts.length) return undefined;
+      return JSON.stringify(whole.sort((one, other) => (one.fixed < other.fixed ? -1 : 1)));
     } catch (error) {
-      const refused = error instanceof Error && error.message.startsWith('NOPERM');
-      if (refused && !told) log.warn('redis does not let this user ask INFO: a record that is deleted is not taken for a logout');
-      told ||= refused;
+      if (error instanceof Error && error.message.startsWith('NOPERM')) tell(INFO_REFUSED);
       return undefined;
     }
+  }
+
+  /** Once: it does not change by itself. */
+  function tell(why: string): void {
+    if (!told) log.warn(why);
+    told = true;
   }
 
   /** Whoever asks while one is under way shares the next: that one may be older than what made them ask. */
@@ -74,12 +85,27 @@ export function isSameEpoch(before: StoreEpoch, after: StoreEpoch): boolean {
   });
 }
 
-function readFacts(info: string): z.output<typeof nodeSchema> {
+/** For an operator: why this Redis cannot tell a logout from a loss. Undefined: it can. Rejects where it does not answer. */
+export async function whyNoEpoch(client: RedisClient): Promise<string | undefined> {
+  const [node] = client instanceof Cluster ? client.nodes('master') : [client];
+  if (!node) return undefined;
+  try {
+    return (await readFacts(node)) ? undefined : HIDES_EPOCH;
+  } catch (error) {
+    if (error instanceof Error && error.message.startsWith('NOPERM')) return INFO_REFUSED;
+    throw error;
+  }
+}
+
+/** Undefined where the server keeps back what must be known. */
+async function readFacts(node: Redis): Promise<z.output<typeof nodeSchema> | undefined> {
+  const info = (await Promise.all([node.info('server'), node.info('stats'), node.info('commandstats')])).join('\n');
   const facts = new Map(
     info.split(/\r?\n/).flatMap((line) => {
       const [, name, value] = /^([^:]+):(?:calls=)?([^,]*)/.exec(line) ?? [];
       return name !== undefined && value !== undefined ? [[name, value] as const] : [];
     }),
   );
-  return { fixed: FIXED.map((name) => `${name}=${facts.get(name) ?? 0}`).join(' '), commands: Number(facts.get(GROWING) ?? 0) };
+  if ([...FIXED, GROWING].some((name) => !facts.has(name))) return undefined;
+  return { fixed: [...FIXED, ...CALLS].map((name) => `${name}=${facts.get(name) ?? 0}`).join(' '), commands: Number(facts.get(GROWING)) };
 }

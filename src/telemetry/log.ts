@@ -26,37 +26,50 @@ const TRY_AGAIN_MS = 5;
 
 /**
  * Standard output, which may be a file on a full disk or a pipe that nobody reads. pino's own destination keeps what it could not write, and
- * tries for ever when the process ends. A line that cannot be written is dropped and counted: requests matter more (laws 1 and 7).
+ * tries for ever when the process ends. Here a line that cannot be written is dropped and counted: requests matter more (laws 1 and 7).
  */
 function standardOutput(): DestinationStream {
   let lost = 0;
+  /** The end of a line of which a part was written. */
+  let begun: Buffer = Buffer.alloc(0);
   const asleep = new Int32Array(new SharedArrayBuffer(4));
 
-  function put(text: string): boolean {
-    let rest = Buffer.from(text);
-    for (let tries = 0; tries < TRIES && rest.length > 0; tries++) {
+  /** Gives what could not be written. Waits for a reader that is slow, but no more once a line was lost. */
+  function put(bytes: Buffer): Buffer {
+    let rest: Buffer = bytes;
+    for (let tries = lost > 0 ? 1 : TRIES; tries > 0 && rest.length > 0; tries--) {
       try {
         rest = rest.subarray(writeSync(1, rest));
       } catch (error) {
-        if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) return false;
-        Atomics.wait(asleep, 0, 0, TRY_AGAIN_MS);
+        if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) return rest;
+        if (tries > 1) Atomics.wait(asleep, 0, 0, TRY_AGAIN_MS);
       }
     }
-    return rest.length === 0;
+    return rest;
+  }
+
+  /** False: nothing of it was written. */
+  function putLine(line: string): boolean {
+    begun = put(begun);
+    if (begun.length > 0) return false;
+    const bytes = Buffer.from(line);
+    const rest = put(bytes);
+    if (rest.length === bytes.length) return false;
+    begun = rest;
+    return true;
   }
 
   return {
     write(line) {
-      if (!put(line)) lost += 1;
-      else if (
-        lost > 0 &&
-        put(
-          `${JSON.stringify({ level: 40, name: 'crossfade', time: new Date().toISOString(), lost, msg: 'lines of this log could not be written and are lost' })}\n`,
-        )
-      )
-        lost = 0;
+      if (!putLine(line)) lost += 1;
+      else if (lost > 0 && putLine(describeLoss(lost))) lost = 0;
     },
   };
+}
+
+function describeLoss(lost: number): string {
+  const msg = 'lines of this log could not be written and are lost';
+  return `${JSON.stringify({ level: 40, name: 'crossfade', time: new Date().toISOString(), lost, msg })}\n`;
 }
 
 /** An error as it may be logged. */

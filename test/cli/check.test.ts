@@ -211,6 +211,24 @@ describe('crossfade check --sample', () => {
     }
   });
 
+  it('names what it cannot read: a lock of phpredis, MessagePack, igbinary, pickle', async () => {
+    const prefix = `PHPREDIS_SESSION:${randomUUID()}`;
+    const records = new Map<string, Buffer>([
+      ['a_LOCK', Buffer.from('host-1234')],
+      ['packed', Buffer.from('82a475736572a5616c696365a3636e740a', 'hex')],
+      ['igbinary', Buffer.from('00000002140111047573657211', 'hex')],
+      ['pickled', Buffer.from('80049516000000', 'hex')],
+    ]);
+    try {
+      for (const [name, bytes] of records) await redis.set(`${prefix}${name}`, bytes, 'EX', 60);
+      const told = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', prefix]);
+      for (const name of ['lock of phpredis (no session)', 'MessagePack', 'igbinary (PHP)', 'pickle (Python)']) expect(told.stdout).toContain(name);
+      expect(told.status).toBe(1);
+    } finally {
+      await redis.del(...[...records.keys()].map((name) => `${prefix}${name}`));
+    }
+  });
+
   it('says when nothing was found, and refuses what is no number', async () => {
     const none = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', randomUUID()]);
     expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No session record was found') });

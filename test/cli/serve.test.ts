@@ -1,9 +1,11 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { cliArguments } from '../../scripts/lib/cli-process.js';
 import { freePort } from '../../scripts/lib/free-port.js';
 import { type LegacyApp, startLegacyApp } from '../../scripts/lib/legacy-app.js';
 import { startTcpProxy, type TcpProxy } from '../../scripts/lib/tcp-proxy.js';
@@ -172,4 +174,88 @@ describe('crossfade serve', () => {
     });
     expect(wrong.stderr).not.toContain(' at ');
   });
+});
+
+describe('what surrounds crossfade serve', () => {
+  /** Starts it as somebody else would, on ports that are known beforehand. */
+  async function startIn(start: (args: readonly string[]) => ChildProcess): Promise<{ child: ChildProcess; url: string; admin: string }> {
+    const [port, adminPort] = [await freePort(), await freePort()];
+    edit('listen: { host: 127.0.0.1, port: 0 }', `shutdownSeconds: 1\nlisten: { host: 127.0.0.1, port: ${port} }`);
+    edit('port: 0', `port: ${adminPort}`);
+    const child = start(cliArguments(['serve', '--config', join(directory, 'crossfade.yaml')]));
+    onTestFinished(() => void child.kill('SIGKILL'));
+    const [url, admin] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${adminPort}`];
+    await expect
+      .poll(
+        async () =>
+          await fetch(`${admin}/readyz`).then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        { timeout: 15_000 },
+      )
+      .toBe(200);
+    return { child, url, admin };
+  }
+
+  async function servesAndEnds({ child, url }: { child: ChildProcess; url: string }): Promise<void> {
+    const cookie = await login();
+    for (let n = 0; n < 20; n++) {
+      expect((await fetch(`${url}/auth/verify`, { headers: { cookie } })).status).toBe(200);
+      expect(
+        (await fetch(`${url}/auth/token`, { method: 'POST', body: new URLSearchParams({ grant_type: 'refresh_token', client_id: 'app' }) })).status,
+      ).toBe(401);
+    }
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
+  }
+
+  it('a disk that is full takes no line of its log, and stops nothing', async () => {
+    const full = openSync('/dev/full', 'w');
+    onTestFinished(() => closeSync(full));
+    await servesAndEnds(await startIn((args) => spawn(process.execPath, args, { stdio: ['ignore', full, 'ignore'] })));
+  });
+
+  it('a full pipe that nobody reads takes no line of its log, and stops nothing', async () => {
+    const path = join(directory, 'log.fifo');
+    execFileSync('mkfifo', [path]);
+    const pipe = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+    onTestFinished(() => closeSync(pipe));
+    expect(() => {
+      for (;;) writeSync(pipe, 'x'.repeat(1024));
+    }).toThrow('EAGAIN');
+    await servesAndEnds(await startIn((args) => spawn('sh', ['-c', 'exec "$@" > "$0"', path, process.execPath, ...args], { stdio: 'ignore' })));
+  });
+
+  it('a terminal that hangs up ends it as SIGTERM does', async () => {
+    const [log, pid] = [join(directory, 'log'), join(directory, 'pid')];
+    const { child, url } = await startIn((args) => {
+      const command = [process.execPath, ...args].map((word) => `'${word}'`).join(' ');
+      return spawn('script', ['-qec', `echo $$ > '${pid}'; exec ${command} > '${log}' 2>&1`, '/dev/null'], { stdio: ['pipe', 'ignore', 'ignore'] });
+    });
+    const bridge = Number(readFileSync(pid, 'utf8'));
+    onTestFinished(() => {
+      if (isAlive(bridge)) process.kill(bridge, 'SIGKILL');
+    });
+    child.kill('SIGKILL');
+    await expect.poll(() => isAlive(bridge), { timeout: 15_000 }).toBe(false);
+    await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
+    const lines = readFileSync(log, 'utf8');
+    expect(lines).toContain('"signal":"SIGHUP","msg":"draining');
+    expect(lines).toContain('crossfade has ended');
+  });
+
+  it('SIGTERM while it starts ends it with 0', async () => {
+    proxy.silence();
+    const running = startCli(['serve', '--config', join(directory, 'crossfade.yaml')]);
+    service = running;
+    await expect.poll(() => proxy.sentBytes, { timeout: 15_000 }).toBeGreaterThan(0);
+    running.process.kill('SIGTERM');
+    expect(await running.ended()).toBe(0);
+  });
+
+  function isAlive(pid: number): boolean {
+    return existsSync(`/proc/${pid}`);
+  }
 });

@@ -241,6 +241,23 @@ describe('Law 6: the legacy app logs out alone', () => {
     expect(await world.legacy.redis.exists(key)).toBe(1);
   });
 
+  it('is none where the app itself has shortened a rolling session: it expires, and its tokens go on, at the next refresh as well', async () => {
+    const rolling = await open({
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((session) => ({ ...session, rolling: true })) }),
+    });
+    const cookie = await rolling.login('alice');
+    const key = lastKey(rolling);
+    const { access, refresh } = await exchangeNative(rolling, cookie);
+    const text = (await rolling.legacy.redis.get(key)) ?? '';
+    const shortened = { ...JSON.parse(text), _expire: Date.now() + 1500, _maxAge: 1500 };
+    await rolling.legacy.redis.set(key, JSON.stringify(shortened), 'PX', 1500);
+    await expect.poll(async () => await rolling.legacy.redis.exists(key)).toBe(0);
+    await expect.poll(async () => await rolling.metrics()).toMatch(/crossfade_record_news_total\{fate="expired"\} 1/);
+    expect(await me(rolling, { bearer: access })).toBe(200);
+    expect((await postRefresh(rolling, refresh)).status).toBe(200);
+    expect(rolling.log.audits('session.ended')).toEqual([]);
+  });
+
   it('is found at the next refresh where no instance is left that had read the record', async () => {
     const cookie = await world.login('alice');
     const gone = await world.another();

@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { decodeJwt } from 'jose';
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { exchangeNative, postExchange, postRefresh, readTokens } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
@@ -71,4 +71,27 @@ it('while the fleet cannot be asked, what only one of the clocks calls good is 5
   await expect.poll(async () => (await alone.call('/me', { bearer: access })).status, { timeout: 15_000 }).toBe(200);
   await alone.close();
   await proxy.close();
+});
+
+it('after 15 s in which nobody could be asked the clock of the machine counts, and the instance is degraded', async () => {
+  const hands = { wall: 0, steady: 0 };
+  const clock = { now: () => Date.now() + hands.wall, steady: () => performance.now() + hands.steady };
+  const proxy = await startTcpProxy(sharedRedisUrl());
+  onTestFinished(async () => await proxy.close());
+  const world = await open({
+    bridge: { clock },
+    configure: (config) => ({ ...config, redis: { ...config.redis, url: proxy.url } }),
+  });
+  const { access } = await exchangeNative(world, await world.login('alice'));
+  expect(world.bridge.signing().state).toBe('healthy');
+  proxy.silence();
+  hands.wall += 3_600_000;
+  expect((await world.call('/me', { bearer: access })).status).toBe(503);
+  hands.wall += 15_100;
+  hands.steady += 15_100;
+  // By that clock the token has run out.
+  await expect.poll(async () => (await world.call('/me', { bearer: access })).status).toBe(401);
+  await world.bridge.reloadKeys();
+  expect(world.bridge.signing()).toMatchObject({ state: 'degraded', problems: [expect.stringContaining('clock')] });
+  await proxy.restore();
 });

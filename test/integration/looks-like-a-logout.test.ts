@@ -206,6 +206,24 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     expect(world.log.audits('session.ended')).toEqual([]);
   }, 30_000);
 
+  it.each(['run_id', 'evicted_keys', 'total_commands_processed'])(
+    'a Redis that keeps %s back takes no deletion for a logout, and says so once',
+    async (field) => {
+      const records = await startRedis();
+      closing.push(async () => await records.stop());
+      const managed = await startTcpProxy(records.url, { hides: [field] });
+      closing.push(async () => await managed.close());
+      const world = await createWorld({ legacy: { redisUrl: managed.url } });
+      closing.push(async () => await world.close());
+      const { key, tokens } = await exchangeOne(world);
+      const refreshed = await refreshNative(world, tokens.refresh);
+      await world.legacy.redis.del(key);
+      await expect.poll(async () => await metric(world, 'crossfade_sessions_vanished_total')).toBe(1);
+      await expectNobodyOut(world, [refreshed]);
+      expect(world.log.all.filter(({ msg }) => String(msg).includes('the INFO of this Redis lacks'))).toHaveLength(1);
+    },
+  );
+
   it('a logout is noticed although INFO failed when it happened; CONFIG RESETSTAT makes no logout of a flush', async () => {
     const { world, admin } = await open();
     const out = await exchangeOne(world);

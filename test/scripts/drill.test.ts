@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { SignJWT } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { closeServer, urlOf } from '../../scripts/lib/legacy-app.js';
-import { createCookieApp, createLibraryApp } from '../../scripts/rehearsal/apps.js';
+import { createCookieApp, createLibraryApp, createOauthApp } from '../../scripts/rehearsal/apps.js';
 import { Ledger, totalOf } from '../../scripts/rehearsal/ledger.js';
 import { createRandom } from '../../scripts/rehearsal/random.js';
 import { toHtml, verdictOf } from '../../scripts/rehearsal/report.js';
@@ -73,7 +73,15 @@ describe('scripts/drill against a staging of one’s own', () => {
 /** A product that breaks a law: what no real one should be, and the drill must notice. */
 async function visitProduct(
   answer: (request: IncomingMessage, response: ServerResponse) => void,
-  { create = createCookieApp, visits = 3, ...options }: Partial<VisitorOptions> & { visits?: number } = {},
+  {
+    create = createCookieApp,
+    visits = 3,
+    isEnough = (asked) => asked >= visits,
+    ...options
+  }: Partial<VisitorOptions> & {
+    visits?: number;
+    isEnough?: (asked: number) => boolean;
+  } = {},
 ): Promise<Ledger> {
   let asked = 0;
   let enough: () => void = () => undefined;
@@ -83,7 +91,7 @@ async function visitProduct(
   const server = createServer((request, response) => {
     answer(request, response);
     asked += 1;
-    if (asked >= visits) enough();
+    if (isEnough(asked)) enough();
   }).listen(0, '127.0.0.1');
   await once(server, 'listening');
   const ledger = new Ledger();
@@ -154,6 +162,29 @@ describe('what the drill calls wrong', () => {
     );
     expect(totalOf(ledger.steps)).toMatchObject({ lockouts: expect.any(Number), wrongPrincipals: 0 });
     expect(totalOf(ledger.steps).lockouts).toBeGreaterThan(0);
+  });
+
+  it('not 503 to a refresh: an app with an OAuth library waits, and does not fall back to the cookie of a session that is lost', async () => {
+    const token = await new SignJWT({ exp: Math.floor(Date.now() / 1000) + 600 }).setProtectedHeader({ alg: 'HS256' }).sign(new Uint8Array(32));
+    const given = {
+      access_token: token,
+      refresh_token: 'r',
+      token_type: 'Bearer',
+      issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+    };
+    let refreshes = 0;
+    const ledger = await visitProduct(
+      async (request, response) => {
+        if (request.url !== '/auth/token') return request.headers.authorization ? say(response, 200, asPerson) : say(response, 401, {});
+        const form = new URLSearchParams((await request.toArray()).join(''));
+        if (form.get('grant_type') !== 'refresh_token') return say(response, 200, { ...given, expires_in: 1 });
+        refreshes += 1;
+        return refreshes === 1 ? say(response, 503, { error: 'temporarily_unavailable' }) : say(response, 200, { ...given, expires_in: 600 });
+      },
+      { create: createOauthApp, isEnough: () => refreshes === 2 },
+    );
+    expect(refreshes).toBe(2);
+    expect(totalOf(ledger.steps)).toMatchObject({ lockouts: 0, serverErrors: 1 });
   });
 
   it('an answer as nobody or as somebody else: a wrong principal', async () => {
