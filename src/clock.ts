@@ -40,10 +40,11 @@ export interface FleetClock extends Clock {
 const DOUBT_MS = 15_000;
 
 /**
- * The clock of this machine, corrected where it is off by more than `skewMs`: it must neither refuse what the others sign nor sign what
- * they refuse. While it is corrected it does not follow the machine, whose clock somebody may set at any moment. `onStep`: called where
- * the clock of the machine and one that nobody sets disagree by more than that from one call to the next. Either may be right: the one that
- * nobody sets stands still while a machine sleeps.
+ * The clock of this machine, corrected where it differs from the fleet's by more than `skewMs`. An instance must neither refuse what others
+ * sign nor sign what they refuse. While it is corrected it does not follow the machine, because an operator may set that clock at any time.
+ *
+ * `onStep`: called when the wall clock and the steady clock of the machine disagree by more than `skewMs` from one call to the next. Either may
+ * be right, because the steady clock stands still while a machine sleeps.
  */
 export function createFleetClock(clock: Clock, skewMs: number, onStep: () => void = () => undefined): FleetClock {
   const { steady } = clock;

@@ -217,7 +217,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     await healthy();
   }
 
-  /** Somebody sets the clock of a machine while it works, and sets it right again. */
+  /** Sets the clock of one machine an hour ahead while it serves, and back again. */
   async function stepClock(): Promise<void> {
     const shim = join(place.directory, 'step.mjs');
     writeFileSync(

@@ -108,7 +108,8 @@ function checkNode(at: string, info: string, isCluster: boolean): Finding[] {
   const found: Finding[] = [];
   const version = facts.get('redis_version');
   const [major = 0, minor = 0] = (version ?? '').split('.').map(Number);
-  if (version !== undefined && (major < 6 || (major === 6 && minor < 2))) found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
+  if (version !== undefined && (major < 6 || (major === 6 && minor < 2)))
+    found.push({ path: at, message: `Redis ${version} is too old; 6.2 or newer is needed` });
   const policy = facts.get('maxmemory_policy');
   if (at === 'redis' && policy !== undefined && policy !== 'noeviction') {
     found.push({

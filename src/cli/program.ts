@@ -75,7 +75,7 @@ program
 
 program
   .command('explain')
-  .description('why somebody is at their stage, and what they would be answered; or for a token or Cookie header on standard input')
+  .description('explain the stage of a person and the answer they would get; or of a token or Cookie header on standard input')
   .option('--subject <id>', 'the person; without it, a credential is read from standard input')
   .option('--client <id>', 'the client that they come with')
   .option('--client-version <version>', 'its version')
@@ -89,7 +89,7 @@ program
   .description('hold a client, a cohort or everybody at a stage, at once and on every instance, whatever the flags say')
   .argument('<stage>', 'the highest that they may be at', parseStage)
   .option('--client <id>', 'a client with all its cohorts')
-  .option('--cohort <name>', 'one cohort; named like its client: whoever of it is in no other')
+  .option('--cohort <name>', 'one cohort; the name of a client stands for its people who are in no other cohort')
   .option('--all', 'everybody')
   .option('--for <time>', 'how long, such as 90s, 30m, 2h or 1d; without it until it is released', parseDuration)
   .requiredOption('--why <text>', 'for the audit and the others on call; no names')

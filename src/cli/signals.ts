@@ -1,21 +1,21 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 
-/** What the process is told from outside, from its first moment on: as process 1 of a container it is told nothing that it does not listen for. */
+/** Signals to the process. As process 1 of a container it receives only those that it listens for. */
 export interface Signals {
   /** Resolves with the signal that first asked it to end. */
   readonly ended: Promise<string>;
   /** The signal that has asked it to end. Undefined: none has. */
   readonly received: string | undefined;
-  /** Calls back where it is asked to read its files again. */
+  /** Calls back when the process is asked to read its files again. */
   onReload(reload: () => void): void;
 }
 
-/** How long after the first a second Ctrl-C ends the process at once: package managers pass one on beside the terminal's own. */
+/** A second Ctrl-C later than this ends the process at once. An earlier one comes from a package manager, which repeats the terminal's. */
 const IMPATIENT_MS = 1000;
 
 /**
- * SIGTERM and SIGINT ask it to end; what comes again changes nothing, but a second Ctrl-C after a second ends it at once. SIGHUP asks it to
- * read its files again, and where its terminal has hung up, to end.
+ * SIGTERM and SIGINT ask the process to end. A repeated signal changes nothing, except that a second Ctrl-C after a second ends it at once.
+ * SIGHUP asks it to read its files again, or to end where its terminal has hung up.
  */
 export function listenToSignals(): Signals {
   const hadTerminal = hasTerminal();
@@ -49,7 +49,7 @@ export function listenToSignals(): Signals {
   };
 }
 
-/** Whether the session has a terminal: it cannot be opened any more once it has hung up. */
+/** Whether the process has a terminal. One that has hung up cannot be opened. */
 function hasTerminal(): boolean {
   try {
     closeSync(openSync('/dev/tty', 'r'));
@@ -59,7 +59,7 @@ function hasTerminal(): boolean {
   }
 }
 
-/** Under `nohup` SIGHUP is ignored, on Linux: bit 0 of the signals that are. */
+/** Whether SIGHUP is ignored, as under `nohup`: bit 0 of Linux' mask of ignored signals. */
 function startedIgnoringHangup(): boolean {
   try {
     const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';

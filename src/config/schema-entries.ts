@@ -116,7 +116,7 @@ export const sessionSchema = z.strictObject({
     })
     .optional()
     .describe(
-      'How keygrip signs, where `app.keys` is a `KeyGrip` with a hash of its own: `new KeyGrip(keys, "sha256")` is `{ algorithm: sha256 }`. Default: `sha1` in `base64`, as Koa does.',
+      'Hash and encoding of the cookie signature. Set it where the app sets `app.keys` to a `KeyGrip` with another hash: for `new KeyGrip(keys, "sha256")` use `{ algorithm: sha256 }`. Default: `sha1` in `base64`, as in Koa.',
     ),
   keepDroppedSecretSeconds: seconds(0, 604_800)
     .default(3600)

@@ -7,6 +7,7 @@ import { type BatchedReads, createBatchedReads } from './batched-reads.js';
 import { createClient, type RedisClient } from './client.js';
 import type { ServerAddress } from './connector.js';
 import { describeFailure, type Fault, faultOf, REDIS_STATES, type RedisState, stateOf } from './faults.js';
+import { createLiveAccess } from './live-access.js';
 import { type ProbeKind, type ProbeOutcome, probeCluster, probeServer } from './probe.js';
 
 export type { RedisClient } from './client.js';
@@ -68,7 +69,6 @@ const TELL_AGAIN_MS = 60_000;
 
 /** Servers whose last failure is kept. */
 const MAX_SERVERS = 100;
-const REFUSED_ACCESS = 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again';
 const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
 
 /** The server is another one now, or has another role: connecting again may find the primary. */
@@ -103,13 +103,14 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   let told: string | undefined;
   let toldAt = Number.NEGATIVE_INFINITY;
   let closing = false;
-  /** Credentials that are in use, those that the files hold, and those that were good before them. */
-  let access = target.access;
-  let wanted = access;
-  let previous: RedisAccess | undefined;
-  let hasRefusedAccess = false;
-  /** What each server was last connected to with. */
-  const openedWith = new LRUCache<string, RedisAccess>({ max: MAX_SERVERS });
+  const access = createLiveAccess({
+    name,
+    initial: target.access,
+    living: () => (client instanceof Cluster ? client.nodes('all') : [client, ...duplicates]),
+    unheld,
+    onRefused: onRefusedAccess,
+    log,
+  });
   /** ioredis asks for the database itself, and goes on without it. */
   let isSelected = false;
   let probing: Promise<void> | undefined;
@@ -120,7 +121,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     reports: {
       opening(server) {
         opened = server;
-        openedWith.set(keyOfServer(server), access);
+        access.opening(keyOfServer(server));
       },
       failed(server, error) {
         if (closing) return;
@@ -132,7 +133,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
         failure = words;
       },
     },
-    access: () => access,
+    access: () => access.current,
     refusal,
   });
 
@@ -170,7 +171,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   }
 
   function isGood(): boolean {
-    return servers.size > 0 && faults().length === 0 && wanted === access;
+    return servers.size > 0 && faults().length === 0 && access.isNewest;
   }
 
   function faults(): readonly Fault[] {
@@ -193,9 +194,8 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   function problems(): readonly string[] {
     const wrong = client.status === 'ready' ? servers : reopening && new Map([[reopening.server, reopening.fault]]);
     if (!wrong) return [`${name}: Redis is away${failure === undefined ? '' : ` (${failure})`}`];
-    const refused = hasRefusedAccess ? [`${name}: ${REFUSED_ACCESS}`] : [];
     const found = [...wrong].flatMap(([server, fault]) => (fault ? [`${name}: Redis ${describeFault(server, fault)}`] : []));
-    return [...found, ...refused];
+    return access.problem === undefined ? found : [...found, access.problem];
   }
 
   /** Of a server that is not there, the cause is in what the connection to it failed with. */
@@ -208,7 +208,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     const before = isVerified;
     reopening = undefined;
     servers = found;
-    if (isGood()) previous = undefined;
+    if (isGood()) access.confirm();
     isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
     tell();
     if (isVerified && !before) for (const listener of usable) listener();
@@ -255,7 +255,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
 
   async function probeOnce(): Promise<void> {
     if (client.status !== 'ready') return;
-    if (wanted !== access) await useWanted();
+    if (!access.isNewest) await access.tryNewest();
     if (client instanceof Cluster) {
       const found = await probeCluster(client, probe, probeKey);
       note(new Map(found.map(({ node, fault }) => [node, confirmed(node, fault)])));
@@ -334,7 +334,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   client.on('error', (error: Error) => {
     if (closing) return;
     const state = stateOf(error);
-    onRefused(opened && keyOfServer(opened), state);
+    access.answered(opened && keyOfServer(opened), state);
     reopening = undefined;
     // Only that the list of sentinels has come to its end: the cause was said before.
     const isEndOfList = error.message.startsWith('All sentinels are unreachable') && !error.message.includes('Last error:');
@@ -346,7 +346,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   });
   client.on('node error', (error: Error, node: string) => {
     const state = stateOf(error);
-    onRefused(node, state);
+    access.answered(node, state);
     if (state === undefined) return;
     failure = `${node}: ${faultOf(state).words} (${state})`;
     failures.set(node, failure);
@@ -358,44 +358,6 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     if (probeAgain || !isGood()) void probeNow();
   }, PROBE_MS);
   again.unref();
-
-  /** Whether a living connection takes them; undefined: it was not asked. A subscriber of RESP2 may not even ask. */
-  async function takes(connection: Redis, { username, password }: RedisAccess): Promise<boolean | undefined> {
-    if (connection.status !== 'ready' || password === undefined) return undefined;
-    const secret = password.reveal();
-    try {
-      await unheld(() => (username === undefined ? connection.auth(secret) : connection.auth(username, secret)));
-      return true;
-    } catch (error) {
-      return error instanceof Error && stateOf(error) === 'WRONGPASS' ? false : undefined;
-    }
-  }
-
-  /** Credentials that Redis refuses change nothing: a secret store may be ahead of Redis. They are tried again. */
-  async function useWanted(): Promise<void> {
-    const tried = wanted;
-    const living = client instanceof Cluster ? client.nodes('all') : [client, ...duplicates];
-    const answers = await Promise.all(living.map(async (connection) => await takes(connection, tried)));
-    if (tried !== wanted) return;
-    if (answers.includes(false)) {
-      if (!hasRefusedAccess) log.error({ connection: name }, REFUSED_ACCESS);
-      hasRefusedAccess = true;
-      return;
-    }
-    if (hasRefusedAccess) log.info({ connection: name }, 'redis takes the new credentials');
-    hasRefusedAccess = false;
-    previous = answers.includes(true) ? undefined : access;
-    access = tried;
-  }
-
-  /** Refused at a connect: it may be the others that are good. */
-  function onRefused(server: string | undefined, state: RedisState | undefined): void {
-    if (state !== 'NOAUTH' && state !== 'WRONGPASS') return;
-    const next = access === wanted ? previous : wanted;
-    // Another node may have refused the same before.
-    if (next !== undefined && server !== undefined && openedWith.get(server) === access) [access, previous] = [next, access];
-    onRefusedAccess?.();
-  }
 
   return {
     client,
@@ -442,11 +404,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
       return duplicate;
     },
     async setAccess(changed) {
-      wanted = changed;
-      // Of user and password a living connection says whether they are good; the rest counts from the next connect on.
-      const { username: _, password: __, ...rest } = changed;
-      access = { ...rest, ...credentialsOf(access) };
-      await useWanted();
+      await access.change(changed);
       if (client.status === 'ready') await probeNow();
     },
     reconnect,
@@ -461,10 +419,6 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
 /** As ioredis calls the nodes of a Cluster. */
 function keyOfServer({ host, port, isSentinel }: ServerAddress): string {
   return `${isSentinel ? 'sentinel ' : ''}${host}:${port}`;
-}
-
-function credentialsOf({ username, password }: RedisAccess): Pick<RedisAccess, 'username' | 'password'> {
-  return { ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }) };
 }
 
 function nameOf({ options, stream }: Redis): string {

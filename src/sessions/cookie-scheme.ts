@@ -1,8 +1,8 @@
 import { sign, unsign } from 'cookie-signature';
 import Keygrip from 'keygrip';
 import type { SessionConfig } from '../config/config.js';
-import type { CookieSecret, CookieSecrets } from './cookie-secrets.js';
 import type { CookiePairs } from './cookies.js';
+import type { CookieSecret, CookieSecrets } from './entry-secrets.js';
 
 /** How an app puts a session's id into a cookie, and signs it. */
 export interface CookieScheme {

@@ -1,6 +1,6 @@
 import type { SessionConfig } from '../config/config.js';
 import { createCookieScheme } from './cookie-scheme.js';
-import type { CookieSecrets } from './cookie-secrets.js';
+import type { CookieSecrets } from './entry-secrets.js';
 import { expressSessionShape } from './express-session.js';
 import type { RecordShape, SessionFormat } from './format.js';
 import { createJsonShape } from './json-session.js';
