@@ -207,6 +207,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
+      void lifecycle.nodes.look();
       hearClamps();
       hearSecrets();
       guardrail.judge();

@@ -157,7 +157,17 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const cookies = createBridgeCookies(config, entries);
   const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
-  const readRefresh = createReadRefresh({ families, requests, others, revocations, resume, cookies, guarded, clock });
+  const readRefresh = createReadRefresh({
+    families,
+    requests,
+    others,
+    resume,
+    cookies,
+    guarded,
+    hasOtherReleases: () => options.membership.hasOtherReleases,
+    clock,
+    metrics,
+  });
   const granting = {
     lives: config.tokens,
     ledger,

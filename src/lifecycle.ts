@@ -6,6 +6,7 @@ import { deriveKey } from './config/secret.js';
 import type { LiveFiles } from './live-files.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { createEventStream, type EndEvent, type EventStream, type News } from './redis/events.js';
+import { createNodeWatch, type NodeWatch } from './redis/node-watch.js';
 import { ownProbeKey, recordsProbeKey } from './redis/probe.js';
 import { startTracking } from './redis/tracking.js';
 import { type AllCookieSecrets, createCookieSecrets } from './sessions/cookie-secrets.js';
@@ -20,6 +21,7 @@ import { createPlaces } from './sessions/places.js';
 import { createSessionReader, type SessionReader } from './sessions/reader.js';
 import type { SessionEntry } from './sessions/record.js';
 import { createRedisRecords } from './sessions/record-store.js';
+
 import { createRestore, type Restore } from './sessions/restore.js';
 import { createResume, type ResumeSession } from './sessions/resume.js';
 import { createStoreEpochs, type StoreEpochs } from './sessions/store-epoch.js';
@@ -31,6 +33,7 @@ import type { Log } from './telemetry/log.js';
 import type { Metrics } from './telemetry/metrics.js';
 import { createFamilies, type Families } from './tokens/families.js';
 import type { RandomSource } from './tokens/issue.js';
+import { createRememberedEnds } from './tokens/remembered-ends.js';
 import { createRevocationIndex, type RevocationIndex } from './tokens/revocation.js';
 
 export interface LifecycleOptions {
@@ -65,6 +68,8 @@ export interface Lifecycle {
   readonly revocations: RevocationIndex;
   /** Undefined for an entry that the config does not have. */
   readonly epochsOf: (entry: string) => StoreEpochs | undefined;
+  /** The nodes of the bridge's own Redis. */
+  readonly nodes: Pick<NodeWatch, 'look'>;
   close(): void;
 }
 
@@ -139,6 +144,9 @@ const ASK_AGAIN_MS = 2000;
 /** Of an entry whose cookie is not signed. */
 const NO_SECRETS: Pick<CookieSecrets, 'verifying' | 'signing'> = { verifying: [], signing: undefined };
 
+/** A lost write without a failover or a new connection for this long is a surprise. */
+const SURPRISING_MS = 3_600_000;
+
 /** How long a read of the event stream waits for news. */
 const BLOCK_MS = 1000;
 
@@ -160,7 +168,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     revocations.apply(event);
     if (event.type === 'session.ended' && event.unfinished) void logout.finish(event.sid, event).catch(() => undefined); // Its cookie will meet the tombstone.
   }
-  const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
+  const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, personKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
   const asked = new Map<string, Whoami>();
   for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
   const cookieSecrets = createCookieSecrets({
@@ -209,6 +217,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     blockMs: BLOCK_MS,
     apply,
     onNews: options.onNews ?? (() => undefined),
+    onLoss: () => rememberedEnds.writeAll(),
     known: () => revocations.known(),
     lasting: {
       load: async () => (await persons.load()).forEach(apply),
@@ -274,10 +283,23 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     log,
     metrics,
   });
+  const rememberedEnds = createRememberedEnds({
+    client,
+    prefix,
+    ledger,
+    persons: () => persons,
+    heard: revocations,
+    random,
+    log,
+    audit,
+    metrics,
+  });
+  const nodes = createNodeWatch({ connection: connections.own, onChange: rememberedEnds.writeAll, clock });
   const persons = createPersons({
     client,
     prefix,
     logout,
+    ledger,
     known: places.ofSubject,
     events,
     apply,
@@ -303,10 +325,15 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
       events,
       apply,
       heard: revocations,
+      writeAgain: rememberedEnds.writeAgain,
+      onLostWrite: rememberedEnds.writeAll,
+      hasRedisChanged: () => nodes.hasChangedWithin(SURPRISING_MS),
       config: config.tokens,
       sealKey,
       personKey,
+      counterKey: deriveKey(config.fleetSecret, 'counter'),
       random,
+      clock,
       audit,
       metrics,
     }),
@@ -316,7 +343,9 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     events,
     revocations,
     epochsOf,
+    nodes,
     close() {
+      rememberedEnds.close();
       vanished.close();
       watch.close();
       events.close();

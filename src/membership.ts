@@ -58,6 +58,8 @@ export interface Membership {
   readonly isTargetElsewhere: (audience: string) => boolean;
   /** Called where the clock of this machine has jumped. */
   readonly settleClock: () => void;
+  /** Whether a live instance is of another release. */
+  readonly hasOtherReleases: boolean;
   readonly issueAccessToken: IssueAccessToken;
   readonly verifyBearer: VerifyBearer;
   /** The same for a token that nobody will show again. */
@@ -209,6 +211,9 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     ring,
     signing,
     settleClock,
+    get hasOtherReleases() {
+      return fleet.others.some(({ version }) => version !== VERSION);
+    },
     isTargetElsewhere: (wanted) => fleet.others.some((other) => other.targets?.includes(wanted) || acceptsAudience(other, issuer, wanted)),
     fleet,
     issueAccessToken,

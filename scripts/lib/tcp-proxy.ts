@@ -22,6 +22,8 @@ export interface TcpProxy {
   swallowAnswerTo(fits: (command: string) => boolean): void;
   /** New connections are made to another server, as when a name leads elsewhere; those that are there stay as they are. */
   leadTo(url: string): void;
+  /** Passes nothing on to replicas that follow through here: what is written from now on is lost with the primary. */
+  silenceReplicas(): void;
   /** Passes everything on again. */
   restore(): Promise<void>;
   close(): Promise<void>;
@@ -41,6 +43,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
   const port = await freePort();
   const sockets = new Set<Socket>();
   let silent = false;
+  let replicasAreSilent = false;
   let sentBytes = 0;
   let sends = 0;
   let swallowing: ((command: string) => boolean) | undefined;
@@ -57,9 +60,11 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
       });
     }
     let swallowed = false;
+    let isReplica = false;
     client.on('data', (chunk) => {
       if (swallowing?.(chunk.toString())) swallowed = true;
       if (records) crossed.push(chunk);
+      isReplica ||= chunk.includes('PSYNC');
       const asked = withoutProbes(chunk);
       sentBytes += asked;
       if (asked > 0) sends += 1;
@@ -68,7 +73,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
     upstream.on('data', (chunk) => {
       if (records) crossed.push(chunk);
       if (swallowed) void cut();
-      else if (!silent) client.write(hides.length > 0 ? withoutFields(chunk, hides) : chunk);
+      else if (!silent && !(isReplica && replicasAreSilent)) client.write(hides.length > 0 ? withoutFields(chunk, hides) : chunk);
     });
   });
 
@@ -107,8 +112,12 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
     leadTo(url) {
       target = new URL(url);
     },
+    silenceReplicas() {
+      replicasAreSilent = true;
+    },
     async restore() {
       silent = false;
+      replicasAreSilent = false;
       swallowing = undefined;
       if (!server.listening) await listen();
     },

@@ -81,6 +81,8 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     const token = text === undefined ? undefined : parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
     if (!token || !found || found.kind === 'unknown' || found.kind === 'unreadable') return [];
+    // Redis has lost it, and with it whose it was. The session ends where this instance knows it.
+    if (found.kind === 'lost') return [{ sid: token.sid }];
     if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
     // One that has ended names its session all the same: that may live, or may have to be told of once more.
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];

@@ -1,11 +1,11 @@
 import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
-import { CrossfadeError } from '../errors.js';
+import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { ResumeSession } from '../sessions/resume.js';
-import type { Families, FoundFamily } from '../tokens/families.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Families, FoundFamily, PartRank } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
-import type { Revocations } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
@@ -19,7 +19,7 @@ export interface PresentedRefresh {
   readonly found: UsableFamily;
 }
 
-/** A refresh token that opens nothing. `token`: where its family must end (`reused`), or was lost (`unreadable`). */
+/** A refresh token that opens nothing. `token`: where its family must end (`reused`), or cannot be read (`unreadable`). */
 interface BadRefresh {
   readonly why: string;
   readonly token?: RefreshToken;
@@ -29,26 +29,21 @@ export interface PresentedRefreshOptions {
   readonly families: Families;
   readonly requests: ClientRequests;
   readonly others: Pick<OtherPrincipals, 'conflict'>;
-  readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly resume: ResumeSession;
   readonly cookies: BridgeCookies;
   readonly guarded: Pick<Guarded, 'lost'>;
+  /** Whether another release is at work on this Redis. */
+  readonly hasOtherReleases: () => boolean;
   readonly clock: Clock;
+  readonly metrics: Metrics;
 }
 
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
-export function createReadRefresh({
-  families,
-  requests,
-  others,
-  revocations,
-  resume,
-  cookies,
-  guarded,
-  clock,
-}: PresentedRefreshOptions): ReadRefresh {
+export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh {
+  const { families, requests, others, resume, cookies, guarded, hasOtherReleases, clock, metrics } = options;
+
   /** One in the form; in the cookie there may be several, of which the good one counts. */
   function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
     const inCookie = client.config?.refreshTransport === 'cookie';
@@ -67,6 +62,10 @@ export function createReadRefresh({
     if (!token) return { why: 'malformed' };
     const found = await families.find(token);
     if (found.kind === 'unknown') return { why: 'unknown' };
+    if (found.kind === 'lost') {
+      metrics.familiesLost.inc();
+      return { why: 'lost' };
+    }
     if (found.kind === 'unreadable') return { why: 'unreadable', token };
     if (found.kind === 'ended') return { why: found.reason };
     // Another client's token is none of this one's business: the family stays as it is.
@@ -75,9 +74,6 @@ export function createReadRefresh({
     if (found.kind === 'reused') return { why: 'reused', token };
     const { grant } = found;
     if (grant.endsAt <= epochSeconds(clock)) return { why: 'expired' };
-    // A Redis that was restored from an older copy may have forgotten what this instance knows.
-    const { sid, family } = token;
-    if (revocations.whatEnded({ sid, family, subject: grant.identity.subject, issuedAt: 0 })) return { why: 'revoked' };
     return { token, found };
   }
 
@@ -96,6 +92,13 @@ export function createReadRefresh({
     return resumed.kind === 'ended' ? await firstWithSession(others) : first;
   }
 
+  /** The grant may be of another release. Nobody has ended it: the cookie stays. */
+  function refuseUnreadable(client: ResolvedClient, { token }: BadRefresh): CrossfadeError {
+    if (hasOtherReleases()) return unavailable('family');
+    if (token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
+    return new CrossfadeError('invalid_grant', { cause: 'unreadable' });
+  }
+
   return async function readRefresh(ctx, form, client, where) {
     const judged = await Promise.all(readTexts(ctx, form, client, where).map(async (text) => await judge(text, client)));
     const bad = judged.filter((one) => 'why' in one);
@@ -103,7 +106,8 @@ export function createReadRefresh({
     await endReused(bad, good);
     const best = await firstWithSession(good);
     if (!best) {
-      for (const { why, token } of bad) if (why === 'unreadable' && token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
+      const unreadable = bad.find(({ why }) => why === 'unreadable');
+      if (unreadable) throw refuseUnreadable(client, unreadable);
       throw invalidGrant(client, cookies, bad[0]?.why ?? 'malformed');
     }
     const persons = good.flatMap(({ token: { sid }, found }) => (found.kind === 'live' ? [{ sid, ...found.grant.identity }] : []));
@@ -113,10 +117,12 @@ export function createReadRefresh({
   };
 }
 
-/** The current part of a live family first, then its predecessor, then a family that has taken the way back. */
+/** The newest part of a live family first, then an earlier one, then a family that has taken the way back. */
 function rank({ found }: PresentedRefresh): number {
-  return found.kind === 'returned' ? 2 : found.isCurrent ? 0 : 1;
+  return found.kind === 'returned' ? 3 : PART_RANKS[found.part];
 }
+
+const PART_RANKS: Readonly<Record<PartRank, number>> = { ahead: 0, current: 1, earlier: 2 };
 
 /** A client that keeps the token in a cookie is rid of it. `why` is for the audit alone: the client is not told. */
 export function invalidGrant(client: ResolvedClient, cookies: BridgeCookies, why: string): CrossfadeError {

@@ -27,8 +27,8 @@ export interface RefreshOptions extends SessionGranting {
   readonly fit: Pick<TokenFit, 'whyNot' | 'note'>;
 }
 
-/** Why a family that was found good a moment ago cannot be used, though nobody has ended it. */
-const LOST: ReadonlySet<string> = new Set(['gone', 'junk', 'unreadable']);
+/** Why a family cannot be used that nobody has ended. What Redis has lost is no fault of the bridge: a restore must not clamp all cohorts. */
+const OWN_FAULTS: ReadonlySet<string> = new Set(['unreadable']);
 
 /**
  * The refresh grant (RFC 6749, section 6) with rotation (RFC 9700, section 4.14.2), in named steps. Nothing is consumed before
@@ -94,20 +94,20 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const principal = tokenPrincipal(identity, { sid, client: client.id, scope: asked });
     await refuseByStage(client, principal, grant, resumed, attempt);
     const limited = `${sid}.${family}`;
-    if (found.isCurrent) await limits.check('refresh', limited);
+    if (found.part !== 'earlier') await limits.check('refresh', limited);
 
     const renewed: Grant = { ...grant, identity, ...(session ? { idleSeconds: familyIdle(session, options.lives) } : {}) };
     const access = await sign(principal, family, renewed);
     const sealed = session ? options.ledger.seal(sid, toKept(session, epoch)) : '';
-    const rotation = await families.rotate(token, renewed, sealed);
+    const rotation = await families.rotate(token, found, renewed, sealed);
     if (rotation.kind === 'refused') {
-      if (LOST.has(rotation.reason)) {
+      if (OWN_FAULTS.has(rotation.reason)) {
         options.guarded.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
         options.progress.count('refresh', 'failed', attempt.cohort ?? client.id);
       }
       throw invalidGrant(client, cookies, rotation.reason);
     }
-    if (rotation.kind === 'rotated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
+    if (rotation.kind !== 'repeated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
     if (session) void options.watch.watch(session, epoch);
     answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);
     audit('refresh.granted', { client: client.id, sid, family, outcome: rotation.kind });

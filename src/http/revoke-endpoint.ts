@@ -26,7 +26,8 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
     if (!token) return;
     const found = await families.find(token);
     if (found.kind === 'unknown' || found.kind === 'unreadable') return;
-    refuseOthers('grant' in found ? found.grant.client : found.client, client);
+    // Of a lost family nobody knows the client any more: to hold the token is enough.
+    if (found.kind !== 'lost') refuseOthers('grant' in found ? found.grant.client : found.client, client);
     await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
   }
 

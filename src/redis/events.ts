@@ -70,6 +70,8 @@ export interface EventStreamOptions {
   readonly apply: (event: EndEvent) => void;
   /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
   readonly onNews: (about: News, wasLost?: boolean) => void;
+  /** Called where Redis came back without what the stream had. */
+  readonly onLoss: () => void;
   /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
   readonly known: () => readonly EndEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
@@ -95,7 +97,7 @@ const timeOf = loadScript('time');
  * event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, macKey, keepMs, blockMs, apply, onNews, known, lasting, clock, log, audit, metrics } = options;
+  const { client, follower, key, macKey, keepMs, blockMs, apply, onNews, onLoss, known, lasting, clock, log, audit, metrics } = options;
   let closed = false;
   let wasRead = false;
   let readAt: number | undefined;
@@ -178,6 +180,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     newest = undefined;
     onNews('keys', true);
     onNews('clamps', true);
+    onLoss();
   }
 
   /** Goes on, once in a while, until all of it is written: what was written once is not written again. */

@@ -7,6 +7,7 @@ import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js'
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type KeptSession, openKeptSession, sealKeptSession } from './kept-session.js';
+import { personOf } from './person-of.js';
 import type { Ended } from './tombstone.js';
 
 /** What the bridge's own Redis says of a session, beside its record. */
@@ -58,6 +59,8 @@ export interface SessionLedger {
   noteDeleted(sid: string): Promise<void>;
   /** Whether somebody has noted that. */
   wasDeleted(sid: string): Promise<boolean>;
+  /** Writes an end again that Redis has lost: the tombstone, where no newer one stands, and the families of that person up to that time. */
+  endAgain(sid: string, ended: Ended): Promise<void>;
   /** Sets the tombstone and ends families; gives the ids of those. */
   end(sid: string, request: EndRequest): Promise<readonly string[]>;
 }
@@ -69,6 +72,7 @@ export interface LedgerOptions {
   readonly prefix: string;
   readonly macKey: Buffer;
   readonly sealKey: Buffer;
+  readonly personKey: Buffer;
   /** How long a tombstone stands: as long as the longest family lives. */
   readonly keepSeconds: number;
   readonly audit: Audit;
@@ -94,7 +98,9 @@ const linkSession = loadScript('link-session', ['hash', 'string']);
 
 const linkSchema = z.object({ sid: z.string(), entry: z.string().optional(), key: z.string().optional() });
 
-export function createSessionLedger({ client, reads, prefix, macKey, sealKey, keepSeconds, audit, metrics }: LedgerOptions): SessionLedger {
+export function createSessionLedger(options: LedgerOptions): SessionLedger {
+  const { client, reads, prefix, macKey, sealKey, personKey, keepSeconds, audit, metrics } = options;
+
   function keysOf(sid: string) {
     const tagged = `${prefix}{${sid}}:`;
     return { session: `${tagged}session`, families: `${tagged}families`, family: `${tagged}family:`, ended: markKey(sid) };
@@ -102,6 +108,10 @@ export function createSessionLedger({ client, reads, prefix, macKey, sealKey, ke
 
   function markKey(sid: string): string {
     return `${prefix}{${sid}}:ended`;
+  }
+
+  function sign(sid: string, ended: Ended, reason: string): string {
+    return signText(macKey, `ended\0${sid}`, JSON.stringify({ ...ended, reason }));
   }
 
   function openTombstone(sid: string, signed: string): Ended | undefined {
@@ -188,9 +198,20 @@ export function createSessionLedger({ client, reads, prefix, macKey, sealKey, ke
 
     now: async (sid) => Number(await asking(timeOf(client, [keysOf(sid).session], []))),
 
+    async endAgain(sid, { subject, tenant, authTimeMs, endedAt, unfinished }) {
+      const keys = keysOf(sid);
+      const mark = await reading('ended', client.get(keys.ended));
+      const stands = toMarks(sid, mark).ended;
+      const isNewer = stands !== undefined && stands.endedAt >= endedAt;
+      const signed = isNewer ? '' : sign(sid, { subject, tenant, authTimeMs, endedAt, unfinished }, 'logout');
+      const person = personOf(personKey, subject);
+      const args = [signed, keepSeconds * 1000, 'logout', endedAt, person, mark ?? ''];
+      await asking(endSession(client, [keys.ended, keys.families, keys.session, keys.family], args));
+    },
+
     async end(sid, { ended, reason, upTo, person }) {
       const keys = keysOf(sid);
-      const signed = ended ? signText(macKey, `ended\0${sid}`, JSON.stringify({ ...ended, reason })) : '';
+      const signed = ended ? sign(sid, ended, reason) : '';
       const args = [signed, keepSeconds * 1000, reason, upTo ?? '', person ?? ''];
       const families = await asking(endSession(client, [keys.ended, keys.families, keys.session, keys.family], args));
       return Array.isArray(families) ? families.map(String) : [];

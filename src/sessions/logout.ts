@@ -1,5 +1,4 @@
 import type { Clock } from '../clock.js';
-import { pseudonym } from '../config/secret.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { EndEvent, EventStream } from '../redis/events.js';
@@ -7,6 +6,7 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
+import { personOf } from './person-of.js';
 import type { SessionReader } from './reader.js';
 import type { SessionEntry } from './record.js';
 import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
@@ -78,11 +78,6 @@ interface EndedOne {
   readonly done: boolean;
   /** Whose session it was, where that is known. */
   readonly person?: Identity | undefined;
-}
-
-/** A short name for a person, for keys and fields of the bridge's own. */
-export function personOf(personKey: Buffer, subject: string): string {
-  return pseudonym(personKey, subject).slice(0, 22);
 }
 
 export function createLogout(options: LogoutOptions): Logout {

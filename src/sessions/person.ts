@@ -3,11 +3,13 @@ import type { Clock } from '../clock.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EndEvent, EventStream } from '../redis/events.js';
 import { asking } from '../redis/replies.js';
-import { isWrongType, loadScript } from '../redis/script.js';
+import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type Logout, personOf } from './logout.js';
+import type { SessionLedger } from './ledger.js';
+import type { Logout } from './logout.js';
+import { personOf } from './person-of.js';
 
 export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 
@@ -27,6 +29,8 @@ export interface Persons {
   note(subject: string, sid: string, endsAtMs: number): Promise<PersonEnded | undefined>;
   /** Ends all sessions that tokens were made from, all tokens, and all logins before this moment. Gives how many sessions were found. */
   end(subject: string, options: EndSubjectOptions): Promise<number>;
+  /** Writes an end again that Redis has lost, where no newer one stands; families of that person from before it end. */
+  endAgain(ended: PersonEnded): Promise<void>;
   /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
   load(): Promise<readonly PersonEnded[]>;
   /** Writes them again, where Redis came back without. */
@@ -39,6 +43,7 @@ export interface PersonsOptions {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly logout: Pick<Logout, 'end'>;
+  readonly ledger: Pick<SessionLedger, 'end'>;
   /** Sessions of this person that are known here, also where Redis has lost them. */
   readonly known: (subject: string) => readonly string[];
   readonly events: Pick<EventStream, 'publish'>;
@@ -72,7 +77,7 @@ const PAGE = 1000;
 const MAX_TURNS = 5;
 
 export function createPersons(options: PersonsOptions): Persons {
-  const { client, prefix, logout, known, events, apply, macKey, subjectKey, keepMs, skewMs, clock, audit, metrics } = options;
+  const { client, prefix, logout, ledger, known, events, apply, macKey, subjectKey, keepMs, skewMs, clock, audit, metrics } = options;
   const all = `${prefix}persons-ended`;
   const keyOf = (subject: string) => `${prefix}subject:{${personOf(subjectKey, subject)}}`;
 
@@ -121,6 +126,20 @@ export function createPersons(options: PersonsOptions): Persons {
       for (let turn = 0; turn < MAX_TURNS && clock.now() <= notBefore; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
       audit('person.ended', { why, sessions: sessions.length });
       return sessions.length;
+    },
+
+    async endAgain(ended) {
+      const { subject, endedAt, exceptSid } = ended;
+      const key = keyOf(subject);
+      const stands = await client.hget(key, 'not-before').catch(absentIfForeign<string | null>(null));
+      const newest = typeof stands === 'string' ? open(stands) : undefined;
+      await notePersonEnded(client, [all], [endedAt, sign(ended), keepMs]);
+      if (newest && newest.endedAt >= endedAt) return;
+      const sids = await endSubject(client, [key], [sign(ended), keepMs]);
+      const person = personOf(subjectKey, subject);
+      for (const sid of Array.isArray(sids) ? sids.map(String) : []) {
+        if (sid !== exceptSid) await ledger.end(sid, { reason: 'person-ended', upTo: endedAt, person });
+      }
     },
 
     async load() {

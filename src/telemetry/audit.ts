@@ -12,6 +12,8 @@ export const AUDIT_EVENTS = {
   'tokens.refused': 'Tokens were not issued at a login, or a revocation or introspection was refused.',
   'family.revoked':
     'A family of refresh tokens was ended by itself: by its client, because a used token came again (`reused`), or because its session went while it was made.',
+  'family.caught-up':
+    'A refresh token was newer than what Redis knew: Redis has lost a write, and the family goes on from it. `lost` says how many rotations.',
   'family.returned': 'A family took the way back and is closed.',
   'session.ended': 'A session was ended, and everything that was made from it; `reason` says how it came to our knowledge.',
   'logout.incomplete':
@@ -22,6 +24,8 @@ export const AUDIT_EVENTS = {
   'operator.refused': "A request to the operators' API was refused: its token, its `Host`, or what it asked for.",
   'limit.reached': 'A request was answered 429.',
   'events.restored': 'Redis came back without the event stream; this instance has written again what it knew.',
+  'ends.rewritten':
+    'After a change of the Redis node, or a lost write, this instance has written again which sessions, families and persons have ended.',
   'request.late': 'A request was answered 503 because Redis took too long in all; what it had begun was finished after that, with `outcome`.',
   'origin.refused': 'The origin check refused a POST that reads or may set a cookie.',
   'principal.conflict': 'One request carried credentials of two principals.',

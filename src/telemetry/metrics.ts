@@ -134,6 +134,22 @@ export function createMetrics({ processMetrics = false } = {}) {
       help: 'Writes of a session by a slow request that were refused because the session had ended in the meantime.',
       registers,
     }),
+    lostWrites: new Counter({
+      name: 'crossfade_lost_writes_total',
+      help: 'Refreshes with a token that is newer than what Redis knew: Redis has lost a write. `redis` is `same` where neither the Redis node nor the connection to it has changed for an hour.',
+      labelNames: ['redis'],
+      registers,
+    }),
+    endsRewritten: new Counter({
+      name: 'crossfade_ends_rewritten_total',
+      help: 'Ends of sessions, families and persons that this instance wrote to Redis again, because Redis may have lost them.',
+      registers,
+    }),
+    familiesLost: new Counter({
+      name: 'crossfade_families_lost_total',
+      help: 'Refreshes with a token of ours whose family Redis has lost. The client falls back to its session.',
+      registers,
+    }),
     watchedRecords: new Gauge({
       name: 'crossfade_watched_records',
       help: 'Records that this instance watches because tokens were made from them.',

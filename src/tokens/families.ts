@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EventStream } from '../redis/events.js';
@@ -6,18 +7,33 @@ import { asking, parseJson } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import { seal, unseal } from '../redis/signed-text.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import { personOf, type SessionPlace } from '../sessions/logout.js';
+import { madeAt, type SessionPlace } from '../sessions/logout.js';
+import { personOf } from '../sessions/person-of.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
 import type { RandomSource } from './issue.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
+import type { FamilyOf, RevocationIndex } from './revocation.js';
+import { createRotatingParts, FIRST_COUNTER } from './rotating-part.js';
 
 /** Why a family was ended by itself, not with its session. */
 export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
 
+/**
+ * What a good part is to its family. `current`: the next use rotates it. `ahead`: newer than Redis knows, because Redis lost a write; it
+ * rotates as well. `earlier`: it gets the successor that it had.
+ */
+export type PartRank = 'ahead' | 'current' | 'earlier';
+
 export type FoundFamily =
-  | { readonly kind: 'live'; readonly grant: Grant; readonly isCurrent: boolean }
+  | {
+      readonly kind: 'live';
+      readonly grant: Grant;
+      readonly part: PartRank;
+      /** What the successor counts from: the counter of the presented part, else the last one that the family had. */
+      readonly counter: number;
+    }
   /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
   | { readonly kind: 'reused'; readonly grant: Grant }
   /** It took the way back: a retry is answered with the same session. */
@@ -25,10 +41,16 @@ export type FoundFamily =
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
   /** The right family secret, and what stands there cannot be opened: nobody ended it, and it is lost. */
   | { readonly kind: 'unreadable' }
-  /** No such family, or a wrong secret: whoever it is, the family is not touched. */
+  /** Redis has no such family, though the token is ours and could still live: Redis has lost it. */
+  | { readonly kind: 'lost' }
+  /** No such family, or a wrong secret: the family is not touched. */
   | { readonly kind: 'unknown' };
 
-export type Rotation = { readonly kind: 'rotated' | 'repeated'; readonly token: string } | { readonly kind: 'refused'; readonly reason: string };
+export type LiveFamily = Extract<FoundFamily, { kind: 'live' }>;
+
+export type Rotation =
+  | { readonly kind: 'rotated' | 'repeated' | 'caught-up'; readonly token: string }
+  | { readonly kind: 'refused'; readonly reason: string };
 
 export interface OpenedFamily {
   readonly family: string;
@@ -44,8 +66,8 @@ export interface Families {
   isOf(person: string, subject: string): boolean;
   /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
   hasEnded(sid: string, family: string): Promise<boolean>;
-  /** Uses the token. `sealedSession`: what is known of the session now; empty leaves it. */
-  rotate(token: RefreshToken, grant: Grant, sealedSession: string): Promise<Rotation>;
+  /** Uses the token that was found. `grant`: what the family is from now on. `sealedSession`: the session as it is now; empty leaves it. */
+  rotate(token: RefreshToken, found: LiveFamily, grant: Grant, sealedSession: string): Promise<Rotation>;
   /** Ends a family, and with it its access tokens on every instance. May be repeated. */
   end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
   /** Ends a family by the way back to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
@@ -58,8 +80,18 @@ export interface FamiliesOptions {
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
   readonly apply: (event: Parameters<EventStream['publish']>[0]) => void;
-  readonly heard: { hasFamilyEnded(family: string): boolean };
-  readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession'>;
+  /** What this instance knows to have ended. */
+  readonly heard: Pick<RevocationIndex, 'hasFamilyEnded' | 'whatEnded'>;
+  /** Writes an end again that this instance knows and Redis has lost. */
+  readonly writeAgain: (family: FamilyOf) => Promise<void>;
+  /** Called where Redis has lost a write: it may have lost others. */
+  readonly onLostWrite: () => void;
+  /** Whether the Redis node or the connection to it has changed within the last hour: then a lost write is no surprise. */
+  readonly hasRedisChanged: () => boolean;
+  readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession' | 'refreshAbsoluteSeconds'>;
+  /** Derives the rotating parts. */
+  readonly counterKey: Buffer;
+  readonly clock: Clock;
   readonly sealKey: Buffer;
   readonly personKey: Buffer;
   readonly random: RandomSource;
@@ -72,6 +104,12 @@ const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash', 'strin
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 const SECRET_BYTES = 32;
+/** Stands where the time of a family is not known yet; rotating parts do not depend on it. */
+const UNTIMED = '0'.repeat(13);
+/** COUNTER.HASH of the part that has this counter. */
+const COUNTED = /^(\d+)\.(.+)$/;
+/** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */
+const ADOPTED = /^(\d+)\.(\d+)$/;
 
 /** Ends of a family after which its access tokens run out by themselves. */
 const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
@@ -80,7 +118,9 @@ const placeSchema = z.object({ sid: z.string(), entry: z.string(), key: z.string
 const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) => `returned\0${sid}\0${family}`;
 
 export function createFamilies(options: FamiliesOptions): Families {
-  const { client, ledger, events, apply, heard, config, sealKey, personKey, random, audit, metrics } = options;
+  const { client, ledger, events, apply, heard, writeAgain, onLostWrite, hasRedisChanged } = options;
+  const { config, sealKey, personKey, random, clock, audit, metrics } = options;
+  const parts = createRotatingParts(options.counterKey);
 
   function keysOf(sid: string, family: string) {
     const keys = ledger.keysOf(sid);
@@ -107,23 +147,31 @@ export function createFamilies(options: FamiliesOptions): Families {
     return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer, part])));
   }
 
-  async function tell(sid: string, family: string, reason: FamilyEndReason): Promise<void> {
+  async function tell(sid: string, family: string, reason: string): Promise<void> {
     if (heard.hasFamilyEnded(family)) return;
     const event = { type: 'family.ended', sid, family, endedAt: await ledger.now(sid) } as const;
     await asking(events.publish(event));
     apply(event);
     metrics.familiesEnded.inc({ reason });
     audit('family.revoked', { sid, family, reason });
+    await asking(client.hdel(keysOf(sid, family).family, 'untold')).catch(() => undefined); // Then it is published once more.
+  }
+
+  /** Lost with the rest of Redis: the token is ours, and by the time in its id the family could still live. */
+  function isLost({ sid, family, secret, rotating }: RefreshToken): boolean {
+    const couldLive = clock.now() - madeAt(family) < config.refreshAbsoluteSeconds * 1000;
+    return couldLive && parts.counterOf({ sid, family, secretHash: hashSecret(secret) }, rotating) !== undefined;
   }
 
   return {
     async open(sid, grant, sealedSession) {
       const keys = ledger.keysOf(sid);
       const secret = random.token(SECRET_BYTES);
-      const rotating = random.token(SECRET_BYTES);
       const secretHash = hashSecret(secret);
+      const name = random.token(12);
+      const rotating = parts.derive({ sid, family: UNTIMED + name, secretHash }, FIRST_COUNTER);
       const args = [
-        random.token(12),
+        name,
         grant.client,
         personOf(personKey, grant.identity.subject),
         secretHash,
@@ -133,6 +181,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         grant.idleSeconds * 1000,
         sealedSession,
         config.familiesPerSession,
+        FIRST_COUNTER,
       ];
       const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family, keys.ended], args)));
       try {
@@ -144,30 +193,59 @@ export function createFamilies(options: FamiliesOptions): Families {
       return { family, token: formatRefreshToken({ sid, family, secret, rotating }) };
     },
 
-    async find({ sid, family, secret, rotating }) {
+    async find(token) {
+      const { sid, family, secret, rotating } = token;
       const secretHash = hashSecret(secret);
       const found = await asking(
         client
-          .hmget(keysOf(sid, family).family, 'secret', 'current', 'older', 'grant', 'ended', 'returned', 'client', 'person')
+          .hmget(
+            keysOf(sid, family).family,
+            'secret',
+            'current',
+            'older',
+            'grant',
+            'ended',
+            'returned',
+            'client',
+            'person',
+            'counter',
+            'adopted',
+            'untold',
+          )
           .catch((error: unknown) => {
             if (isWrongType(error)) return [];
             throw error;
           }),
       );
-      const [knownSecret, current, older, sealed, ended, returned, clientId, person] = found;
+      const [knownSecret, current, older, sealed, ended, returned, clientId, person, counted, adopted, untold] = found;
+      if (typeof knownSecret !== 'string') return { kind: isLost(token) ? 'lost' : 'unknown' };
       if (knownSecret !== secretHash) return { kind: 'unknown' };
       const presented = hashSecret(rotating);
       const isCurrent = current === presented;
       if (typeof ended === 'string') {
         const to = ended === 'returned' && isCurrent ? openPlace({ sid, family }, returned) : undefined;
-        return to
-          ? { kind: 'returned', client: clientId ?? '', person: person ?? '', to }
-          : { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
+        if (to) return { kind: 'returned', client: clientId ?? '', person: person ?? '', to };
+        // The instance that ended it may not have come to publish it.
+        if (untold === '1') await tell(sid, family, ended);
+        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
       const grant = open(sid, secretHash, sealed);
+      const known = { sid, family, subject: grant?.identity.subject ?? '' };
+      if (heard.whatEnded({ ...known, issuedAt: 0 }) !== undefined) {
+        await writeAgain(known);
+        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'revoked' };
+      }
       if (!grant) return { kind: 'unreadable' };
-      const good = isCurrent || isStillGood(older, presented, await ledger.now(sid));
-      return good ? { kind: 'live', grant, isCurrent } : { kind: 'reused', grant };
+      const stored = readCounter(counted, current);
+      const counter = parts.counterOf({ sid, family, secretHash }, rotating);
+      const live = (part: PartRank) => ({ kind: 'live', grant, part, counter: counter ?? lastCounter(counted) }) as const;
+      if (isCurrent) return live('current');
+      const now = await ledger.now(sid);
+      if (isStillGood(older, presented, now)) return live('earlier');
+      if (counter === undefined || stored === undefined) return { kind: 'reused', grant };
+      if (counter > stored) return live('ahead');
+      const grace = readAdoption(adopted);
+      return grace && now < grace.untilMs && counter >= grace.from ? live('earlier') : { kind: 'reused', grant };
     },
 
     isOf: (person, subject) => personOf(personKey, subject) === person,
@@ -182,11 +260,13 @@ export function createFamilies(options: FamiliesOptions): Families {
       return ended !== null && !LEAVES_ACCESS_TOKENS.has(ended);
     },
 
-    async rotate(token, grant, sealedSession) {
+    async rotate(token, found, grant, sealedSession) {
       const { sid, family, secret, rotating } = token;
       const keys = keysOf(sid, family);
-      const successor = random.token(SECRET_BYTES);
       const secretHash = hashSecret(secret);
+      const of = { sid, family, secretHash };
+      const counter = found.counter + 1;
+      const successor = parts.derive(of, counter);
       const args = [
         family,
         secretHash,
@@ -199,11 +279,20 @@ export function createFamilies(options: FamiliesOptions): Families {
         grant.idleSeconds * 1000,
         config.reuseGraceSeconds * 1000,
         config.lateRetry,
+        parts.counterOf(of, rotating) ?? '',
+        counter,
       ];
       const [outcome = '', detail = ''] = toTexts(await asking(rotateFamily(client, [keys.family, keys.families, keys.session, keys.ended], args)));
       switch (outcome) {
         case 'rotated':
           return { kind: 'rotated', token: formatRefreshToken({ ...token, rotating: successor }) };
+        case 'derived':
+          return { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: successor }) };
+        case 'caught-up':
+          metrics.lostWrites.inc({ redis: hasRedisChanged() ? 'changed' : 'same' });
+          audit('family.caught-up', { sid, family, lost: Number(detail) });
+          onLostWrite();
+          return { kind: 'caught-up', token: formatRefreshToken({ ...token, rotating: successor }) };
         case 'repeated': {
           const sealed = unsealSuccessor(token, detail);
           return sealed === undefined
@@ -241,6 +330,22 @@ export function createFamilies(options: FamiliesOptions): Families {
 function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
   const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
   return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
+}
+
+/** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
+function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
+  if (typeof stored !== 'string') return 0;
+  const [, counter, of] = COUNTED.exec(stored) ?? [];
+  return of !== undefined && of === current ? Number(counter) : undefined;
+}
+
+function lastCounter(stored: string | null | undefined): number {
+  return Number(COUNTED.exec(stored ?? '')?.[1] ?? 0);
+}
+
+function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {
+  const [, until, from] = ADOPTED.exec(stored ?? '') ?? [];
+  return until !== undefined && from !== undefined ? { untilMs: Number(until), from: Number(from) } : undefined;
 }
 
 function toTexts(reply: unknown): readonly string[] {

@@ -16,6 +16,13 @@ export interface RevocableToken {
   readonly issuedAt: number;
 }
 
+/** A family, and whom it belongs to; '' where that cannot be read. */
+export interface FamilyOf {
+  readonly sid: string;
+  readonly family: string;
+  readonly subject: string;
+}
+
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
 export interface RevocationIndex {
   apply(event: EndEvent): void;

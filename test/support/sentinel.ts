@@ -1,10 +1,13 @@
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { type Certificate, tlsArgs } from './certificates.js';
 
 export interface SentinelSetup {
   readonly primary: PrivateRedis;
   readonly replica: PrivateRedis;
   readonly sentinel: PrivateRedis;
+  /** Loses what is written from now on: the replica does not get it. */
+  loseWrites(): void;
   stop(): Promise<void>;
 }
 
@@ -27,14 +30,16 @@ export async function startSentinel({ tls, password, args = [], sentinelLines = 
   const passwords = password === undefined ? [] : ['--requirepass', password, '--masterauth', password];
   const common = { ...(tls ? { ca: tls.ca } : {}), args: [...secured, ...passwords, ...args, '--repl-diskless-sync-delay', '0'] };
   const primary = await startRedis(common);
-  const replica = await startRedis({ ...common, args: [...common.args, '--replicaof', '127.0.0.1', String(primary.port)] });
+  const proxy = await startTcpProxy(primary.url);
+  const { port: followed } = new URL(proxy.url);
+  const replica = await startRedis({ ...common, args: [...common.args, '--replicaof', '127.0.0.1', followed] });
   const sentinel = await startRedis({
     ...(tls ? { ca: tls.ca } : {}),
     args: ['--sentinel', ...secured],
     file: (directory) =>
       [
         `dir ${directory}`,
-        `sentinel monitor ${MASTER_NAME} 127.0.0.1 ${primary.port} 1`,
+        `sentinel monitor ${MASTER_NAME} 127.0.0.1 ${followed} 1`,
         `sentinel down-after-milliseconds ${MASTER_NAME} 500`,
         `sentinel failover-timeout ${MASTER_NAME} 5000`,
         ...(password === undefined ? [] : [`sentinel auth-pass ${MASTER_NAME} ${password}`]),
@@ -46,8 +51,10 @@ export async function startSentinel({ tls, password, args = [], sentinelLines = 
     primary,
     replica,
     sentinel,
+    loseWrites: () => proxy.silenceReplicas(),
     async stop() {
       for (const server of [sentinel, replica, primary]) await server.stop();
+      await proxy.close();
     },
   };
 }

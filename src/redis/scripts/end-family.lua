@@ -6,6 +6,8 @@ local found = redis.call('HMGET', KEYS[1], 'secret', 'ended', 'returned')
 if found[2] then return { 'ended', found[2], found[3] or '' } end
 if not found[1] then return { 'gone' } end
 redis.call('HSET', KEYS[1], 'ended', ARGV[2])
+-- Its access tokens end as well: untold until every instance was told.
+if ARGV[2] ~= 'returned' then redis.call('HSET', KEYS[1], 'untold', '1') end
 redis.call('HDEL', KEYS[1], 'grant', 'current', 'older')
 -- Of all parts, only the one that took the way back is answered again.
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'returned', ARGV[3], 'current', ARGV[4]) end

@@ -2,7 +2,8 @@
 -- other persons: the id has gone from them to this one.
 -- KEYS: {sid}:families, {sid}:session, {sid}:family: (what the keys of families start with), {sid}:ended
 -- ARGV: random part of the id, client, person, hash of the family secret, hash of the rotating secret, sealed grant,
---       end of the family in ms, idle life in ms, sealed session ('' for none), families that may live at once
+--       end of the family in ms, idle life in ms, sealed session ('' for none), families that may live at once,
+--       counter of the rotating secret
 -- Returns the family's id (the time in ms in 13 digits, then the random part), then the ids of those of other persons.
 local random, client, person, secret, current, grant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local ends, idle, session, most = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
@@ -12,7 +13,8 @@ local function ms(value) return string.format('%.0f', value) end
 
 local id = string.format('%013.0f', now) .. random
 local family = KEYS[3] .. id
-redis.call('HSET', family, 'client', client, 'person', person, 'secret', secret, 'current', current, 'grant', grant)
+redis.call('HSET', family, 'client', client, 'person', person, 'secret', secret, 'current', current, 'grant', grant,
+  'counter', ARGV[11] .. '.' .. current)
 redis.call('PEXPIREAT', family, ms(math.min(ends, now + idle)))
 redis.call('ZADD', KEYS[1], ms(now), id)
 if session ~= '' then redis.call('HSET', KEYS[2], 'sealed', session) end
@@ -28,7 +30,7 @@ for _, other in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   local found = redis.pcall('HMGET', KEYS[3] .. other, 'client', 'ended', 'person')
   if not found[1] or found[2] then redis.call('ZREM', KEYS[1], other)
   elseif found[3] ~= person then
-    redis.call('HSET', KEYS[3] .. other, 'ended', 'other-person')
+    redis.call('HSET', KEYS[3] .. other, 'ended', 'other-person', 'untold', '1')
     redis.call('HDEL', KEYS[3] .. other, 'grant', 'current', 'older')
     redis.call('ZREM', KEYS[1], other)
     others[#others + 1] = other

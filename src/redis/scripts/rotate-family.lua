@@ -1,17 +1,21 @@
--- One use of a refresh token: the current one gives way to its successor; an earlier one that is still good gets the
--- successor that it had; any other, under the right family secret, was used before and ends the family.
+-- One use of a refresh token. The current part gives way to its successor. An earlier part that is still good gets the successor that it
+-- had. A part that is newer than the current one shows that Redis has lost a write: it counts as the current one. Any other part, under
+-- the right family secret, was used before and ends the family.
 -- KEYS: {sid}:family:ID, {sid}:families, {sid}:session, {sid}:ended
 -- ARGV: id, hash of the family secret, hash of the presented part, hash of the successor, the successor sealed under the
 --       presented part, sealed grant, sealed session ('' leaves it), end of the family in ms, idle life in ms, grace in ms,
---       'allow' where a predecessor stays good until its successor has been used
--- Returns { 'gone' | 'junk' | 'reused' } or { 'ended', reason } or { 'rotated' } or { 'repeated', the sealed successor }.
+--       'allow' where a predecessor stays good until its successor has been used,
+--       counter of the presented part ('' where its MAC is not ours), counter of the successor
+-- Returns { 'gone' | 'junk' | 'reused' } or { 'ended', reason } or { 'rotated' } or { 'repeated', the sealed successor }
+--      or { 'caught-up', how many rotations were lost } or { 'derived' }: the successor is the derived one, and nothing changes.
 local id, secret, presented, successor, sealed = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local grant, session, ends, idle, grace, late = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local counter, next_counter = tonumber(ARGV[12]), ARGV[13]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function ms(value) return string.format('%.0f', value) end
 
-local found = redis.call('HMGET', KEYS[1], 'secret', 'current', 'older', 'ended')
+local found = redis.call('HMGET', KEYS[1], 'secret', 'current', 'older', 'ended', 'counter', 'adopted')
 if found[4] then return { 'ended', found[4] } end
 if not found[1] then return { 'gone' } end
 if found[1] ~= secret then return { 'junk' } end
@@ -23,19 +27,40 @@ for _, part in ipairs(ok and type(parts) == 'table' and parts or {}) do
   if type(part) == 'table' and type(part[3]) == 'number' and (part[3] == 0 or part[3] > now) then older[#older + 1] = part end
 end
 
+-- The stored counter counts only with the part that it was written for: an earlier release rotates without it. A family that never had
+-- one counts from 0.
+local stored, of = string.match(found[5] or ('0.' .. found[2]), '^(%d+)%.(.+)$')
+stored = of == found[2] and tonumber(stored) or nil
+local adopted_until, adopted_from = string.match(found[6] or '', '^(%d+)%.(%d+)$')
+local in_grace = adopted_until and tonumber(adopted_until) > now
+
+local function use()
+  older[#older + 1] = { presented, sealed, late == 'allow' and 0 or now + grace }
+  redis.call('HSET', KEYS[1], 'current', successor, 'older', cjson.encode(older), 'grant', grant, 'counter', next_counter .. '.' .. successor)
+end
+
 local answer
 if found[2] == presented then
   if #older > 0 and older[#older][3] == 0 then older[#older][3] = now + grace end
-  older[#older + 1] = { presented, sealed, late == 'allow' and 0 or now + grace }
-  redis.call('HSET', KEYS[1], 'current', successor, 'older', cjson.encode(older), 'grant', grant)
+  use()
   answer = { 'rotated' }
 else
   for _, part in ipairs(older) do
     if part[1] == presented then answer = { 'repeated', part[2] } end
   end
 end
+if not answer and counter and stored and counter > stored then
+  older = {}
+  use()
+  local from = in_grace and math.min(stored, tonumber(adopted_from)) or stored
+  redis.call('HSET', KEYS[1], 'adopted', ms(now + grace) .. '.' .. ms(from))
+  answer = { 'caught-up', ms(counter - stored) }
+elseif not answer and counter and stored and in_grace and counter >= tonumber(adopted_from) then
+  answer = { 'derived' }
+end
 if not answer then
-  redis.call('HSET', KEYS[1], 'ended', 'reused')
+  -- Untold until every instance was told: an instance may die in between.
+  redis.call('HSET', KEYS[1], 'ended', 'reused', 'untold', '1')
   redis.call('HDEL', KEYS[1], 'grant', 'current', 'older')
   redis.call('ZREM', KEYS[2], id)
   return { 'reused' }

@@ -1,0 +1,50 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+
+/** What the rotating part of a refresh token is derived from, beside its counter. */
+export interface PartOf {
+  readonly sid: string;
+  readonly family: string;
+  /** Hash of the family secret, as Redis keeps it. */
+  readonly secretHash: string;
+}
+
+/**
+ * The rotating part of a refresh token: 4 bytes of a counter, then 28 bytes of a MAC over it. Because it is derived, both sides of a
+ * failover that lost a write give the same successor, and an instance sees that a token is newer than what Redis knows.
+ */
+export interface RotatingParts {
+  /** 43 characters of base64url. */
+  derive(of: PartOf, counter: number): string;
+  /** Undefined where the MAC is not ours: a random part of an earlier release, or one that was made up. */
+  counterOf(of: PartOf, part: string): number | undefined;
+}
+
+export const FIRST_COUNTER = 1;
+
+const COUNTER_BYTES = 4;
+const MAC_BYTES = 28;
+/** A family's id begins with the time of its making, which is known only once Redis has made it. */
+const TIME_DIGITS = 13;
+
+/** `key`: derived from the fleet secret. */
+export function createRotatingParts(key: Buffer): RotatingParts {
+  function derive({ sid, family, secretHash }: PartOf, counter: number): Buffer {
+    const part = Buffer.alloc(COUNTER_BYTES + MAC_BYTES);
+    part.writeUInt32BE(counter);
+    const mac = createHmac('sha256', key)
+      .update(`${sid}\0${family.slice(TIME_DIGITS)}\0${secretHash}\0${counter}`)
+      .digest();
+    mac.copy(part, COUNTER_BYTES, 0, MAC_BYTES);
+    return part;
+  }
+
+  return {
+    derive: (of, counter) => derive(of, counter).toString('base64url'),
+    counterOf(of, text) {
+      const part = Buffer.from(text, 'base64url');
+      if (part.length !== COUNTER_BYTES + MAC_BYTES) return undefined;
+      const counter = part.readUInt32BE();
+      return timingSafeEqual(part, derive(of, counter)) ? counter : undefined;
+    },
+  };
+}

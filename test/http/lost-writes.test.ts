@@ -1,0 +1,228 @@
+import { randomBytes } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { expectError } from '../support/expect-error.js';
+import type { Instance } from '../support/instance.js';
+import { exchangeNative, postAsBrowser, postRefresh, refreshCookie, refreshNative, type Tokens } from '../support/tokens.js';
+import { useWorlds } from '../support/use-worlds.js';
+import { createWorld, type World } from '../support/world.js';
+
+const open = useWorlds();
+
+let world: World;
+beforeAll(async () => {
+  world = await createWorld({ configure: (config) => ({ ...config, limits: { ...config.limits, exchangePerSessionPerMinute: 1_000_000 } }) });
+});
+afterAll(async () => await world.close());
+
+async function metric(at: Instance, line: RegExp): Promise<number> {
+  return Number(line.exec(await at.metrics())?.[1] ?? 0);
+}
+const lostWrites = async (at: Instance) => await metric(at, /^crossfade_lost_writes_total\{redis="changed"\} (\d+)/m);
+
+/** What Redis holds of a session, to be put back as a failover or a restore does. */
+async function copyOf(at: World, sid: string): Promise<() => Promise<void>> {
+  const { redis } = at.legacy;
+  const keys = await redis.keys(`${at.prefix}{${sid}}:*`);
+  const copies = await Promise.all(keys.map(async (key) => ({ key, ttl: await redis.pttl(key), dump: await redis.dumpBuffer(key) })));
+  return async () => {
+    const now = await redis.keys(`${at.prefix}{${sid}}:*`);
+    if (now.length > 0) await redis.del(...now);
+    for (const { key, ttl, dump } of copies) await redis.restore(key, Math.max(ttl, 0), dump);
+  };
+}
+
+/** Refreshes in a row: the tokens in their order, and how to put Redis back to what it was after each of them. */
+async function rotate(at: World, times: number): Promise<{ tokens: Tokens[]; putBack: (() => Promise<void>)[] }> {
+  const tokens = [await exchangeNative(at, await at.login('alice'))];
+  const { sid } = tokens[0] ?? { sid: '' };
+  const putBack = [await copyOf(at, sid)];
+  for (let n = 0; n < times; n++) {
+    tokens.push(await refreshNative(at, tokens.at(-1)?.refresh ?? ''));
+    putBack.push(await copyOf(at, sid));
+  }
+  return { tokens, putBack };
+}
+
+function at<T>(list: readonly T[], index: number): T {
+  const found = list[index];
+  if (found === undefined) throw new Error(`nothing at ${index}`);
+  return found;
+}
+
+/** Waits until the grace of an adoption is over, by Redis' clock. */
+async function skipGrace(of: World, { sid, family }: Tokens): Promise<void> {
+  const key = `${of.prefix}{${sid}}:family:${family}`;
+  const adopted = await of.legacy.redis.hget(key, 'adopted');
+  if (adopted !== null) await of.legacy.redis.hset(key, 'adopted', adopted.replace(/^\d+/, '1'));
+  const older: [string, string, number][] = JSON.parse((await of.legacy.redis.hget(key, 'older')) ?? '[]');
+  await of.legacy.redis.hset(key, 'older', JSON.stringify(older.map(([hash, sealed, until]) => [hash, sealed, until === 0 ? 0 : 1])));
+}
+
+describe('a refresh token that is newer than what Redis knows', () => {
+  it.each([1, 2, 3])('goes on, is counted, and is no reuse, after %i lost rotations [W1]', async (lost) => {
+    const { tokens, putBack } = await rotate(world, lost);
+    const before = await lostWrites(world);
+    await at(putBack, 0)();
+    const next = await refreshNative(world, at(tokens, lost).refresh);
+    expect(next.family).toBe(at(tokens, 0).family);
+    expect(await lostWrites(world)).toBe(before + 1);
+    expect(world.log.audits('family.caught-up').at(-1)).toMatchObject({ family: next.family, lost });
+    for (const { access } of [...tokens, next]) expect((await world.call('/me', { bearer: access })).status).toBe(200);
+    expect((await refreshNative(world, next.refresh)).family).toBe(next.family);
+    expect(world.log.audits('family.revoked').filter(({ family }) => family === next.family)).toEqual([]);
+  });
+
+  it('goes on in a browser too, whose cookie is kept', async () => {
+    const cookie = await world.login('bob');
+    const first = refreshCookie(await world.exchange(cookie)) ?? '';
+    const sid = first.split('.')[1] ?? '';
+    const putBack = await copyOf(world, sid);
+    const second = refreshCookie(await postAsBrowser(world, '/auth/token', first, { grant_type: 'refresh_token' })) ?? '';
+    await putBack();
+    const answer = await postAsBrowser(world, '/auth/token', second, { grant_type: 'refresh_token' });
+    expect(answer.status).toBe(200);
+    expect(refreshCookie(answer)).not.toContain('Expires=Thu, 01 Jan 1970');
+  });
+
+  it('of two cookies the newer one counts', async () => {
+    const cookie = await world.login('bob');
+    const first = refreshCookie(await world.exchange(cookie)) ?? '';
+    const putBack = await copyOf(world, first.split('.')[1] ?? '');
+    const second = refreshCookie(await postAsBrowser(world, '/auth/token', first, { grant_type: 'refresh_token' })) ?? '';
+    await putBack();
+    const before = await lostWrites(world);
+    expect((await postAsBrowser(world, '/auth/token', `${first}; ${second}`, { grant_type: 'refresh_token' })).status).toBe(200);
+    expect(await lostWrites(world)).toBe(before + 1);
+  });
+
+  it('is active at introspection, and its family is revoked by it', async () => {
+    const { tokens, putBack } = await rotate(world, 1);
+    await at(putBack, 0)();
+    const { access, refresh } = at(tokens, 1);
+    expect((await world.post('/auth/revoke', { token: refresh, client_id: 'android' })).status).toBe(200);
+    await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+});
+
+describe('what is no lost write', () => {
+  it('an older part after the grace is reuse, before and after an adoption [W2]', async () => {
+    const { tokens, putBack } = await rotate(world, 3);
+    await at(putBack, 1)();
+    await refreshNative(world, at(tokens, 3).refresh);
+    await skipGrace(world, at(tokens, 0));
+    await expectError(await postRefresh(world, at(tokens, 1).refresh), 400, 'invalid_grant');
+    await expectError(await world.call('/me', { bearer: at(tokens, 3).access }), 401, 'invalid_token');
+  });
+
+  it('a counter that its client has raised ends the family [W3]', async () => {
+    const { tokens } = await rotate(world, 1);
+    const { refresh, access } = at(tokens, 1);
+    const words = refresh.split('.');
+    const part = Buffer.from(words[4] ?? '', 'base64url');
+    part.writeUInt32BE(part.readUInt32BE() + 1);
+    await expectError(await postRefresh(world, [...words.slice(0, 4), part.toString('base64url')].join('.')), 400, 'invalid_grant');
+    await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+    expect(world.log.audits('family.revoked').at(-1)).toMatchObject({ reason: 'reused', family: at(tokens, 1).family });
+  });
+
+  it('an earlier release has rotated since: a dead part with the stored counter is reuse [W7]', async () => {
+    const { tokens } = await rotate(world, 4);
+    const { sid, family, refresh, access } = at(tokens, 4);
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    // The release before knows no counter: it replaces `current` by the hash of a random part.
+    await world.legacy.redis.hset(key, 'current', randomBytes(32).toString('base64url'), 'older', '[]');
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+});
+
+describe('several tokens of one family about', () => {
+  it('two tabs on either side of a split brain get the same successor, and either cookie is kept [W5]', async () => {
+    const { tokens, putBack } = await rotate(world, 1);
+    const sideA = await refreshNative(world, at(tokens, 1).refresh);
+    await at(putBack, 1)();
+    const sideB = await refreshNative(world, at(tokens, 1).refresh);
+    expect(sideB.refresh).toBe(sideA.refresh);
+    const aheadOnA = await refreshNative(world, sideA.refresh);
+    await at(putBack, 1)();
+    await refreshNative(world, at(tokens, 1).refresh);
+    expect((await postRefresh(world, aheadOnA.refresh)).status).toBe(200);
+    expect((await postRefresh(world, sideB.refresh)).status).toBe(200);
+  });
+
+  it('earlier ones that are under way during an adoption get the successors that they had, and nothing ends [W6]', async () => {
+    const { tokens, putBack } = await rotate(world, 3);
+    await at(putBack, 1)();
+    const adopted = await refreshNative(world, at(tokens, 3).refresh);
+    expect((await refreshNative(world, at(tokens, 1).refresh)).refresh).toBe(at(tokens, 2).refresh);
+    expect((await refreshNative(world, at(tokens, 2).refresh)).refresh).toBe(at(tokens, 3).refresh);
+    expect((await refreshNative(world, at(tokens, 3).refresh)).refresh).toBe(adopted.refresh);
+    expect((await postRefresh(world, adopted.refresh)).status).toBe(200);
+  });
+
+  it('50 at once after a loss get one successor', async () => {
+    const { tokens, putBack } = await rotate(world, 2);
+    await at(putBack, 0)();
+    const answers = await Promise.all(Array.from({ length: 50 }, async () => (await refreshNative(world, at(tokens, 2).refresh)).refresh));
+    expect(new Set(answers).size).toBe(1);
+  });
+
+  it('a thief and the client use the family in turn after a restore: it ends [W8]', async () => {
+    const { tokens, putBack } = await rotate(world, 2);
+    await at(putBack, 0)();
+    const thief = await refreshNative(world, at(tokens, 0).refresh);
+    const client = await refreshNative(world, at(tokens, 2).refresh);
+    await skipGrace(world, client);
+    await expectError(await postRefresh(world, at(tokens, 0).refresh), 400, 'invalid_grant');
+    for (const { access } of [thief, client]) await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+});
+
+describe('what this instance knows and Redis has forgotten', () => {
+  it('a family that has ended: 400, and it has ended in Redis again [W9]', async () => {
+    const { tokens, putBack } = await rotate(world, 1);
+    const { sid, family, refresh, access } = at(tokens, 1);
+    expect((await world.post('/auth/revoke', { token: refresh, client_id: 'android' })).status).toBe(200);
+    await at(putBack, 1)();
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    expect(await world.legacy.redis.hexists(key, 'ended')).toBe(0);
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    expect(await world.legacy.redis.hget(key, 'ended')).toBe('revoked');
+    await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+
+  it('a logout: 400 and never adopted, and the tombstone stands again [W9]', async () => {
+    const { tokens, putBack } = await rotate(world, 2);
+    const { sid, family, refresh, access } = at(tokens, 2);
+    expect((await world.post('/auth/logout', {}, { bearer: access })).status).toBe(204);
+    await at(putBack, 0)();
+    const before = await lostWrites(world);
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    expect(await lostWrites(world)).toBe(before);
+    expect(await world.legacy.redis.hget(`${world.prefix}{${sid}}:family:${family}`, 'ended')).toBe('logout');
+    expect(await world.legacy.redis.get(`${world.prefix}{${sid}}:ended`)).toContain('"reason":"logout"');
+  });
+});
+
+describe('a family that Redis has lost altogether', () => {
+  it('is 400, counted, and no fault of the bridge: no cohort is held', async () => {
+    const lonely = await open({ configure: (config) => ({ ...config, limits: { ...config.limits, exchangePerSessionPerMinute: 1_000_000 } }) });
+    const all: Tokens[] = [];
+    for (let n = 0; n < 30; n++) all.push(await exchangeNative(lonely, await lonely.login(`person-${n}`)));
+    const keys = await lonely.legacy.redis.keys(`${lonely.prefix}{*}:*`);
+    await lonely.legacy.redis.del(...keys);
+    for (const { refresh } of all) await expectError(await postRefresh(lonely, refresh), 400, 'invalid_grant');
+    expect(await metric(lonely, /^crossfade_families_lost_total (\d+)/m)).toBe(30);
+    expect(lonely.log.audits('guardrail.tripped')).toEqual([]);
+    expect((await exchangeNative(lonely, await lonely.login('alice'))).access).not.toBe('');
+  });
+
+  it('is not counted where the token was made up', async () => {
+    const { tokens } = await rotate(world, 0);
+    const before = await metric(world, /^crossfade_families_lost_total (\d+)/m);
+    const words = at(tokens, 0).refresh.split('.');
+    const made = [...words.slice(0, 2), `${Date.now()}${'a'.repeat(16)}`, ...words.slice(3)].join('.');
+    await expectError(await postRefresh(world, made), 400, 'invalid_grant');
+    expect(await metric(world, /^crossfade_families_lost_total (\d+)/m)).toBe(before);
+  });
+});
