@@ -30,8 +30,9 @@ export interface RunningCli {
   ended(): Promise<{ readonly status: number | null; readonly text: string }>;
 }
 
-export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Record<string, string>> = {}): RunningCli {
-  const child = start(args, cwd, env);
+/** `main`: the program, where it is not this release's own. */
+export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Record<string, string>> = {}, main = MAIN): RunningCli {
+  const child = start(args, cwd, env, main);
   child.stdin?.end();
   const stderr = collect(child.stderr);
   const lines: Record<string, unknown>[] = [];
@@ -71,12 +72,12 @@ export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Reco
 }
 
 /** What Node.js is started with, so that it is the command line with these arguments. */
-export function cliArguments(args: readonly string[]): readonly string[] {
-  return [MAIN, ...args];
+export function cliArguments(args: readonly string[], main = MAIN): readonly string[] {
+  return [main, ...args];
 }
 
-function start(args: readonly string[], cwd: string, env: Readonly<Record<string, string>> = {}): ChildProcess {
-  return spawn(process.execPath, cliArguments(args), { cwd, env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
+function start(args: readonly string[], cwd: string, env: Readonly<Record<string, string>> = {}, main = MAIN): ChildProcess {
+  return spawn(process.execPath, cliArguments(args, main), { cwd, env: { ...process.env, ...env }, stdio: ['pipe', 'pipe', 'pipe'] });
 }
 
 function collect(stream: NodeJS.ReadableStream | null): () => string {

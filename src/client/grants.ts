@@ -40,6 +40,10 @@ export interface Grants {
   goBack(): Promise<GrantOutcome>;
   /** False: the bearer itself was refused. Rejects where it cannot be said to have ended. */
   logout(bearer: string | undefined): Promise<boolean>;
+  /** The refresh token is of no use for now: whatever is on its way counts no more. */
+  setAside(): void;
+  /** The session's cookie was accepted: a refresh token that was set aside is forgotten. */
+  accepted(): void;
   /** Forgets the refresh token, where it is held here and not in a cookie, and whatever is on its way. */
   forget(): void;
 }
@@ -52,6 +56,8 @@ const REFUSED_MS = 60_000;
 /** Asks the bridge's endpoints, and says in one word what came of it. */
 export function createGrants({ at, clientId, cookies, headers, fetch: send }: GrantsOptions): Grants {
   let refreshToken: string | undefined;
+  /** Kept only until the session's cookie was accepted: a Redis that has lost its data may get it back. */
+  let isAside = false;
   /** Which sign-in this is: what comes back for one before it is nobody's. */
   let turn = 0;
 
@@ -73,6 +79,7 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
       if (answer.status === 204) return took(answer);
       if (answer.ok) {
         refreshToken = textOf(said.get('refresh_token')) ?? refreshToken;
+        isAside = false;
         const value = textOf(said.get('access_token'));
         if (value) return { kind: 'token', token: { value, expiresAt: asked + Number(said.get('expires_in')) * 1000 } };
       }
@@ -88,7 +95,7 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
 
   function took(answer: Response): GrantOutcome {
     cookies?.set(answer.headers.getSetCookie());
-    refreshToken = undefined;
+    isAside = true;
     return { kind: 'session' };
   }
 
@@ -107,9 +114,17 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
       if (!answer.ok) throw new Error(`the bridge answered the logout ${answer.status}`);
       return true;
     },
+    setAside() {
+      turn += 1;
+      isAside = true;
+    },
+    accepted() {
+      if (isAside) refreshToken = undefined;
+    },
     forget() {
       turn += 1;
       refreshToken = undefined;
+      isAside = false;
     },
   };
 }

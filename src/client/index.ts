@@ -117,7 +117,7 @@ export function createClient(options: ClientOptions): Client {
         return 'renewed';
       case 'ended':
         notBefore[what] = Date.now() + 1000;
-        grants.forget();
+        grants.setAside();
         hold(undefined);
         return 'ended';
       default:
@@ -198,6 +198,7 @@ export function createClient(options: ClientOptions): Client {
       else if (token && !isFresh(token)) void renew('refresh', token.value);
       const bearer = token?.value;
       const response = await sendPatiently(request, bearer);
+      if (!bearer && response.ok && mine === turn) grants.accepted();
       const demand = demandOf(response, bearer);
       if (!demand || mine !== turn || sends === MOST_SENDS || (demand === 'refresh' && state === 'signed-out')) return response;
       if (response.status !== 401) {

@@ -169,6 +169,45 @@ describe('crossfade/client in Node', () => {
     expect(app.sent.at(-1)).toMatchObject({ path: '/me', bearer: false, status: 200 });
   });
 
+  it.each([
+    ['refused', true],
+    ['accepted once', false],
+  ])('keeps a refresh token that was refused, until its cookie was accepted: %s', async (_, isKept) => {
+    const refreshes: string[] = [];
+    let phase: 'lost' | 'back' = 'lost';
+    const client = createClient({
+      baseUrl: 'https://app.example.com',
+      clientId: 'app',
+      cookies: { get: () => 'koa.sess=a', set: () => undefined },
+      fetch: async (input, init) => {
+        const request = new Request(input, init);
+        if (request.url.endsWith('/auth/token')) {
+          const form = new URLSearchParams(await request.text());
+          const given = { access_token: 'a.b.c', refresh_token: 'the-refresh-token', expires_in: 600 };
+          if (form.get('grant_type') !== 'refresh_token') return Response.json(given);
+          refreshes.push(form.get('refresh_token') ?? '');
+          const isGood = phase === 'back' && form.has('refresh_token');
+          return isGood ? Response.json(given) : Response.json({ error: 'invalid_grant' }, { status: 400 });
+        }
+        if (request.headers.has('authorization')) {
+          const challenge = { 'www-authenticate': 'Bearer error="invalid_token"' };
+          return phase === 'back' ? new Response('ok') : new Response('', { status: 401, headers: challenge });
+        }
+        if (refreshes.length === 0) return new Response('ok', { headers: { 'auth-migration': 'stage=jwt-preferred, exchange="/auth/token"' } });
+        if (phase === 'back') return new Response('', { status: 401, headers: { 'www-authenticate': 'Bearer' } });
+        return isKept ? new Response('', { status: 500 }) : new Response('ok');
+      },
+    });
+    await client.fetch('https://app.example.com/me');
+    await expect.poll(() => client.state).toBe('jwt');
+    await client.fetch('https://app.example.com/me');
+    expect(refreshes).toEqual(['the-refresh-token']);
+    phase = 'back';
+    const answer = await client.fetch('https://app.example.com/me');
+    expect(answer.status).toBe(isKept ? 200 : 401);
+    expect(refreshes[1] ?? '').toBe(isKept ? 'the-refresh-token' : '');
+  });
+
   it('is signed out once the session has ended, says so, and asks no further', async () => {
     const app = await openClient(world);
     await app.get();

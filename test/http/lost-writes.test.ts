@@ -1,12 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
+import { createRandom } from '../../scripts/rehearsal/random.js';
 import { expectError } from '../support/expect-error.js';
 import type { Instance } from '../support/instance.js';
-import { exchangeNative, postAsBrowser, postRefresh, refreshCookie, refreshNative, type Tokens } from '../support/tokens.js';
+import { exchangeNative, postAsBrowser, postRefresh, readTokens, refreshCookie, refreshNative, type Tokens } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
-import { createWorld, type World } from '../support/world.js';
+import { createWorld, sharedRedisUrl, type World } from '../support/world.js';
 
 const open = useWorlds();
+const ORDERS = 1000;
+/** How often a token is used after it was copied, at most. */
+const TURNS = 12;
 
 let world: World;
 beforeAll(async () => {
@@ -175,6 +180,91 @@ describe('several tokens of one family about', () => {
     await skipGrace(world, client);
     await expectError(await postRefresh(world, at(tokens, 0).refresh), 400, 'invalid_grant');
     for (const { access } of [thief, client]) await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+});
+
+describe('a thief who has copied a refresh token', () => {
+  it('is detected in each of 1,000 random orders, before and after Redis was put back, unless both refresh exactly in step', async () => {
+    const open1000 = await open({
+      configure: (config) => ({
+        ...config,
+        tokens: { ...config.tokens, reuseGraceSeconds: 0 },
+        limits: { ...config.limits, exchangePerSessionPerMinute: 1_000_000 },
+      }),
+    });
+    const random = createRandom(15);
+    const numbers = Array.from({ length: ORDERS }, () => random.fork());
+    const outcomes = { detected: 0, inStep: 0, missed: 0 };
+    const cookies = await Promise.all(Array.from({ length: 20 }, async (_, n) => await open1000.login(`person-${n}`)));
+
+    async function play({ next }: { next(): number }, cookie: string): Promise<void> {
+      let client = (await exchangeNative(open1000, cookie)).refresh;
+      const past = [await copyOfFamily(open1000, client)];
+      for (let n = Math.floor(next() * 3); n > 0; n--) {
+        client = (await refreshNative(open1000, client)).refresh;
+        past.push(await copyOfFamily(open1000, client));
+      }
+      const held = { client, thief: client };
+      // In half of the orders Redis is put back once, to a state that it had.
+      const putBackAt = Math.floor(next() * TURNS * 2);
+      for (let turn = 0; turn < TURNS + 2; turn++) {
+        if (turn === putBackAt) await past[Math.floor(next() * past.length)]?.();
+        // In the end each of them uses what it holds.
+        const who = turn === TURNS ? 'client' : turn > TURNS ? 'thief' : next() < 0.5 ? 'client' : 'thief';
+        const answer = await postRefresh(open1000, held[who]);
+        if (answer.status === 400) {
+          outcomes.detected += 1;
+          return;
+        }
+        held[who] = (await readTokens(answer)).refresh;
+      }
+      // Two tabs of one browser look like that: neither was ever two uses ahead.
+      outcomes[Math.abs(counterOf(held.client) - counterOf(held.thief)) <= 1 ? 'inStep' : 'missed'] += 1;
+    }
+
+    const work = numbers.map((one, n) => ({ one, cookie: at(cookies, n % cookies.length) }));
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        for (let task = work.pop(); task; task = work.pop()) await play(task.one, task.cookie);
+      }),
+    );
+    process.stdout.write(`thief: ${JSON.stringify(outcomes)}\n`);
+    expect(outcomes.missed).toBe(0);
+    expect(outcomes.detected + outcomes.inStep).toBe(ORDERS);
+  }, 120_000);
+});
+
+function counterOf(refresh: string): number {
+  return Buffer.from(refresh.split('.')[4] ?? '', 'base64url').readUInt32BE();
+}
+
+async function copyOfFamily(of: World, refresh: string): Promise<() => Promise<void>> {
+  const [, sid = '', family = ''] = refresh.split('.');
+  const key = `${of.prefix}{${sid}}:family:${family}`;
+  const dump = await of.legacy.redis.dumpBuffer(key);
+  return async () => void (await of.legacy.redis.restore(key, 3_600_000, dump, 'REPLACE'));
+}
+
+describe('a reuse whose news was lost', () => {
+  it('is published with the next try, on whichever instance', async () => {
+    const own = await startTcpProxy(sharedRedisUrl());
+    onTestFinished(async () => await own.close());
+    const first = await open({ redisUrl: own.url });
+    const second = await first.another({ configure: (config) => ({ ...config, redis: { ...config.redis, url: sharedRedisUrl() } }) });
+    const start = await exchangeNative(second, await first.login('alice'));
+    const next = await refreshNative(second, start.refresh);
+    const last = await refreshNative(second, next.refresh);
+    await skipGrace(first, start);
+    own.swallowAnswerTo((command) => command.includes('reused'));
+    await expectError(await postRefresh(first, start.refresh), 503, 'temporarily_unavailable');
+    const key = `${first.prefix}{${start.sid}}:family:${start.family}`;
+    expect(await first.legacy.redis.hget(key, 'ended')).toBe('reused');
+    expect((await second.call('/me', { bearer: last.access })).status).toBe(200);
+    await expectError(await postRefresh(second, start.refresh), 400, 'invalid_grant');
+    await expectError(await second.call('/me', { bearer: last.access }), 401, 'invalid_token');
+    await own.restore();
+    await expect.poll(async () => (await first.call('/me', { bearer: last.access })).status).toBe(401);
+    expect(await first.legacy.redis.hget(key, 'untold')).toBeNull();
   });
 });
 

@@ -18,8 +18,8 @@ export interface RunningCli extends Omit<RunningProcess, 'ended'> {
   ended(): Promise<number | null>;
 }
 
-export function startCli(args: readonly string[], cwd?: string, env?: Readonly<Record<string, string>>): RunningCli {
-  const running = startProcess(args, cwd, env);
+export function startCli(args: readonly string[], cwd?: string, env?: Readonly<Record<string, string>>, main?: string): RunningCli {
+  const running = startProcess(args, cwd, env, main);
   const ended = running.ended().then(({ status, text }) => {
     record(text);
     return status;

@@ -15,9 +15,13 @@ export interface Service {
 
 /**
  * `crossfade serve` as a process of its own, on the files and the Redis of a world. Its issuer is its own URL: so it is no
- * instance of the world's fleet, unless `configure` says so.
+ * instance of the world's fleet, unless `configure` says so. `main`: the program of another release.
  */
-export async function startService(world: World, configure: (config: ConfigInput) => ConfigInput = (config) => config): Promise<Service> {
+export async function startService(
+  world: World,
+  configure: (config: ConfigInput) => ConfigInput = (config) => config,
+  main?: string,
+): Promise<Service> {
   const [port, adminPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
   const redis = { ...world.config.redis, keyPrefix: `${world.config.redis.keyPrefix}alone:` };
@@ -25,7 +29,7 @@ export async function startService(world: World, configure: (config: ConfigInput
   const configFile = join(world.directory, `crossfade-${port}.json`);
   writeFileSync(join(world.directory, 'admin-token'), `${ADMIN_TOKEN}\n`);
   writeFileSync(configFile, JSON.stringify(config));
-  const cli = startCli(['serve', '--config', configFile], world.directory);
+  const cli = startCli(['serve', '--config', configFile], world.directory, {}, main);
   await cli.logged('crossfade is listening');
   return {
     url,
