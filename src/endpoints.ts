@@ -131,7 +131,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     guarded,
     shadowMint,
     exchangeUri: uris.exchangeUri,
-    canExchange: options.canWrite,
+    canExchange: () => options.canWrite() && signing.mayIssue(audience[0] ?? ''),
     fit,
     progress,
     audit,

@@ -165,7 +165,8 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
   const places = createPlaces();
   /** What has ended elsewhere, and what of it is still to be done here. */
   function apply(event: EndEvent): void {
-    revocations.apply(event);
+    const isNews = revocations.apply(event);
+    if (isNews && event.type === 'subject.ended') void persons.endKnown(event).catch(() => undefined); // What it finds is refused all the same where it has a time.
     if (event.type === 'session.ended' && event.unfinished) void logout.finish(event.sid, event).catch(() => undefined); // Its cookie will meet the tombstone.
   }
   const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, personKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });

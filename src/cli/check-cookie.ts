@@ -17,9 +17,9 @@ export interface CheckCookieOptions {
 /** What one entry makes of the cookie. Names of settings and numbers of lines only. */
 interface CookieReport {
   readonly entry: string;
-  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature';
-  /** Which secret of the file has signed it, counted from 1. */
-  readonly secret?: number;
+  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature' | 'taken-out';
+  /** Which line of the file has signed it, counted from 1 without those that are empty. */
+  readonly line?: number;
   /** The setting that would fit. */
   readonly fits?: string;
 }
@@ -60,14 +60,21 @@ function readPairs(file: string): CookiePairs {
 
 function judge(session: SessionConfig, pairs: CookiePairs): CookieReport {
   const { name: entry } = session;
-  const secrets = session.secrets?.current.filter((secret) => secret.reveal() !== '-') ?? [];
-  const numbered = secrets.map((secret, at) => ({ name: String(at + 1), secret }));
+  const lines = (session.secrets?.current ?? []).map((secret, at) => ({ name: String(at + 1), secret }));
+  const mark = lines.findIndex(({ secret }) => secret.reveal() === '-');
+  const [numbered, takenOut] = mark < 0 ? [lines, []] : [lines.slice(0, mark), lines.slice(mark + 1)];
+  const secrets = numbered.map(({ secret }) => secret);
   const scheme = createCookieScheme(session, { verifying: numbered, signing: numbered[0] });
   const presented = scheme.read(pairs);
   if (presented.length === 0) return { entry, outcome: 'no-cookie' };
   if (session.signedBy === 'none') return { entry, outcome: 'not-signed' };
   const signer = presented.map((one) => one.signer()).find((found) => found !== undefined);
-  if (signer !== undefined) return { entry, outcome: 'verified', secret: Number(signer) };
+  if (signer !== undefined) return { entry, outcome: 'verified', line: Number(signer) };
+  const before = createCookieScheme(session, { verifying: takenOut, signing: undefined })
+    .read(pairs)
+    .map((one) => one.signer());
+  const line = before.find((found) => found !== undefined);
+  if (line !== undefined) return { entry, outcome: 'taken-out', line: Number(line) };
   const fits = session.signedBy === 'keygrip' ? fitKeygrip(session.cookie, secrets, pairs) : fitSuffix(session, numbered, pairs);
   return { entry, outcome: 'bad-signature', ...(fits === undefined ? {} : { fits }) };
 }
@@ -105,11 +112,13 @@ function fitSuffix(session: SessionConfig, verifying: Parameters<typeof createCo
   return fitting && `json.signature: ${fitting}`;
 }
 
-function describe({ entry, outcome, secret, fits }: CookieReport, { sessions }: Config): string {
+function describe({ entry, outcome, line, fits }: CookieReport, { sessions }: Config): string {
   const cookie = sessions.find(({ name }) => name === entry)?.cookie ?? '';
   switch (outcome) {
     case 'verified':
-      return `${entry}: the cookie ${cookie} verifies, with secret ${secret} of secretsFile.`;
+      return `${entry}: the cookie ${cookie} verifies, with line ${line} of secretsFile.`;
+    case 'taken-out':
+      return `${entry}: the cookie ${cookie} is signed with line ${line} of secretsFile, which the line - has taken out: the bridge rejects it.`;
     case 'not-signed':
       return `${entry}: the cookie ${cookie} is there, and this entry expects no signature.`;
     case 'no-cookie':

@@ -11,8 +11,14 @@ import { whyNoEpoch } from '../sessions/store-epoch.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';
 
-/** Whether each Redis that the configuration names answers, keeps what it is given, and fits the fleet that is alive. */
-export async function checkRedis(config: Config): Promise<Finding[]> {
+/** What was found, and what need not be mended but should be known. */
+export interface Checked {
+  readonly findings: readonly Finding[];
+  readonly notes: readonly Finding[];
+}
+
+/** Whether each Redis that the configuration names answers, takes what it is given, keeps it, and fits the fleet that is alive. */
+export async function checkRedis(config: Config): Promise<Checked> {
   const { keyPrefix } = config.redis;
   const targets: CheckedRedis[] = [
     { at: 'redis', target: config.redis, probeKey: ownProbeKey(keyPrefix), records: config.sessions.some(({ redis, http }) => !redis && !http) },
@@ -22,7 +28,7 @@ export async function checkRedis(config: Config): Promise<Finding[]> {
   });
   const plain = targets.filter(({ target }) => target.hasPlainPassword).map(({ at }) => ({ path: `${at}.url`, message: PLAIN_PASSWORD }));
   const found = await Promise.all(targets.map((one) => checkOneRedis(one, config)));
-  return [...plain, ...found.flat()];
+  return { findings: [...plain, ...found.flatMap(({ findings }) => findings)], notes: found.flatMap(({ notes }) => notes) };
 }
 
 const PLAIN_PASSWORD = 'holds a password, which everyone reads who may read the configuration: put it into passwordFile, or the URL into urlFile';
@@ -35,34 +41,44 @@ interface CheckedRedis {
   readonly records: boolean;
 }
 
-async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, config: Config): Promise<Finding[]> {
-  const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000, probeKey });
+async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, config: Config): Promise<Checked> {
+  // As the bridge does every 2 s: its own Redis must take writes, a store of records need not.
+  const probe = at === 'redis' ? 'write' : 'role';
+  const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000, probe, probeKey });
+  const only = (message: string): Checked => ({ findings: [{ path: at, message }], notes: [] });
   try {
     if (!(await connection.ready(3000))) {
       const problem = connection.problem();
-      return [{ path: at, message: problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})` }];
+      return only(problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})`);
     }
     await connection.probe();
     const { client } = connection;
     const wrong = connection.problems.map((problem) => ({ path: at, message: problem.replace(`${at}: `, '') }));
     const nodes = client instanceof Cluster ? client.nodes('master') : [client];
     const [node] = nodes;
-    if (!node) return [{ path: at, message: 'the Redis Cluster has no master' }];
-    const found = [
-      ...wrong,
-      ...unique((await Promise.all(nodes.map(async (one) => checkNode(at, await one.info(), client instanceof Cluster)))).flat()),
-    ];
+    if (!node) return only('the Redis Cluster has no master');
+    const infos = await Promise.all(nodes.map(async (one) => await one.info()));
+    const found = [...wrong, ...unique(infos.flatMap((info) => checkNode(at, info, client instanceof Cluster)))];
     const [seconds = '0'] = await node.time();
     const skew = Math.abs(Number(seconds) - Date.now() / 1000);
     if (skew > config.tokens.clockSkewSeconds) found.push({ path: at, message: `the clock here and that of Redis are ${Math.round(skew)} s apart` });
     if (at === 'redis') found.push(...(await checkFleet(config, client, await connection.nowMs())));
-    return [...found, ...(records ? await checkTracking(at, client) : [])];
+    const notes = at === 'redis' && infos.some(mayLoseWrites) ? [{ path: at, message: MAY_LOSE }] : [];
+    return { findings: [...found, ...(records ? await checkTracking(at, client) : [])], notes };
   } catch (error) {
-    return [{ path: at, message: `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}` }];
+    return only(`Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}`);
   } finally {
     connection.close();
   }
 }
+
+/** It replicates, and answers before a replica has what was written. INFO has the number of good replicas only where the setting is above 0. */
+function mayLoseWrites(info: string): boolean {
+  return /^connected_slaves:[1-9]/m.test(info) && !/^min_slaves_good_slaves:/m.test(info);
+}
+
+const MAY_LOSE =
+  'it replicates, and min-replicas-to-write is 0: a failover loses the last writes. Refreshes go on after it; a logout of these moments is written again while an instance that knows it lives (docs/operations.md)';
 
 /** Whether an instance with this configuration would fit those that are alive. */
 async function checkFleet(config: Config, client: RedisClient, nowMs: number): Promise<Finding[]> {

@@ -26,14 +26,15 @@ export async function check({ config: path, json = false }: CheckOptions): Promi
   let unreadable = false;
   try {
     const config = await loadConfig(path);
+    const redis = await checkRedis(config);
     findings = [
       ...unmappedSessions(config),
       ...(await checkSessions(config)),
       ...(await checkKeys(config)),
       ...(await checkFlags(config)),
-      ...(await checkRedis(config)),
+      ...redis.findings,
     ];
-    notes = noteSessions(config);
+    notes = [...noteSessions(config), ...redis.notes];
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     findings = error.problems;

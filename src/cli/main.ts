@@ -27,5 +27,6 @@ process.on('uncaughtException', (error) => {
 
 await import('./program.js').catch((error: unknown) => {
   print.error(describe(error));
-  process.exitCode = 2;
+  // What was opened before it failed would keep the process.
+  process.exit(2);
 });

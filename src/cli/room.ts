@@ -7,6 +7,7 @@ import { CrossfadeError } from '../errors.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
 import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
+import type { ProbeKind } from '../redis/probe.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
 import { createLog } from '../telemetry/log.js';
 import { createMetrics, type Metrics } from '../telemetry/metrics.js';
@@ -27,10 +28,10 @@ export interface Room extends CeilingSource {
 /** A connection of a command's own, which says nothing by itself: the command does. */
 export function connectQuietly(
   target: RedisTarget,
-  options: { readonly name: string; readonly commandTimeoutMs: number; readonly probeKey: string },
+  options: { readonly name: string; readonly commandTimeoutMs: number; readonly probe: ProbeKind; readonly probeKey: string },
 ): RedisConnection {
   const quiet = { log: createLog({ level: 'silent' }), metrics: createMetrics() };
-  return connectRedis(target, { ...options, ...quiet, probe: 'role' });
+  return connectRedis(target, { ...options, ...quiet });
 }
 
 /** How long Redis may take to answer at first. */

@@ -126,7 +126,7 @@ class Tally {
 async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: SampleTarget, count: number): Promise<SampleReport> {
   const mapping = createPathMapping(paths);
   const tally = new Tally();
-  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probeKey: recordsProbeKey(keys.before) });
+  const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probe: 'role', probeKey: recordsProbeKey(keys.before) });
   try {
     if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
     // Bytes tell what every format tells, and more.

@@ -1,4 +1,5 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { errnoOf } from '../errors.js';
 
 /** Signals to the process. As process 1 of a container it receives only those that it listens for. */
 export interface Signals {
@@ -54,8 +55,9 @@ function hasTerminal(): boolean {
   try {
     closeSync(openSync('/dev/tty', 'r'));
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    // Where no file can be opened at all, this says nothing.
+    return errnoOf(error) === 'EMFILE' || errnoOf(error) === 'ENFILE';
   }
 }
 

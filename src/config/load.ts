@@ -102,13 +102,20 @@ function readConfigFile(path: string): unknown {
   }
   const document = parseDocument(text);
   if (document.errors.length > 0) {
-    const problems = document.errors.map((error) => ({ path: '', message: error.message.split('\n')[0] ?? error.code }));
-    throw new ConfigError(path, problems, 'config_unreadable');
+    // The parser's own words quote the text, which may hold a password. The first error leads to the others.
+    const [error] = document.errors;
+    const [at] = error?.linePos ?? [];
+    const where = at ? `line ${at.line}, column ${at.col}: ` : '';
+    throw new ConfigError(path, [{ path: '', message: `${where}this is not YAML (${error?.code})` }], 'config_unreadable');
   }
   try {
     return document.toJS();
-  } catch (error) {
-    throw new ConfigError(path, [{ path: '', message: error instanceof Error ? error.message : 'does not parse' }], 'config_unreadable');
+  } catch {
+    throw new ConfigError(
+      path,
+      [{ path: '', message: 'it is not YAML that can be read: an alias without its anchor, or too many' }],
+      'config_unreadable',
+    );
   }
 }
 

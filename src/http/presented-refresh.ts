@@ -84,12 +84,16 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
     }
   }
 
-  /** Of several, one whose session has ended is as good as none. */
-  async function firstWithSession(good: readonly PresentedRefresh[]): Promise<PresentedRefresh | undefined> {
-    const [first, ...others] = good;
-    if (!first || others.length === 0 || first.found.kind !== 'live' || !first.found.grant.hasSession) return first;
-    const resumed = await resume(first.token.sid, first.found.grant.identity);
-    return resumed.kind === 'ended' ? await firstWithSession(others) : first;
+  /** Of several, one whose session has ended is as good as none. Of one alone the endpoint finds out by itself. */
+  async function withSession(good: readonly PresentedRefresh[]): Promise<readonly PresentedRefresh[]> {
+    if (good.length < 2) return good;
+    const live = await Promise.all(good.map(hasSession));
+    return good.filter((_, at) => live[at]);
+  }
+
+  async function hasSession({ token, found }: PresentedRefresh): Promise<boolean> {
+    if (found.kind !== 'live' || !found.grant.hasSession) return true;
+    return (await resume(token.sid, found.grant.identity)).kind !== 'ended';
   }
 
   /** The grant may be of another release. Nobody has ended it: the cookie stays. */
@@ -102,9 +106,10 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
   return async function readRefresh(ctx, form, client, where) {
     const judged = await Promise.all(readTexts(ctx, form, client, where).map(async (text) => await judge(text, client)));
     const bad = judged.filter((one) => 'why' in one);
-    const good = judged.filter((one) => 'found' in one).sort((one, other) => rank(one) - rank(other));
-    await endReused(bad, good);
-    const best = await firstWithSession(good);
+    const found = judged.filter((one) => 'found' in one).sort((one, other) => rank(one) - rank(other));
+    await endReused(bad, found);
+    const good = await withSession(found);
+    const [best] = good;
     if (!best) {
       const unreadable = bad.find(({ why }) => why === 'unreadable');
       if (unreadable) throw refuseUnreadable(client, unreadable);

@@ -209,6 +209,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     reopening = undefined;
     servers = found;
     if (isGood()) access.confirm();
+    else if (faults().some(({ state }) => state === 'NOPERM')) void access.fallBack().then(probeSoon);
     isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
     tell();
     if (isVerified && !before) for (const listener of usable) listener();
@@ -244,6 +245,10 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     setTimeout(() => void probeNow(), commandTimeoutMs).unref();
     // The first of a connection says nothing that could be believed meanwhile.
     return servers.has(server) ? servers.get(server) : fault;
+  }
+
+  function probeSoon(): void {
+    if (!closing) setImmediate(() => void probeNow());
   }
 
   function probeNow(): Promise<void> {

@@ -14,8 +14,10 @@ export interface LiveAccess {
   readonly problem: string | undefined;
   /** Notes with what a server is being connected to. */
   opening(server: string): void;
-  /** Notes that every server takes the current ones: the ones before them are not needed again. */
+  /** Notes that every server takes the current ones, and lets them do what is needed: the ones before are not needed again. */
   confirm(): void;
+  /** Notes that a server takes the current ones, and does not let them do what is needed: uses the ones before for a while. */
+  fallBack(): Promise<void>;
   /** The files hold others. */
   change(next: RedisAccess): Promise<void>;
   /** Tries what the files hold on the living connections, and uses it where Redis takes it. */
@@ -37,6 +39,8 @@ export interface LiveAccessOptions {
   readonly log: Log;
 }
 
+/** How long the ones before are used where a server took the new ones, and did not let them do what is needed. */
+const FALL_BACK_MS = 30_000;
 /** Servers of which is kept what they were last connected to with. */
 const MAX_SERVERS = 100;
 const REFUSED = 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again';
@@ -48,6 +52,8 @@ export function createLiveAccess({ name, initial, living, unheld, onRefused, log
   /** Those that were good before, in case that the current ones are not. */
   let previous: RedisAccess | undefined;
   let isRefused = false;
+  /** The newest are not tried before this time. */
+  let notBefore = Number.NEGATIVE_INFINITY;
   const openedWith = new LRUCache<string, RedisAccess>({ max: MAX_SERVERS });
 
   /** Whether a living connection takes them; undefined: it was not asked. A subscriber of RESP2 may not even ask. */
@@ -63,6 +69,7 @@ export function createLiveAccess({ name, initial, living, unheld, onRefused, log
   }
 
   async function tryNewest(): Promise<void> {
+    if (performance.now() < notBefore) return;
     const tried = newest;
     const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
     if (tried !== newest) return;
@@ -73,7 +80,7 @@ export function createLiveAccess({ name, initial, living, unheld, onRefused, log
     }
     if (isRefused) log.info({ connection: name }, 'redis takes the new credentials');
     isRefused = false;
-    previous = answers.includes(true) ? undefined : current;
+    if (tried !== current) previous = current;
     current = tried;
   }
 
@@ -91,8 +98,18 @@ export function createLiveAccess({ name, initial, living, unheld, onRefused, log
     confirm() {
       previous = undefined;
     },
+    async fallBack() {
+      if (!previous || current !== newest) return;
+      const good = previous;
+      log.error({ connection: name }, REFUSED);
+      isRefused = true;
+      notBefore = performance.now() + FALL_BACK_MS;
+      [current, previous] = [good, undefined];
+      await Promise.all(living().map(async (connection) => await takes(connection, good)));
+    },
     async change(next) {
       newest = next;
+      notBefore = Number.NEGATIVE_INFINITY;
       // A living connection says whether user and password are good. The rest counts from the next connect on.
       const { username: _, password: __, ...rest } = next;
       current = { ...rest, ...credentialsOf(current) };

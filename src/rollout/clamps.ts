@@ -159,8 +159,8 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
 
     ceilingsOf(client, cohort, tenant) {
       if (known.length === 0) return NO_CEILINGS;
-      // By its name here, and by whom it was set for: another instance may call them otherwise.
-      const holdsHere = (clamp: Clamp) => holds(clamp.selector, client, cohort) || holdsScope(clamp, client, tenant);
+      // By its name; where that is not known here, by whom it was set for.
+      const holdsHere = (clamp: Clamp) => (isKnown(clamp) ? holds(clamp.selector, client, cohort) : holdsScope(clamp, client, tenant));
       const holding = known.filter((clamp) => holdsHere(clamp) && !isOver(clamp));
       const operator = lowestStage(holding.flatMap(({ by, stage }) => (by === 'operator' ? [stage] : [])));
       return { guardrail: holding.some(({ by }) => by === 'guardrail'), ...(operator ? { operator } : {}) };

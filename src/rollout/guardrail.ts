@@ -76,6 +76,14 @@ interface Bucket {
   readonly faults: Map<OwnFault, number>;
 }
 
+/** What several instances have seen of a cohort. `failing`: persons for whom it failed. */
+interface Summed {
+  readonly requests: number;
+  readonly failures: number;
+  readonly subjects: number;
+  readonly failing: number;
+}
+
 interface Window {
   readonly cohort: string;
   readonly of: Guarded;
@@ -172,21 +180,18 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     window.wasHeld = isHeld;
     if (current(window.buckets).every(({ failures }) => failures === 0) || isHeld) return;
     const others = instances().flatMap(({ windows: theirs }) => theirs.filter((other) => other.of === of && other.cohort === cohort));
-    const all = [count(window), ...others];
-    const requests = all.reduce((sum, one) => sum + one.requests, 0);
-    const failures = all.reduce((sum, one) => sum + one.failures, 0);
-    const subjects = Math.max(all[0]?.subjects ?? 0, new Set(all.flatMap(({ persons }) => persons)).size);
-    const failing = new Set(all.flatMap((one) => one.failing)).size;
     const budget = Math.max(config.failureRate, LEAST_RATE[of]);
-    if (requests < config.minRequests || subjects < config.minSubjects || failures <= requests * budget) return;
-    // However often somebody tries, they count as one person.
-    if (failing < MIN_FAILING_SUBJECTS || (subjects <= MAX_ANNOUNCED && failing <= subjects * budget)) return;
-
+    const own = sum([count(window)]);
+    const all = sum([count(window), ...others]);
+    // In a large fleet one instance may fail all of its requests, and the fleet as a whole be within its budget.
+    if (!exceeds(own, budget) && !exceeds(all, budget)) return;
     const fault = worstOf(window.buckets);
     if (fault && isMine(window, others, budget)) {
       hold(window, fault);
       return;
     }
+    if (!exceeds(all, budget)) return;
+    const { requests, failures, subjects } = all;
     metrics.guardrailTrips.inc({ of });
     audit('guardrail.tripped', { cohort, of, requests, failures, subjects, fault });
     const why = `${of}: ${failures} of ${requests} requests of ${subjects} people failed (${fault})`;
@@ -199,6 +204,21 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
       ...scoped(scopeOf(cohort)),
     });
     tell();
+  }
+
+  function sum(all: readonly GuardrailWindow[]): Summed {
+    return {
+      requests: all.reduce((total, one) => total + one.requests, 0),
+      failures: all.reduce((total, one) => total + one.failures, 0),
+      subjects: Math.max(all[0]?.subjects ?? 0, new Set(all.flatMap(({ persons }) => persons)).size),
+      failing: new Set(all.flatMap((one) => one.failing)).size,
+    };
+  }
+
+  function exceeds({ requests, failures, subjects, failing }: Summed, budget: number): boolean {
+    if (requests < config.minRequests || subjects < config.minSubjects || failures <= requests * budget) return false;
+    // However often somebody tries, they count as one person.
+    return failing >= MIN_FAILING_SUBJECTS && (subjects > MAX_ANNOUNCED || failing > subjects * budget);
   }
 
   /** Whether it is this instance that fails, and not the fleet: another serves the same people well, and most instances are not held. */

@@ -24,6 +24,7 @@ export interface LaunchDarklySourceOptions {
 
 /** How long the start waits for LaunchDarkly before it takes the last known flags. */
 const START_TIMEOUT_SECONDS = 2;
+const EMPTY = 'the file that rollout.flags.launchdarkly.sdkKeyFile names is empty';
 /** How long until a client that LaunchDarkly has turned away is made anew, with the key file read again. */
 const RETRY_MS = 30_000;
 const SNAPSHOT_DELAY_MS = 250;
@@ -96,8 +97,17 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     retryLater();
   }
 
+  /** The SDK throws where it cannot use what it is given. */
+  function start(...given: Parameters<typeof init>): ReturnType<typeof init> | undefined {
+    try {
+      return init(...given);
+    } catch {
+      onFailed('the LaunchDarkly SDK cannot use what rollout.flags.launchdarkly names');
+      return undefined;
+    }
+  }
+
   async function connect(): Promise<void> {
-    client?.close();
     let sdkKey: string;
     try {
       sdkKey = (await readFile(config.sdkKeyFile, 'utf8')).trim();
@@ -105,10 +115,15 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       onFailed('the file that rollout.flags.launchdarkly.sdkKeyFile names cannot be read');
       return;
     }
+    if (sdkKey === '') {
+      onFailed(EMPTY);
+      return;
+    }
     if (closed) return;
     usedKey = sdkKey;
+    client?.close();
     const { streamUri, baseUri, eventsUri, sendEvents } = config;
-    const next = init(sdkKey, {
+    const next = start(sdkKey, {
       featureStore: (context) => {
         guardStream(context, {
           opened: () => moveTo('live'),
@@ -127,6 +142,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
       ...(eventsUri ? { eventsUri } : {}),
     });
     client = next;
+    if (!next) return;
     next.on('update', onUpdate);
     next.on('ready', () => {
       moveTo('live');
@@ -158,7 +174,8 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     },
     async reload() {
       const key = await readFile(config.sdkKeyFile, 'utf8').catch(() => undefined);
-      if (key !== undefined && key.trim() !== usedKey) await connect();
+      if (key?.trim() === '') log.error({ source: 'launchdarkly' }, `${EMPTY}; the key before is still used`);
+      else if (key !== undefined && key.trim() !== usedKey) await connect();
     },
     async close() {
       closed = true;

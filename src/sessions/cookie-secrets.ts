@@ -215,9 +215,9 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     const isLateEnd = note.state === 'ended' && known !== undefined && known.state !== 'ended' && known.restored !== true;
     if (isLateEnd || (!isEnd && note.at >= (known?.at ?? 0))) entry.notes.set(name, note);
     else unwritten.add(fieldOf('note', entry.entry, name));
-    // One that starts with an older file does not have the newest yet: that is no loss.
-    const [newest] = entry.inFile;
-    if (newest?.name === name && entry.notes.get(name)?.state === 'dropped') file(entry, newest);
+    // As long as the file of a live instance has it, it is not lost: another one may have started with an older file.
+    const here = entry.inFile.find((one) => one.name === name);
+    if (joins && here && entry.notes.get(name)?.state === 'dropped') file(entry, here);
   }
 
   function isSeen(field: string, value: string): boolean {

@@ -105,7 +105,7 @@ export class EntrySecrets implements CookieSecrets {
     let isMarked = false;
     for (const line of lines) {
       const text = line.reveal();
-      const behind = text.startsWith('-') ? this.#toSecret(text.slice(1)) : undefined;
+      const behind = text.startsWith('-') ? this.#toSecret(text.slice(1).trimStart()) : undefined;
       if (text === '-') isMarked = true;
       else if (behind && this.#isKnown(behind.name)) marked.push(behind);
       else (isMarked ? marked : active).push(this.#toSecret(text));

@@ -8,7 +8,7 @@ import { sidOf } from './record.js';
 export const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;
 
 /** Of a request's cookies, those that name a record, at most: each costs a read. */
-const MAX_RECORDS = 4;
+const MAX_RECORDS = 16;
 const MAX_PAIR_BYTES = 4096;
 /** Cookies that are known to be signed, in any case, ~150 bytes each. */
 const MAX_PROVEN = 100_000;

@@ -68,6 +68,8 @@ interface KnownSession {
   readonly person?: Identity;
   /** The same, as `personOf` names one: then nothing ends. */
   readonly onlyOf?: string;
+  /** A token of ours names the session, and nobody knows any more whose it is. */
+  readonly isOurs?: boolean;
   /** The record that a cookie of the request names: it is deleted, whosever it is. */
   readonly place?: Omit<SessionPlace, 'sid'>;
   /** Where the record is to be looked for, if what is kept does not say so. */
@@ -132,7 +134,7 @@ export function createLogout(options: LogoutOptions): Logout {
     // A token knows the login only to the second; the record, or what is kept of it, knows better.
     const person = known.person && (known.person.authTimeMs !== undefined || owner?.subject !== known.person.subject) ? known.person : owner;
     // Where tokens were made from a session, Redis knows it: it has come back empty, and the record lives somewhere.
-    const isLost = !place && person !== undefined && (await ledger.marks(sid)).hasTokens === false;
+    const isLost = !place && (person !== undefined || known.isOurs === true) && (await ledger.marks(sid)).hasTokens === false;
     const ended = person && { ...endedLogin(person, endedAt), ...(isLost ? { unfinished: true } : {}) };
     const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
@@ -140,7 +142,8 @@ export function createLogout(options: LogoutOptions): Logout {
     if (told) await publish({ type: 'session.ended', sid, ...told });
     // Those made in the same moment, after the time of the logout was taken, are named one by one.
     for (const family of families.filter((id) => !told || madeAt(id) > told.endedAt)) await publish({ type: 'family.ended', sid, family, endedAt });
-    if (isLost && !(await wasFinished(sid))) {
+    // The others were told where it is known whose it is.
+    if (isLost && !(ended && (await wasFinished(sid)))) {
       metrics.logoutsIncomplete.inc();
       audit('logout.incomplete', { sid });
     }

@@ -31,6 +31,8 @@ export interface Persons {
   end(subject: string, options: EndSubjectOptions): Promise<number>;
   /** Writes an end again that Redis has lost, where no newer one stands; families of that person from before it end. */
   endAgain(ended: PersonEnded): Promise<void>;
+  /** Ends the sessions of a person that this instance knows and Redis has lost: who ended the person did not find them. */
+  endKnown(ended: PersonEnded): Promise<void>;
   /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
   load(): Promise<readonly PersonEnded[]>;
   /** Writes them again, where Redis came back without. */
@@ -43,7 +45,7 @@ export interface PersonsOptions {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly logout: Pick<Logout, 'end'>;
-  readonly ledger: Pick<SessionLedger, 'end'>;
+  readonly ledger: Pick<SessionLedger, 'end' | 'marks'>;
   /** Sessions of this person that are known here, also where Redis has lost them. */
   readonly known: (subject: string) => readonly string[];
   readonly events: Pick<EventStream, 'publish'>;
@@ -139,6 +141,17 @@ export function createPersons(options: PersonsOptions): Persons {
       const person = personOf(subjectKey, subject);
       for (const sid of Array.isArray(sids) ? sids.map(String) : []) {
         if (sid !== exceptSid) await ledger.end(sid, { reason: 'person-ended', upTo: endedAt, person });
+      }
+    },
+
+    async endKnown({ subject, exceptSid }) {
+      for (const sid of known(subject)) {
+        const marks = sid === exceptSid ? undefined : await ledger.marks(sid);
+        if (!marks || marks.ended || marks.hasTokens !== false) continue;
+        await logout.end(sid, 'person-ended', {
+          person: { subject, roles: [], scope: [] },
+          ...(exceptSid === undefined ? {} : { except: exceptSid }),
+        });
       }
     },
 

@@ -25,7 +25,8 @@ export interface FamilyOf {
 
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
 export interface RevocationIndex {
-  apply(event: EndEvent): void;
+  /** False: it was known. */
+  apply(event: EndEvent): boolean;
   /** What of a token was ended; undefined: nothing. */
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
   endedLogin(sid: string, subject: string): Ended | undefined;
@@ -97,25 +98,25 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
         case 'session.ended': {
           const all = logins.get(event.sid)?.all ?? [];
           const known = all.find(({ subject }) => subject === event.subject);
-          if (known && known.endedAt >= event.endedAt) return;
+          if (known && known.endedAt >= event.endedAt) return false;
           const next = [...all.filter((one) => one !== known && one.endedAt > clock.now() - keepMs), event];
           const endedAt = Math.max(...next.map((one) => one.endedAt));
           logins.set(event.sid, { all: next, endedAt }, endedAt + keepMs);
           metrics.revocations.set({ of: 'session' }, logins.size);
           tell(event.sid, event.subject);
-          break;
+          return true;
         }
         case 'family.ended':
-          if (families.get(event.family)) return;
+          if (families.get(event.family)) return false;
           families.set(event.family, event, event.endedAt + keepMs);
           metrics.revocations.set({ of: 'family' }, families.size);
           tell(event.sid);
-          break;
+          return true;
         case 'subject.ended': {
           const all = persons.get(event.subject)?.all ?? [];
           const isKnown = ({ endedAt, exceptSid }: PersonEnded) =>
             exceptSid === undefined ? endedAt >= event.endedAt : endedAt === event.endedAt && exceptSid === event.exceptSid;
-          if (all.some(isKnown)) return;
+          if (all.some(isKnown)) return false;
           // One that spares a session does not undo an earlier one that did not.
           const next = [...all.filter((one) => event.exceptSid !== undefined || one.endedAt > event.endedAt), event]
             .sort((one, other) => one.endedAt - other.endedAt)
@@ -124,7 +125,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           persons.set(event.subject, { all: next, endedAt }, endedAt + keepPersonMs);
           metrics.revocations.set({ of: 'person' }, persons.size);
           tellPerson(event);
-          break;
+          return true;
         }
       }
     },

@@ -151,6 +151,26 @@ describe('crossfade check', () => {
     });
   });
 
+  it('says that Redis takes no writes, and what a failover would lose', async () => {
+    const primary = await startRedis();
+    const replica = await startRedis({ args: ['--replicaof', '127.0.0.1', String(primary.port)] });
+    const admin = new Redis(primary.url);
+    try {
+      await expect.poll(async () => await admin.info('replication')).toContain('state=online');
+      edit(sharedRedisUrl(), primary.url);
+      const noted = await check();
+      expect(noted.stdout).toMatch(/note: redis: it replicates, and min-replicas-to-write is 0/);
+      await admin.config('SET', 'min-replicas-to-write', '3');
+      const refused = await check();
+      expect(refused).toMatchObject({ status: 1, stdout: expect.stringMatching(/redis: .*NOREPLICAS/) });
+      expect(refused.stdout).not.toContain('min-replicas-to-write is 0');
+    } finally {
+      admin.disconnect();
+      await replica.stop();
+      await primary.stop();
+    }
+  });
+
   it('names a wrong password, a kill switch that is no boolean, and a key whose time is to come', async () => {
     const locked = await startRedis({ args: ['--requirepass', 'the-password-of-redis'] });
     remember('the-password-of-redis');

@@ -36,6 +36,14 @@ describe('crossfade check --cookie-value-file', () => {
     writeFileSync(config, JSON.stringify({ ...world.config, sessions: (world.config.sessions ?? []).map((session) => ({ ...session, signature })) }));
     expect((await runCli(['check', '--config', config, '--cookie-value-file', file])).status).toBe(0);
     writeFileSync(config, JSON.stringify(world.config));
+    // A secret behind the line - verifies nothing.
+    const secrets = join(world.directory, 'session-secrets');
+    const [signer = ''] = world.secrets;
+    writeFileSync(file, cookie);
+    writeFileSync(secrets, `the-next-secret-of-the-app-1b7f\n-\n${signer}\n`);
+    const ended = await runCli(['check', '--config', config, '--cookie-value-file', file]);
+    expect({ status: ended.status, stdout: ended.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('line 3 of secretsFile') });
+    writeFileSync(secrets, `${world.secrets.join('\n')}\n`);
   });
 });
 

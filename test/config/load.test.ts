@@ -283,6 +283,17 @@ describe('the file', () => {
     expect((await loadConfig(join(directory, 'crossfade.json'))).keys.directory).toBe(join(directory, 'keys'));
   });
 
+  it('that does not parse is told by line and column alone: what stands there may hold a password', async () => {
+    const path = join(directory, 'broken.yaml');
+    writeFileSync(path, 'listen: } {\nredis: { url: "redis://:hunter2@127.0.0.1:6379" \nclients: [\n');
+    const error: unknown = await loadConfig(path).catch((cause: unknown) => cause);
+    expect(error).toMatchObject({
+      code: 'config_unreadable',
+      problems: [{ message: expect.stringMatching(/^line \d+, column \d+: this is not YAML/) }],
+    });
+    expect(String(error)).not.toContain('hunter2');
+  });
+
   it('that is not there, or does not parse, is unreadable', async () => {
     await expect(loadConfig(join(directory, 'nowhere.yaml'))).rejects.toMatchObject({
       code: 'config_unreadable',

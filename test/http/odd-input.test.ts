@@ -1,6 +1,8 @@
+import { Redis } from 'ioredis';
 import { decodeJwt } from 'jose';
 import Keygrip from 'keygrip';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { startRedis } from '../../scripts/lib/private-redis.js';
 import { expectError } from '../support/expect-error.js';
 import { rawRequest } from '../support/raw-request.js';
 import { cookiesOf, exchangeNative, postAsBrowser, postReturn, refreshCookie, refreshNative, TOKEN_EXCHANGE } from '../support/tokens.js';
@@ -146,6 +148,23 @@ describe('several refresh cookies in one request', () => {
     expect(response.headers.getSetCookie()).toEqual([]);
     expect((await refreshBy([alice.pair])).status).toBe(200);
     expect((await refreshBy([bob.pair])).status).toBe(200);
+  });
+
+  it('a dead one of another principal does not stand in the way of the good one, in whichever order', async () => {
+    const records = await startRedis();
+    onTestFinished(async () => await records.stop());
+    const admin = new Redis(records.url);
+    onTestFinished(() => admin.disconnect());
+    // As on a Cluster: a logout at the app is noticed at the next refresh only.
+    await admin.call('ACL', 'SETUSER', 'default', '-client|tracking');
+    const at = await open({ legacy: { redisUrl: records.url } });
+    for (const isFirst of [true, false]) {
+      const alice = await browser('alice', at);
+      await at.legacy.redis.del(at.legacy.keys.at(-1) ?? '');
+      const bob = await browser('bob', at);
+      const response = await refreshBy(isFirst ? [alice.pair, bob.pair] : [bob.pair, alice.pair], at);
+      expect(response.status).toBe(200);
+    }
   });
 
   it('five are 400, however good one of them is', async () => {

@@ -52,6 +52,19 @@ describe('an audience that comes with a rolling deployment', () => {
     expect((await first.call('/me', { bearer: access })).status).toBe(200);
   });
 
+  it('Law 1: put in front, at jwt-only: sessions are served for as long as no token can be made', async () => {
+    const world = await open({ ...unlimited, stage: 'jwt-only' });
+    const cookie = await world.login('alice');
+    const first = await world.another({ configure: withAudience(ADDED, AUDIENCE) });
+    const client = { 'x-client-id': 'android' };
+    expect((await world.call('/me', { cookie, headers: client })).status).toBe(401);
+    await expectError(await postExchange(first, cookie), 503, 'temporarily_unavailable');
+    expect((await first.call('/me', { cookie, headers: client })).status).toBe(200);
+    await world.bridge.close();
+    await expect.poll(async () => (await postExchange(first, cookie)).status, { timeout: 20_000, interval: 500 }).toBe(200);
+    expect((await first.call('/me', { cookie, headers: client })).status).toBe(401);
+  });
+
   it('Law 1: one that is taken away is 400 invalid_target, once no live instance accepts it, and the cookie is kept', async () => {
     const world = await open({ configure: (config) => ({ ...config, audience: [AUDIENCE, ADDED] }) });
     const cookie = await world.login('alice');
@@ -103,6 +116,27 @@ describe('a cohort that instances call otherwise', () => {
       ...config,
       rollout: { ...config.rollout, cohorts: [{ name, client: 'android', tenants: ['acme'] }] },
     });
+
+  it('a clamp on one cohort of a client leaves its other cohorts alone', async () => {
+    const world = await open({
+      configure: (config) => ({
+        ...config,
+        rollout: {
+          ...config.rollout,
+          cohorts: [
+            { name: 'pilot', client: 'android', tenants: ['acme'] },
+            { name: 'rest', client: 'android' },
+          ],
+        },
+      }),
+    });
+    const [alice, bob] = [await world.login('alice'), await world.login('person-1')];
+    const path = join(world.directory, 'crossfade.json');
+    writeFileSync(path, JSON.stringify(world.config));
+    expect((await runCli(['clamp', 'session-only', '--cohort', 'rest', '--why', 'a test', '--config', path])).status).toBe(0);
+    await expect.poll(async () => (await postExchange(world, bob)).status).toBe(400);
+    expect((await postExchange(world, alice)).status).toBe(200);
+  });
 
   it('a clamp holds those that it had, where its name is not known, and that is said', async () => {
     const world = await open({ configure: cohort('pilot') });

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import type { ConfigInput } from '../../src/config/config.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import { startCluster } from '../support/redis-cluster.js';
@@ -74,6 +75,48 @@ describe('a logout by token after the own Redis was flushed, with the records in
     expect(await world.bridge.endSubject('u-alice', { why: 'a test' })).toBe(1);
     expect(await world.legacy.redis.exists(lastKey(world))).toBe(0);
     expect((await world.call('/me', { cookie })).status).toBe(401);
+  });
+});
+
+describe('an end that is asked of an instance which knows nothing', () => {
+  const untimed = (config: ConfigInput): ConfigInput => ({
+    ...config,
+    sessions: (config.sessions ?? []).map((session) => ({ ...session, principal: { subject: 'user.id' } })),
+  });
+
+  it.each(['another instance', 'the command line'])('Law 6: of a person, by %s: the instances that know a session end it', async (by) => {
+    const world = await open({ redisUrl: own.url, configure: untimed });
+    const other = await world.another();
+    const cookie = await world.login('alice');
+    await exchangeNative(world, cookie);
+    await admin.flushall();
+    if (by === 'another instance') await other.bridge.endSubject('u-alice', { why: 'a test' });
+    else {
+      const config = join(world.directory, 'crossfade.json');
+      writeFileSync(config, JSON.stringify(world.config));
+      expect((await runCli(['end', '--subject', 'u-alice', '--why', 'a test', '--config', config])).status).toBe(0);
+    }
+    await expect.poll(async () => await world.legacy.redis.exists(lastKey(world))).toBe(0);
+    for (const at of [world, other]) expect((await at.call('/me', { cookie })).status).toBe(401);
+  });
+
+  it('Law 6: by a refresh token alone: record and bearer end; where no one knows the record, it is counted', async () => {
+    const world = await open({ redisUrl: own.url });
+    const other = await world.another();
+    const known = await exchangeNative(world, await world.login('alice'));
+    const key = lastKey(world);
+    await admin.flushall();
+    expect((await world.post('/auth/logout', { client_id: 'android', refresh_token: known.refresh })).status).toBe(204);
+    expect(await world.legacy.redis.exists(key)).toBe(0);
+    for (const at of [world, other]) await expect.poll(async () => (await at.call('/me', { bearer: known.access })).status).toBe(401);
+
+    const unknown = await exchangeNative(world, await world.login('bob'));
+    await admin.flushall();
+    const fresh = await world.another();
+    expect((await fresh.post('/auth/logout', { client_id: 'android', refresh_token: unknown.refresh })).status).toBe(204);
+    expect(await fresh.metrics()).toMatch(/^crossfade_logouts_incomplete_total 1$/m);
+    expect(fresh.log.audits('logout.incomplete')).toHaveLength(1);
+    for (const at of [world, fresh]) await expect.poll(async () => (await at.call('/me', { bearer: unknown.access })).status).toBe(401);
   });
 });
 

@@ -236,6 +236,29 @@ describe('a managed failover: the old primary lives on as a replica, with living
 });
 
 describe('credentials in files that change', () => {
+  it('new credentials that Redis takes, of a user who may do nothing, change nothing and are named', async () => {
+    const { redis, admin } = await server();
+    await admin.call('ACL', 'SETUSER', 'good', 'on', '>the-good-password-7c21', '~*', '&*', '+@all');
+    await admin.call('ACL', 'SETUSER', 'poor', 'on', '>the-poor-password-9d40', '~nothing:*', '-@all', '+ping');
+    remember('the-good-password-7c21', 'the-poor-password-9d40');
+    const world = await open({
+      redisUrl: redis.url,
+      prepare: (at) => {
+        writeFileSync(join(at, 'redis-url'), redis.url.replace('redis://', 'redis://good:the-good-password-7c21@'));
+        writeKeyOf(at);
+      },
+      configure: (config) => ({ ...config, redis: { urlFile: 'redis-url', keyPrefix: config.redis.keyPrefix } }),
+    });
+    const cookie = await world.login('alice');
+    expect((await postExchange(world, cookie)).status).toBe(200);
+    put(join(world.directory, 'redis-url'), redis.url.replace('redis://', 'redis://poor:the-poor-password-9d40@'));
+    await world.log.until((line) => String(line['msg']).startsWith('Redis refuses the credentials that the files hold now'));
+    await expect.poll(async () => (await postExchange(world, cookie)).status).toBe(200);
+    expect((await world.bridge.readiness()).problems.join()).toContain('Redis refuses the credentials that the files hold now');
+    put(join(world.directory, 'redis-url'), redis.url.replace('redis://', 'redis://good:the-good-password-7c21@'));
+    await expect.poll(async () => (await world.bridge.readiness()).problems, { timeout: 15_000 }).toEqual([]);
+  });
+
   it('a rotated password is used in place: nothing is cut, news of records still comes, and later connections use it', async () => {
     const [old, next] = ['the-first-password-of-redis-0b52', 'the-second-password-of-redis-99c4'];
     remember(old, next);

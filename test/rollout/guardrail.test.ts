@@ -54,6 +54,7 @@ describe('an instance that fails a cohort', () => {
   it.each<[who: string, others: OtherInstance[]]>([
     ['one other instance serves it well', [sound]],
     ['one of four is held already', [sound, sound, held]],
+    ['the fleet as a whole is within its budget', Array.from({ length: 60 }, () => sound)],
   ])('is held alone where %s', (_, others) => {
     const { guardrail, clamped } = among(...others);
     failMany(guardrail);

@@ -142,6 +142,21 @@ describe('flags from LaunchDarkly', () => {
     await expect.poll(async () => (await world.bridge.readiness()).parts['flags'], { timeout: 10_000 }).toBe('live');
   });
 
+  it('an empty key file, at the start, at SIGHUP and at a retry, is named and ends nothing', async () => {
+    vendor.set(STAGE, 'dual');
+    const world = await open();
+    const cookie = await world.login('alice');
+    const path = join(world.directory, 'sdk-key');
+    writeFileSync(path, '');
+    await world.bridge.reload();
+    expect(await stageOf(world, cookie)).toBe('open');
+    const late = await world.another();
+    for (const { log } of [world, late]) expect(JSON.stringify(log.all)).toContain('sdkKeyFile names is empty');
+    writeFileSync(path, SDK_KEY);
+    await late.bridge.reload();
+    await late.log.until((line) => line['audit'] === 'flags.changed');
+  });
+
   it('L2: a cold start without LaunchDarkly takes the flags that Redis kept', async () => {
     vendor.send({
       key: STAGE,

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { renameSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import Keygrip from 'keygrip';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
 import { runCli } from '../support/cli.js';
 import { basic, cookiesOf, exchangeNative, postReturn } from '../support/tokens.js';
@@ -69,6 +70,35 @@ describe('a cookie secret that its file has lost', () => {
     // Where Redis has lost what was noted, it is written again: an instance with an old file must not take it.
     await change(world, NEXT, old);
     for (const at of [world, other, late]) await expect.poll(async () => await statusOf(at, cookie)).toBe(200);
+  });
+
+  it('is not lost as long as the file of a live instance has it: one that started with an older file verifies it too', async () => {
+    const world = await open(kept(1));
+    const [first = '', second = ''] = world.secrets;
+    const cookie = await world.login('alice');
+    await change(world, NEXT, first, second);
+    const directory = mkdtempSync(join(tmpdir(), 'crossfade-older-'));
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+    writeFileSync(join(directory, 'session-secrets'), `${second}\n`);
+    const stale = await world.another({
+      configure: (config) => ({
+        ...config,
+        sessions: (config.sessions ?? []).map((session) => ({ ...session, secretsFile: join(directory, 'session-secrets') })),
+      }),
+    });
+    await world.bridge.reload();
+    const endsAt = Date.now() + 2500;
+    await expect.poll(() => Date.now() > endsAt).toBe(true);
+    await stale.bridge.reload();
+    for (const at of [world, stale]) await expect.poll(async () => await statusOf(at, cookie)).toBe(200);
+  });
+
+  it('ends at once also where the line has a space behind its -', async () => {
+    const world = await open();
+    const cookie = await world.login('alice');
+    const [first = '', second = ''] = world.secrets;
+    await change(world, NEXT, `- ${first}`, `- ${second}`);
+    await expect.poll(async () => await statusOf(world, cookie)).toBe(401);
   });
 
   it('ends at once where keepDroppedSecretSeconds is 0, and after its time on all instances, whoever lost it later', async () => {
