@@ -6,6 +6,7 @@ import { Redis } from 'ioredis';
 import type { Stage } from '../../src/rollout/stage.js';
 import { freePort } from '../lib/free-port.js';
 import { startRedis } from '../lib/private-redis.js';
+import { startTcpProxy } from '../lib/tcp-proxy.js';
 import { type BridgeProcess, replaceKeys } from './bridges.js';
 import type { Place } from './place.js';
 import type { Random } from './random.js';
@@ -29,6 +30,8 @@ export interface SceneOptions {
 
 /** Long enough for many tokens to be made meanwhile, and shorter than an instance takes to be taken for gone. */
 const CUT_OFF_MS = 6000;
+/** Writes of so long are lost in a failover. */
+const LOST_MS = 2000;
 const ADDED_AUDIENCE = 'https://reports.example.com';
 const STAGE_FLAG = 'auth-migration-stage';
 
@@ -204,6 +207,28 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     await old.stop();
   }
 
+  /** Redis replicates asynchronously: the primary dies, and the replica that takes its place has not got the last seconds. */
+  async function loseWrites(): Promise<void> {
+    const [old, port] = [place.redis, await freePort()];
+    const link = await startTcpProxy(old.url);
+    const { port: followed } = new URL(link.url);
+    const next = await startRedis({
+      port,
+      args: ['--replicaof', '127.0.0.1', followed, '--requirepass', place.redisPassword, '--masterauth', place.redisPassword],
+    });
+    await withOwnRedis(async (redis) => {
+      await until('the replica has caught up', async () => (await redis.info('replication')).includes('state=online'));
+    });
+    link.silenceReplicas();
+    await sleep(LOST_MS);
+    await old.stop();
+    place.redis = next;
+    await withOwnRedis(async (redis) => await redis.replicaof('NO', 'ONE'));
+    for (const proxy of place.redisProxies) proxy.leadTo(next.url);
+    await link.close();
+    await healthy();
+  }
+
   async function rotatePassword(): Promise<void> {
     const next = randomBytes(16).toString('base64url');
     await withOwnRedis(async (redis) => {
@@ -286,6 +311,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     fault('LaunchDarkly is gone', loseLaunchDarkly),
     step('jwt-only'),
     fault('a managed failover of Redis', failOver),
+    fault('a failover that loses writes', loseWrites),
     fault('a clock step of an hour', stepClock),
     fault('Redis is silent', silence),
     // Whoever's families it takes must have had time to exchange anew before sessions are evicted: both at once leave nothing to go on with.

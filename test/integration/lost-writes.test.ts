@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
@@ -111,6 +112,77 @@ describe('a failover whose replica has not got the last writes', () => {
     });
     await failOver(world, servers.loseWrites, async () => await servers.servers[0]?.stop(), 'Cluster');
   }, 90_000);
+});
+
+describe('a split brain', () => {
+  it('Law 1: two primaries for a while, each with a part of the fleet: no family is taken for stolen [W5]', async () => {
+    const [left, right] = [await startRedis(), await startRedis()];
+    onTestFinished(async () => {
+      await left.stop();
+      await right.stop();
+    });
+    const [ofFirst, ofSecond] = [await startTcpProxy(left.url), await startTcpProxy(left.url)];
+    onTestFinished(async () => {
+      await ofFirst.close();
+      await ofSecond.close();
+    });
+    const world = await open({ redisUrl: ofFirst.url, configure: unlimited });
+    const second = await world.another({ configure: (config) => ({ ...config, redis: { ...config.redis, url: ofSecond.url } }) });
+    const all: Tokens[] = [];
+    for (let n = 0; n < PEOPLE; n++) all.push(await exchangeNative(world, await world.login(`person-${n}`)));
+    // The right one is promoted, and the left one does not know: each serves one instance.
+    await withRedis(right.url, async (redis) => {
+      await redis.replicaof('127.0.0.1', left.port);
+      await expect.poll(async () => await redis.info('replication'), { timeout: 10_000 }).toContain('master_link_status:up');
+      await redis.replicaof('NO', 'ONE');
+    });
+    await ofSecond.cut();
+    ofSecond.leadTo(right.url);
+    await ofSecond.restore();
+    const clients = startClients(all, [world, second]);
+    await clients.refreshed(4);
+    // It heals: the left one and what only it knew are gone.
+    await ofFirst.cut();
+    ofFirst.leadTo(right.url);
+    await ofFirst.restore();
+    await clients.refreshed(4);
+    await clients.stop();
+    const lost = (await metric(world, 'crossfade_lost_writes_total')) + (await metric(second, 'crossfade_lost_writes_total'));
+    process.stdout.write(
+      `lost writes: split brain: ${lost} families caught up, ${clients.refused.length} refused, ${clients.unavailable} times 503\n`,
+    );
+    expect(clients.refused).toEqual([]);
+    for (const at of [world, second]) expect(at.log.audits('family.revoked')).toEqual([]);
+  }, 60_000);
+});
+
+describe('all instances restarted on an old copy', () => {
+  it('Law 1: families of the copy go on, newer ones are lost and counted, and no cohort is held', async () => {
+    const files = mkdtempSync(join(tmpdir(), 'crossfade-old-copy-'));
+    onTestFinished(() => rmSync(files, { recursive: true, force: true }));
+    let own = await startRedis({ args: ['--dir', files] });
+    onTestFinished(async () => await own.stop());
+    const world = await open({ redisUrl: own.url, configure: unlimited });
+    const cookies: string[] = [];
+    for (let n = 0; n < PEOPLE; n++) cookies.push(await world.login(`person-${n}`));
+    const half = PEOPLE / 2;
+    const before = await Promise.all(cookies.slice(0, half).map(async (cookie) => await exchangeNative(world, cookie)));
+    await withRedis(own.url, async (redis) => await redis.save());
+    const newest = await Promise.all(before.map(async ({ refresh }) => await readTokens(await postRefresh(world, refresh))));
+    const after = await Promise.all(cookies.slice(half).map(async (cookie) => await exchangeNative(world, cookie)));
+    await world.bridge.close();
+    const { port } = own;
+    await own.stop();
+    own = await startRedis({ port, args: ['--dir', files] });
+    const fresh = await world.another();
+    for (const { refresh } of newest) expect((await postRefresh(fresh, refresh)).status).toBe(200);
+    for (const { refresh } of after) await expectError(await postRefresh(fresh, refresh), 400, 'invalid_grant');
+    for (const { access } of [...newest, ...after]) expect((await fresh.call('/me', { bearer: access })).status).toBe(200);
+    for (const cookie of cookies) expect((await fresh.call('/me', { cookie })).status).toBe(200);
+    expect((await exchangeNative(fresh, cookies.at(-1) ?? '')).access).not.toBe('');
+    expect([await metric(fresh, 'crossfade_lost_writes_total'), await metric(fresh, 'crossfade_families_lost_total')]).toEqual([half, half]);
+    for (const event of ['family.revoked', 'guardrail.tripped', 'stage.clamped']) expect(fresh.log.audits(event)).toEqual([]);
+  }, 60_000);
 });
 
 describe('a Redis that was put back to an earlier copy', () => {

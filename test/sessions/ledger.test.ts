@@ -1,0 +1,70 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { Redis } from 'ioredis';
+import { afterAll, expect, it } from 'vitest';
+import { createBatchedReads } from '../../src/redis/batched-reads.js';
+import { createSessionLedger } from '../../src/sessions/ledger.js';
+import { personOf } from '../../src/sessions/person-of.js';
+import { endedLogin } from '../../src/sessions/tombstone.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
+import { sharedRedisUrl } from '../support/world.js';
+
+const client = new Redis(sharedRedisUrl());
+const prefix = `ledger-${randomUUID()}:`;
+const personKey = randomBytes(32);
+const ledger = createSessionLedger({
+  client,
+  reads: createBatchedReads(client),
+  prefix,
+  macKey: randomBytes(32),
+  sealKey: randomBytes(32),
+  personKey,
+  keepSeconds: 60,
+  audit: () => undefined,
+  metrics: createMetrics(),
+});
+afterAll(async () => {
+  await client.del(...(await client.keys(`${prefix}*`)));
+  client.disconnect();
+});
+
+const NOW = 1_800_000_000_000;
+const familyId = (madeAt: number) => `${madeAt}${randomBytes(12).toString('base64url')}`;
+
+async function openFamily(sid: string, madeAt: number, subject: string): Promise<string> {
+  const keys = ledger.keysOf(sid);
+  const id = familyId(madeAt);
+  await client.hset(keys.family + id, 'person', personOf(personKey, subject), 'client', 'web');
+  await client.zadd(keys.families, madeAt, id);
+  return keys.family + id;
+}
+const isOver = async (family: string) => (await client.hexists(family, 'ended')) === 1;
+
+it('writes a lost end again: tombstone, and families of that person from before it only', async () => {
+  const sid = 'a'.repeat(32);
+  const before = await openFamily(sid, NOW - 1000, 'alice');
+  const after = await openFamily(sid, NOW + 1000, 'alice');
+  const others = await openFamily(sid, NOW - 1000, 'bob');
+  await ledger.endAgain(sid, endedLogin({ subject: 'alice', authTimeMs: NOW - 5000 }, NOW));
+  expect((await ledger.marks(sid)).ended).toMatchObject({ subject: 'alice', endedAt: NOW, authTimeMs: NOW - 5000 });
+  expect([await isOver(before), await isOver(after), await isOver(others)]).toEqual([true, false, false]);
+});
+
+it('writes nothing over a newer tombstone', async () => {
+  const sid = 'b'.repeat(32);
+  await ledger.end(sid, { reason: 'logout', ended: endedLogin({ subject: 'bob' }, NOW + 500) });
+  const stands = await client.get(ledger.markKey(sid));
+  await ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW));
+  expect(await client.get(ledger.markKey(sid))).toBe(stands);
+});
+
+it('writes over an older one, and over one that somebody made', async () => {
+  for (const [sid, stands] of [
+    ['c'.repeat(32), undefined],
+    ['d'.repeat(32), 'forged.{"subject":"alice","endedAt":9999999999999,"reason":"logout"}'],
+  ] as const) {
+    if (stands === undefined) await ledger.end(sid, { reason: 'logout', ended: endedLogin({ subject: 'alice' }, NOW - 500) });
+    else await client.set(ledger.markKey(sid), stands);
+    await ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW));
+    expect((await ledger.marks(sid)).ended?.endedAt).toBe(NOW);
+  }
+});
