@@ -141,6 +141,19 @@ describe('what is no lost write', () => {
   });
 });
 
+describe('an earlier release has rotated after Redis was put back', () => {
+  it('a part ahead of the stored counter is of a dead branch: reuse [W7]', async () => {
+    const { tokens, putBack } = await rotate(world, 4);
+    await at(putBack, 3)();
+    const { sid, family, refresh, access } = at(tokens, 4);
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    await world.legacy.redis.hset(key, 'current', randomBytes(32).toString('base64url'), 'older', '[]');
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+    expect(await world.legacy.redis.hget(key, 'ended')).toBe('reused');
+  });
+});
+
 describe('several tokens of one family about', () => {
   it('two tabs on either side of a split brain get the same successor, and either cookie is kept [W5]', async () => {
     const { tokens, putBack } = await rotate(world, 1);
