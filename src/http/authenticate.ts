@@ -79,15 +79,8 @@ export function nudge(
   if ((!forward && !back) || ctx.headerSent || !rollout.mayNudge()) return;
   metrics.nudges.inc({ client: client.id });
   ctx.set('Auth-Migration', forward ? migrationHeader(stage, 'exchange', exchangeUri) : migrationHeader(stage, 'return', returnUri));
-  ctx.set('Cache-Control', withPrivate(ctx.res.getHeader('Cache-Control')));
-}
-
-/** Keeps what the handler said and adds that no shared cache may keep it. */
-function withPrivate(current: number | string | readonly string[] | undefined): string {
-  const kept = String(current ?? '')
-    .split(',')
-    .flatMap((part) => (part.trim() === '' || part.trim().toLowerCase() === 'public' ? [] : [part.trim()]));
-  return kept.some((part) => /^(private|no-store)$/i.test(part)) ? kept.join(', ') : [...kept, 'private'].join(', ');
+  // A stored answer would repeat the nudge for as long as it is revalidated: a 304 leaves stored headers as they are (RFC 9111, section 4.3.4).
+  ctx.set('Cache-Control', 'no-store');
 }
 
 /** In the metrics, and on the span of the request where it has one. */

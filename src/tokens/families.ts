@@ -121,6 +121,8 @@ export function createFamilies(options: FamiliesOptions): Families {
   const { client, ledger, events, apply, heard, writeAgain, onLostWrite, hasRedisChanged } = options;
   const { config, sealKey, personKey, random, clock, audit, metrics } = options;
   const parts = createRotatingParts(options.counterKey);
+  // There from the start, so that the first one is an increase.
+  for (const redis of ['changed', 'same']) metrics.lostWrites.inc({ redis }, 0);
 
   function keysOf(sid: string, family: string) {
     const keys = ledger.keysOf(sid);

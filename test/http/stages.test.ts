@@ -47,7 +47,7 @@ describe('the nudge', () => {
     expect({ status: nudged.status, nudge: nudged.headers.get('auth-migration'), cache: nudged.headers.get('cache-control') }).toEqual({
       status: 200,
       nudge: `stage=jwt-preferred, exchange="${EXCHANGE}"`,
-      cache: 'private',
+      cache: 'no-store',
     });
     const verify = await world.call('/auth/verify', { cookie, headers: fromWeb });
     expect({ nudge: verify.headers.get('auth-migration'), cache: verify.headers.get('cache-control') }).toEqual({

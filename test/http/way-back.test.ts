@@ -247,7 +247,7 @@ describe('G7: recall', () => {
     const nudged = await called.call('/me', { bearer: knows.access });
     expect(nudged.status).toBe(200);
     expect(nudged.headers.get('auth-migration')).toBe(`stage=recall, return="${ISSUER}/auth/session"`);
-    expect(nudged.headers.get('cache-control')).toContain('private');
+    expect(nudged.headers.get('cache-control')).toBe('no-store');
     expect((await called.call('/auth/verify', { bearer: knows.access })).headers.get('auth-migration')).toContain('return=');
     expect((await called.call('/me', { bearer: doesNot.access })).headers.get('auth-migration')).toBeNull();
   });
