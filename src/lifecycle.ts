@@ -213,12 +213,16 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     client,
     follower: connections.follower,
     key: `${prefix}events`,
+    instance: random.token(9),
     macKey,
     keepMs,
     blockMs: BLOCK_MS,
     apply,
     onNews: options.onNews ?? (() => undefined),
-    onLoss: () => rememberedEnds.writeAll(),
+    onLoss() {
+      nodes.note();
+      rememberedEnds.writeAll();
+    },
     known: () => revocations.known(),
     lasting: {
       load: async () => (await persons.load()).forEach(apply),
@@ -260,6 +264,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     readKnown: sessions.readKnown,
     forget: (place) => watch.forget(place),
     placeOf: places.of,
+    mayHaveLost: () => nodes.hasChangedWithin(SURPRISING_MS),
     resurrectionSeconds,
     clock,
     personKey,
@@ -327,8 +332,11 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
       apply,
       heard: revocations,
       writeAgain: rememberedEnds.writeAgain,
-      onLostWrite: rememberedEnds.writeAll,
-      hasRedisChanged: () => nodes.hasChangedWithin(SURPRISING_MS),
+      onLostWrite: rememberedEnds.writeAllSoon,
+      async hasRedisChanged() {
+        await nodes.look();
+        return nodes.hasChangedWithin(SURPRISING_MS);
+      },
       config: config.tokens,
       sealKey,
       personKey,

@@ -7,7 +7,7 @@ import type { CookiePairs } from '../sessions/cookies.js';
 import type { Logout, SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { Families } from '../tokens/families.js';
-import { parseRefreshToken } from '../tokens/refresh-token.js';
+import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
@@ -35,8 +35,8 @@ interface Target {
   readonly place?: Omit<SessionPlace, 'sid'>;
   /** A token of ours names it, and Redis has lost whose it is. */
   readonly isOurs?: boolean;
-  /** Ends as well: Redis has lost it, and its access tokens may live. */
-  readonly family?: string;
+  /** Its family is lost as well, and its access tokens may live. */
+  readonly lost?: RefreshToken;
   /** The bridge's own name of the person, of a family that has ended. */
   readonly onlyOf?: string;
   /** Where the record is, if what is kept does not say so. */
@@ -86,7 +86,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     const found = token ? await families.find(token) : undefined;
     if (!token || !found || found.kind === 'unknown' || found.kind === 'unreadable') return [];
     // Redis has lost it, and with it whose it was. The session ends where this instance knows it.
-    if (found.kind === 'lost') return [{ sid: token.sid, isOurs: true, family: token.family }];
+    if (found.kind === 'lost') return [{ sid: token.sid, isOurs: true, lost: token }];
     if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
     // One that has ended names its session all the same: that may live, or may have to be told of once more.
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];
@@ -143,7 +143,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
         ...(same.some(({ isOurs }) => isOurs) ? { isOurs: true } : {}),
         ...(onlyOf === undefined ? {} : { onlyOf }),
       });
-      for (const { family } of same) if (family !== undefined) await families.end(sid, family, 'revoked');
+      for (const { lost } of same) if (lost) await families.endLost(lost);
     }
     assertInTime(ctx);
     cookies.clearAll(ctx);

@@ -25,9 +25,10 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
     const token = parseRefreshToken(text);
     if (!token) return;
     const found = await families.find(token);
-    if (found.kind === 'unknown' || found.kind === 'unreadable') return;
-    // Of a lost family nobody knows the client any more: to hold the token is enough.
-    if (found.kind !== 'lost') refuseOthers('grant' in found ? found.grant.client : found.client, client);
+    if (found.kind === 'unknown') return;
+    // Nobody knows the client of a lost family any more: to hold the token is enough.
+    if (found.kind === 'lost') return await families.endLost(token);
+    if (found.kind !== 'unreadable') refuseOthers('grant' in found ? found.grant.client : found.client, client);
     await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
   }
 

@@ -3,6 +3,7 @@ import type { Clock } from '../clock.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import { createClaim } from './claim.js';
 import type { RedisClient, RedisConnection } from './connection.js';
 import { isWrongType, loadScript } from './script.js';
 import { openSignedText, signText } from './signed-text.js';
@@ -62,6 +63,8 @@ export interface EventStreamOptions {
   /** Of its own: a blocking read holds it. Its command timeout must be longer than `blockMs`. */
   readonly follower: RedisConnection;
   readonly key: string;
+  /** Names this instance. */
+  readonly instance: string;
   readonly macKey: Buffer;
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
@@ -86,6 +89,10 @@ const CONTEXT = 'event';
 const PAGE = 1000;
 const RETRY_MS = 250;
 const RESTORE_AGAIN_MS = 1000;
+/** At most 2,000 events a second are written again. */
+const RESTORE_BATCH = 100;
+const RESTORE_PAUSE_MS = 50;
+const CLAIM_AGAIN_MS = 500;
 /** An id this far ahead of Redis' clock was not made by it. */
 const AHEAD_MS = 60_000;
 
@@ -98,14 +105,15 @@ const timeOf = loadScript('time');
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
   const { client, follower, key, macKey, keepMs, blockMs, apply, onNews, onLoss, known, lasting, clock, log, audit, metrics } = options;
+  const claim = createClaim(client, `${key}-rewritten`, options.instance);
   let closed = false;
   let wasRead = false;
   let readAt: number | undefined;
   let position = '0-0';
   let newest: string | undefined;
   /** What this instance knows and Redis has lost, until it is written again. */
-  let lost: EndEvent[] | undefined;
-  /** The last of them that was. */
+  let lost: Map<string, EndEvent> | undefined;
+  /** The last of them that this instance has written. */
   let written: string | undefined;
   let restoreAt = 0;
   let restoreRefused = false;
@@ -128,6 +136,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     newest = id;
     metrics.eventLag.observe(Math.max(0, (clock.now() - atMs) / 1000));
+    // It stands there again, whoever has written it.
+    if (event.type !== 'news') lost?.delete(nameOf(event));
     if (event.type === 'news') onNews(event.about);
     else apply(event);
   }
@@ -174,7 +184,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
 
   /** All that this instance knows has to be written again, and the stream to be read anew. */
   function noteLoss(): void {
-    lost = [...known()];
+    lost = nameAll(known());
     written = undefined;
     position = '0-0';
     newest = undefined;
@@ -183,19 +193,29 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     onLoss();
   }
 
-  /** Goes on, once in a while, until all of it is written: what was written once is not written again. */
+  /**
+   * A part of what is lost: so the stream goes on being read meanwhile. One instance writes at a time; what the others read of it they need
+   * not write.
+   */
   async function restore(): Promise<void> {
     if (!lost || clock.now() < restoreAt) return;
     try {
       // Redis may have lost it once more in between: then all of it is to be written again.
-      if (written !== undefined && (await client.xrange(key, written, written)).length === 0) lost = [...known()];
+      if (written !== undefined && (await client.xrange(key, written, written)).length === 0) lost = nameAll(known());
+      if (lost.size > 0 && !(await claim.take())) {
+        restoreAt = clock.now() + CLAIM_AGAIN_MS;
+        return;
+      }
       await lasting.store();
-      for (let event = lost[0]; event; event = lost[0]) {
+      for (const [name, event] of [...lost].slice(0, RESTORE_BATCH)) {
         written = await publish(event);
         metrics.eventsRestored.inc();
-        lost.shift();
+        lost.delete(name);
       }
-      audit('events.restored');
+      restoreAt = clock.now() + RESTORE_PAUSE_MS;
+      if (lost.size > 0) return;
+      if (written !== undefined) await claim.finish('');
+      if (written !== undefined) audit('events.restored');
       lost = undefined;
       written = undefined;
       restoreRefused = false;
@@ -229,7 +249,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     await restore();
     readAt = clock.now();
     metrics.eventsReadAt.set(readAt / 1000);
-    const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', blockMs, 'STREAMS', key, position);
+    const found = await follower.client.xread('COUNT', PAGE, 'BLOCK', lost ? RESTORE_PAUSE_MS : blockMs, 'STREAMS', key, position);
     const entries = found?.[0]?.[1] ?? [];
     // Looked at before what is new takes the place of what was there; noted after it, since it may be lost with the rest.
     const complete = entries.length === 0 || (await isAllThere());
@@ -281,4 +301,19 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       follower.close();
     },
   };
+}
+
+function nameAll(events: readonly EndEvent[]): Map<string, EndEvent> {
+  return new Map(events.map((event) => [nameOf(event), event]));
+}
+
+/** The same for an event that was written again. */
+function nameOf(event: EndEvent): string {
+  const of =
+    event.type === 'subject.ended'
+      ? `${event.subject} ${event.exceptSid}`
+      : event.type === 'family.ended'
+        ? event.family
+        : `${event.sid} ${event.subject}`;
+  return `${event.type} ${event.endedAt} ${of}`;
 }

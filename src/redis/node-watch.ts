@@ -6,14 +6,19 @@ import type { RedisConnection } from './connection.js';
 export interface NodeWatch {
   /** Asks every primary who it is. Never rejects. */
   look(): Promise<void>;
+  /** Notes that data was lost, however that became known. */
+  note(): void;
   /** Whether a node, or the connection to it, has changed within this time. Of an instance that has just started: yes. */
   hasChangedWithin(ms: number): boolean;
 }
 
 export interface NodeWatchOptions {
   readonly connection: Pick<RedisConnection, 'client' | 'onUsable'>;
-  /** Called with each change. */
-  readonly onChange: () => void;
+  /**
+   * Called with each change. `nodes`: names the nodes that answer now, where they are others than before. Undefined: the same nodes, over a new
+   * connection.
+   */
+  readonly onChange: (nodes: string | undefined) => void;
   readonly clock: Clock;
 }
 
@@ -22,25 +27,37 @@ export function createNodeWatch({ connection, onChange, clock }: NodeWatchOption
   let changedAt = clock.now();
   let known: string | undefined;
 
-  function changed(): void {
-    changedAt = clock.now();
-    onChange();
+  /** The nodes that answer now. Undefined where they are those of before, or cannot be asked. */
+  async function findOthers(): Promise<string | undefined> {
+    try {
+      const nodes = client instanceof Cluster ? client.nodes('master') : [client];
+      const found = (await Promise.all(nodes.map(describeNode))).sort().join(' ');
+      const isOther = known !== undefined && known !== found;
+      known = found;
+      return isOther ? found : undefined;
+    } catch {
+      // Redis is away, or does not let this user ask INFO: a new connection is noticed all the same.
+      return undefined;
+    }
   }
 
-  connection.onUsable(changed);
+  function note(): void {
+    changedAt = clock.now();
+  }
+
+  connection.onUsable(() => {
+    note();
+    void findOthers().then(onChange);
+  });
 
   return {
     async look() {
-      const nodes = client instanceof Cluster ? client.nodes('master') : [client];
-      try {
-        const found = (await Promise.all(nodes.map(describeNode))).sort().join(' ');
-        const isOther = known !== undefined && known !== found;
-        known = found;
-        if (isOther) changed();
-      } catch {
-        // Redis is away, or does not let this user ask INFO: a new connection is noticed all the same.
-      }
+      const others = await findOthers();
+      if (others === undefined) return;
+      note();
+      onChange(others);
     },
+    note,
     hasChangedWithin: (ms) => clock.now() - changedAt < ms,
   };
 }

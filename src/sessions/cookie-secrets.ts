@@ -61,6 +61,8 @@ export interface AllCookieSecrets {
 /** How long Redis keeps what was noted of a secret: longer than any session that it signed should live. */
 const KEEP_MS = 90 * 86_400_000;
 const NAME_LENGTH = 10;
+/** Longer than an instance takes to come to it again. */
+const PROLONG_MS = 30_000;
 
 /** The app has signed with it. */
 const seenSchema = z.object({ at: z.number() });
@@ -215,9 +217,19 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     const isLateEnd = note.state === 'ended' && known !== undefined && known.state !== 'ended' && known.restored !== true;
     if (isLateEnd || (!isEnd && note.at >= (known?.at ?? 0))) entry.notes.set(name, note);
     else unwritten.add(fieldOf('note', entry.entry, name));
-    // As long as the file of a live instance has it, it is not lost: another one may have started with an older file.
+    // One that starts with an older file does not have the newest yet: that is no loss.
+    const [newest] = entry.inFile;
+    if (newest?.name === name && entry.notes.get(name)?.state === 'dropped') file(entry, newest);
+    else if (joins) prolong(entry, name);
+  }
+
+  /** As long as the file of a live instance has it, it is not lost on the others: one may have started with an older file. */
+  function prolong(entry: EntrySecrets, name: string): void {
     const here = entry.inFile.find((one) => one.name === name);
-    if (joins && here && entry.notes.get(name)?.state === 'dropped') file(entry, here);
+    const note = entry.notes.get(name);
+    const keepMs = Math.max(entry.keepSeconds * 1000, PROLONG_MS);
+    if (!here || entry.keepSeconds === 0 || note?.state !== 'dropped' || (note.until ?? 0) - nowMs() > keepMs / 2) return;
+    put(entry, name, { state: 'dropped', secret: here.secret.reveal(), until: nowMs() + keepMs });
   }
 
   function isSeen(field: string, value: string): boolean {

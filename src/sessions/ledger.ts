@@ -88,6 +88,8 @@ const tombstone = z.object({
   unfinished: z.boolean().optional(),
 });
 
+/** Another instance may write a tombstone between two steps. */
+const MAX_TRIES = 5;
 /** How long a deletion is noted: whoever waits for it asks within a second. */
 const DELETED_MS = 60_000;
 
@@ -200,13 +202,16 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
 
     async endAgain(sid, { subject, tenant, authTimeMs, endedAt, unfinished }) {
       const keys = keysOf(sid);
-      const mark = await reading('ended', client.get(keys.ended));
-      const stands = toMarks(sid, mark).ended;
-      const isNewer = stands !== undefined && stands.endedAt >= endedAt;
-      const signed = isNewer ? '' : sign(sid, { subject, tenant, authTimeMs, endedAt, unfinished }, 'logout');
       const person = personOf(personKey, subject);
-      const args = [signed, keepSeconds * 1000, 'logout', endedAt, person, mark ?? ''];
-      await asking(endSession(client, [keys.ended, keys.families, keys.session, keys.family], args));
+      for (let tries = 0; tries < MAX_TRIES; tries++) {
+        const mark = await reading('ended', client.get(keys.ended));
+        const stands = toMarks(sid, mark).ended;
+        const isNewer = stands !== undefined && stands.endedAt >= endedAt;
+        const signed = isNewer ? '' : sign(sid, { subject, tenant, authTimeMs, endedAt, unfinished }, 'logout');
+        const args = [signed, keepSeconds * 1000, 'logout', endedAt, person, mark ?? ''];
+        const done = await asking(endSession(client, [keys.ended, keys.families, keys.session, keys.family], args));
+        if (!Array.isArray(done) || done[0] !== 'changed') return;
+      }
     },
 
     async end(sid, { ended, reason, upTo, person }) {

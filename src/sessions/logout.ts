@@ -7,6 +7,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import { personOf } from './person-of.js';
+import type { KnownPlace } from './places.js';
 import type { SessionReader } from './reader.js';
 import type { SessionEntry } from './record.js';
 import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
@@ -48,7 +49,9 @@ export interface LogoutOptions {
   /** Called before a record is deleted here, so that its own news is no surprise. */
   readonly forget: (place: Omit<SessionPlace, 'sid'>) => void;
   /** Where the record of a session is, as far as this instance has seen it. */
-  readonly placeOf: (sid: string) => Omit<SessionPlace, 'sid'> | undefined;
+  readonly placeOf: (sid: string) => KnownPlace | undefined;
+  /** Whether Redis may have lost something of late. */
+  readonly mayHaveLost: () => boolean;
   readonly resurrectionSeconds: number;
   readonly clock: Clock;
   readonly personKey: Buffer;
@@ -68,7 +71,7 @@ interface KnownSession {
   readonly person?: Identity;
   /** The same, as `personOf` names one: then nothing ends. */
   readonly onlyOf?: string;
-  /** A token of ours names the session, and nobody knows any more whose it is. */
+  /** A token of ours names the session, and Redis does not know any more whose it was: only the session that this instance knows is meant. */
   readonly isOurs?: boolean;
   /** The record that a cookie of the request names: it is deleted, whosever it is. */
   readonly place?: Omit<SessionPlace, 'sid'>;
@@ -83,7 +86,7 @@ interface EndedOne {
 }
 
 export function createLogout(options: LogoutOptions): Logout {
-  const { ledger, events, apply, entries, readKnown, forget, placeOf, resurrectionSeconds, clock, personKey, audit, metrics } = options;
+  const { ledger, events, apply, entries, readKnown, forget, placeOf, mayHaveLost, resurrectionSeconds, clock, personKey, audit, metrics } = options;
   /** Sessions whose record is being looked for: to read it is to meet the tombstone again. */
   const finishing = new Set<string>();
 
@@ -121,6 +124,10 @@ export function createLogout(options: LogoutOptions): Logout {
     return onlyOf === undefined || personOf(personKey, subject) === onlyOf;
   }
 
+  async function isStillThat(sid: string, owner: Identity | undefined): Promise<boolean> {
+    return owner !== undefined && owner.subject === placeOf(sid)?.subject && (await ledger.marks(sid)).hasTokens === false;
+  }
+
   async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<EndedOne> {
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
     const place = known.place ?? kept ?? known.at ?? placeOf(sid);
@@ -130,11 +137,13 @@ export function createLogout(options: LogoutOptions): Logout {
       await noteOne(sid, reason, endedLogin(known.person, endedAt));
       return { done: true, person: known.person };
     }
+    // The id may have gone to another person since, whose session is not meant.
+    if (known.isOurs && !known.person && place && !(await isStillThat(sid, owner))) return { done: false };
     if (place) await deleteRecord(place);
     // A token knows the login only to the second; the record, or what is kept of it, knows better.
     const person = known.person && (known.person.authTimeMs !== undefined || owner?.subject !== known.person.subject) ? known.person : owner;
     // Where tokens were made from a session, Redis knows it: it has come back empty, and the record lives somewhere.
-    const isLost = !place && (person !== undefined || known.isOurs === true) && (await ledger.marks(sid)).hasTokens === false;
+    const isLost = !place && (person !== undefined || (known.isOurs === true && mayHaveLost())) && (await ledger.marks(sid)).hasTokens === false;
     const ended = person && { ...endedLogin(person, endedAt), ...(isLost ? { unfinished: true } : {}) };
     const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.

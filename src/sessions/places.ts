@@ -12,20 +12,32 @@ export interface KnownPlace {
 export interface Places {
   note(session: LiveSession): void;
   of(sid: string): KnownPlace | undefined;
-  /** The sessions of a person, by `sid`. Looks at all that is known. */
+  /** The sessions of a person, by `sid`. */
   ofSubject(subject: string): readonly string[];
 }
 
-/** ~150 bytes each. */
+/** ~250 bytes each. */
 const MAX_PLACES = 200_000;
 
 export function createPlaces(): Places {
-  const places = new LRUCache<string, KnownPlace>({ max: MAX_PLACES });
+  const bySubject = new Map<string, Set<string>>();
+  const places = new LRUCache<string, KnownPlace>({
+    max: MAX_PLACES,
+    dispose({ subject }, sid) {
+      const sids = bySubject.get(subject);
+      sids?.delete(sid);
+      if (sids?.size === 0) bySubject.delete(subject);
+    },
+  });
   return {
     note({ sid, identity: { subject }, source: { entry, key } }) {
+      const known = places.get(sid);
+      if (known?.subject === subject && known.entry === entry && known.key === key) return;
+      // The one before is disposed of first.
       places.set(sid, { entry, key, subject });
+      bySubject.set(subject, (bySubject.get(subject) ?? new Set()).add(sid));
     },
     of: (sid) => places.get(sid),
-    ofSubject: (subject) => [...places.entries()].flatMap(([sid, place]) => (place.subject === subject ? [sid] : [])),
+    ofSubject: (subject) => [...(bySubject.get(subject) ?? [])],
   };
 }

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
@@ -15,7 +16,7 @@ import { type Grant, openGrant, sealGrant } from './grant.js';
 import type { RandomSource } from './issue.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
 import type { FamilyOf, RevocationIndex } from './revocation.js';
-import { createRotatingParts, FIRST_COUNTER } from './rotating-part.js';
+import { createRotatingParts, FIRST_COUNTER, MAX_COUNTER } from './rotating-part.js';
 
 /** Why a family was ended by itself, not with its session. */
 export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
@@ -70,6 +71,8 @@ export interface Families {
   rotate(token: RefreshToken, found: LiveFamily, grant: Grant, sealedSession: string): Promise<Rotation>;
   /** Ends a family, and with it its access tokens on every instance. May be repeated. */
   end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
+  /** Ends the access tokens of a family that Redis has lost, by a token of ours. May be repeated; of one token only the first counts. */
+  endLost(token: RefreshToken): Promise<void>;
   /** Ends a family by the way back to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
   close(token: RefreshToken, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
@@ -87,8 +90,8 @@ export interface FamiliesOptions {
   /** Called where Redis has lost a write: it may have lost others. */
   readonly onLostWrite: () => void;
   /** Whether the Redis node or the connection to it has changed within the last hour: then a lost write is no surprise. */
-  readonly hasRedisChanged: () => boolean;
-  readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession' | 'refreshAbsoluteSeconds'>;
+  readonly hasRedisChanged: () => Promise<boolean>;
+  readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession' | 'refreshIdleSeconds' | 'refreshAbsoluteSeconds'>;
   /** Derives the rotating parts. */
   readonly counterKey: Buffer;
   readonly clock: Clock;
@@ -104,6 +107,11 @@ const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash', 'strin
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 const SECRET_BYTES = 32;
+/** The random part of a family's id. */
+const FAMILY_NAME = 16;
+const MAX_ENDED_LOST = 10_000;
+/** Clocks differ. */
+const CLOCK_SLACK_MS = 60_000;
 /** Stands where the time of a family is not known yet; rotating parts do not depend on it. */
 const UNTIMED = '0'.repeat(13);
 /** COUNTER.HASH of the part that has this counter. */
@@ -121,6 +129,7 @@ export function createFamilies(options: FamiliesOptions): Families {
   const { client, ledger, events, apply, heard, writeAgain, onLostWrite, hasRedisChanged } = options;
   const { config, sealKey, personKey, random, clock, audit, metrics } = options;
   const parts = createRotatingParts(options.counterKey);
+  const endedLost = new LRUCache<string, true>({ max: MAX_ENDED_LOST });
   // There from the start, so that the first one is an increase.
   for (const redis of ['changed', 'same']) metrics.lostWrites.inc({ redis }, 0);
 
@@ -159,10 +168,15 @@ export function createFamilies(options: FamiliesOptions): Families {
     await asking(client.hdel(keysOf(sid, family).family, 'untold')).catch(() => undefined); // Then it is published once more.
   }
 
-  /** Lost with the rest of Redis: the token is ours, and by the time in its id the family could still live. */
+  /** Lost with the rest of Redis: the token is ours, and the family could still live. It may have ended unused, too: Redis does not say. */
   function isLost({ sid, family, secret, rotating }: RefreshToken): boolean {
-    const couldLive = clock.now() - madeAt(family) < config.refreshAbsoluteSeconds * 1000;
-    return couldLive && parts.counterOf({ sid, family, secretHash: hashSecret(secret) }, rotating) !== undefined;
+    const age = clock.now() - madeAt(family);
+    const counter = parts.counterOf({ sid, family, secretHash: hashSecret(secret) }, rotating);
+    if (counter === undefined || !(age > -CLOCK_SLACK_MS)) return false;
+    // One that was never used since it was made has its idle life only.
+    return (
+      age < (counter === FIRST_COUNTER ? Math.min(config.refreshIdleSeconds, config.refreshAbsoluteSeconds) : config.refreshAbsoluteSeconds) * 1000
+    );
   }
 
   return {
@@ -240,7 +254,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       if (!grant) return { kind: 'unreadable' };
       const stored = readCounter(counted, current);
       const counter = parts.counterOf({ sid, family, secretHash }, rotating);
-      const live = (part: PartRank) => ({ kind: 'live', grant, part, counter: counter ?? lastCounter(counted) }) as const;
+      const live = (part: PartRank) => ({ kind: 'live', grant, part, counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1) }) as const;
       if (isCurrent) return live('current');
       const now = await ledger.now(sid);
       if (isStillGood(older, presented, now)) return live('earlier');
@@ -291,7 +305,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         case 'derived':
           return { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: successor }) };
         case 'caught-up':
-          metrics.lostWrites.inc({ redis: hasRedisChanged() ? 'changed' : 'same' });
+          metrics.lostWrites.inc({ redis: (await hasRedisChanged()) ? 'changed' : 'same' });
           audit('family.caught-up', { sid, family, lost: Number(detail) });
           onLostWrite();
           return { kind: 'caught-up', token: formatRefreshToken({ ...token, rotating: successor }) };
@@ -315,6 +329,14 @@ export function createFamilies(options: FamiliesOptions): Families {
       await tell(sid, family, reason);
     },
 
+    async endLost({ sid, family, secret }) {
+      // The time in front of a family's id is not in the token's MAC: without this one token could name families without end.
+      const name = `${sid} ${family.slice(-FAMILY_NAME)} ${hashSecret(secret)}`;
+      if (endedLost.has(name)) return;
+      await tell(sid, family, 'revoked');
+      endedLost.set(name, true);
+    },
+
     async close(token, to) {
       const sealed = seal(sealKey, returnContext(token), JSON.stringify(to));
       const [outcome, reason, before] = await runEnd(token.sid, token.family, 'returned', sealed, hashSecret(token.rotating));
@@ -336,13 +358,14 @@ function isStillGood(older: string | null | undefined, presented: string, nowMs:
 
 /** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
 function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
+  if (typeof current !== 'string') return undefined;
   if (typeof stored !== 'string') return 0;
   const [, counter, of] = COUNTED.exec(stored) ?? [];
   return of !== undefined && of === current ? Number(counter) : undefined;
 }
 
 function lastCounter(stored: string | null | undefined): number {
-  return Number(COUNTED.exec(stored ?? '')?.[1] ?? 0);
+  return Math.min(Number(COUNTED.exec(stored ?? '')?.[1] ?? 0), MAX_COUNTER - 1);
 }
 
 function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {

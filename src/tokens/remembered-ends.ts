@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { createClaim } from '../redis/claim.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EndEvent } from '../redis/events.js';
 import { loadScript } from '../redis/script.js';
@@ -12,8 +14,13 @@ import type { FamilyOf, RevocationIndex } from './revocation.js';
 export interface RememberedEnds {
   /** Writes the end of one family, and of its session, that this instance knows. Rejects with what ioredis rejects with. */
   writeAgain(family: FamilyOf): Promise<void>;
-  /** Writes all that this instance knows, unless another instance does. Goes on until it is done; may be called at any time. */
-  writeAll(): void;
+  /**
+   * Writes all that this instance knows; goes on until it is done. `nodes`: names the nodes of Redis that answer now, where that is why. Then
+   * it is enough that another instance has written the same to these nodes.
+   */
+  writeAll(nodes?: string): void;
+  /** The same after a lost write that somebody has met; not again and again. */
+  writeAllSoon(): void;
   close(): void;
 }
 
@@ -22,7 +29,7 @@ export interface RememberedEndsOptions {
   readonly prefix: string;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'endAgain'>;
   readonly persons: () => Pick<Persons, 'endAgain'>;
-  readonly heard: Pick<RevocationIndex, 'known' | 'endedLogin'>;
+  readonly heard: Pick<RevocationIndex, 'known' | 'knownPersons' | 'endedLogin'>;
   /** Names this instance. */
   readonly random: { token(bytes: number): string };
   readonly log: Log;
@@ -30,27 +37,22 @@ export interface RememberedEndsOptions {
   readonly metrics: Metrics;
 }
 
-/** At most 2,000 writes a second. */
+/** At most 2,000 a second. */
 const BATCH = 100;
 const BATCH_MS = 50;
-/** An instance that writes says so again at least once in this time; else another one takes over. */
-const CLAIM_MS = 5000;
 const AGAIN_MS = 1000;
-/** How long after its end another instance does not begin anew. */
-const DONE_MS = 10_000;
-/** Before the number of ends that were written. */
-const DONE = 'done:';
+/** Lost writes are met one by one for as long as clients come. */
+const SOON_MS = 60_000;
 
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
-const claimWrites = loadScript('claim', ['string']);
 
 export function createRememberedEnds(options: RememberedEndsOptions): RememberedEnds {
   const { client, prefix, ledger, persons, heard, random, log, audit, metrics } = options;
-  const claimKey = `${prefix}ends-rewritten`;
-  const name = random.token(9);
+  const claim = createClaim(client, `${prefix}ends-rewritten`, random.token(9));
   let running: Promise<void> | undefined;
-  /** Something was lost since the present run began. */
-  let again = false;
+  let startedAt = Number.NEGATIVE_INFINITY;
+  /** Asked for since the present run began. */
+  let next: { readonly nodes: string | undefined } | undefined;
   let closed = false;
 
   async function endFamilyAgain(sid: string, family: string): Promise<void> {
@@ -65,35 +67,45 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     metrics.endsRewritten.inc();
   }
 
-  /** What stands there: this instance, another one, or that it is done. */
-  async function claim(value: string, ms: number): Promise<string> {
-    return String(await claimWrites(client, [claimKey], [name, value, ms]));
+  /** Those of one session or person one after the other, the newest last. */
+  async function writeBatch(events: readonly EndEvent[]): Promise<void> {
+    const byOwner = new Map<string, EndEvent[]>();
+    for (const event of events) {
+      const owner = event.type === 'subject.ended' ? event.subject : event.sid;
+      byOwner.set(owner, [...(byOwner.get(owner) ?? []), event]);
+    }
+    await Promise.all(
+      [...byOwner.values()].map(async (all) => {
+        for (const event of all) await write(event);
+      }),
+    );
   }
 
   /** False: another instance has taken over. */
-  async function writeBatches(): Promise<boolean> {
-    const events = heard.known();
+  async function writeBatches(events: readonly EndEvent[]): Promise<boolean> {
     for (let at = 0; at < events.length; at += BATCH) {
-      if (closed || (await claim(name, CLAIM_MS)) !== name) return false;
+      if (closed || !(await claim.take())) return false;
       const pause = new Promise((resolve) => setTimeout(resolve, BATCH_MS));
-      await Promise.all(events.slice(at, at + BATCH).map(write));
+      await writeBatch(events.slice(at, at + BATCH));
       await pause;
     }
-    if (events.length > 0) {
-      audit('ends.rewritten', { ends: events.length });
-      log.warn({ ends: events.length }, 'redis may have lost writes: what has ended was written again');
-    }
-    await claim(`${DONE}${events.length}`, DONE_MS);
     return true;
   }
 
-  async function run(): Promise<void> {
-    while (!closed && heard.known().length > 0) {
+  async function run(nodes: string | undefined): Promise<void> {
+    while (!closed) {
       try {
-        const holder = await claim(name, CLAIM_MS);
-        // Another instance has written all that this one knows.
-        if (holder.startsWith(DONE) && Number(holder.slice(DONE.length)) >= heard.known().length) return;
-        if (holder === name && (await writeBatches())) return;
+        const events = allOf(heard);
+        if (events.length === 0) return;
+        const note = `${nodes === undefined ? '' : digestOf([nodes])} ${digestOf(events.map((event) => JSON.stringify(event)))}`;
+        // Another instance has written the same to the same nodes.
+        if (nodes !== undefined && (await claim.finished()) === note) return;
+        if ((await claim.take()) && (await writeBatches(events))) {
+          await claim.finish(note);
+          audit('ends.rewritten', { ends: events.length });
+          log.warn({ ends: events.length }, 'redis may have lost writes: what has ended was written again');
+          return;
+        }
       } catch (error) {
         log.debug({ err: error }, 'what has ended could not be written again; trying again');
       }
@@ -101,12 +113,19 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     }
   }
 
-  function writeAll(): void {
+  function writeAll(nodes?: string): void {
     if (closed) return;
-    again = running !== undefined;
-    running ??= run().finally(() => {
+    if (running) {
+      // The nodes of both, or a loss on nodes that are the same: then all is written in any case.
+      next = { nodes: next && next.nodes !== nodes ? undefined : nodes };
+      return;
+    }
+    startedAt = performance.now();
+    running = run(nodes).finally(() => {
       running = undefined;
-      if (again) writeAll();
+      const again = next;
+      next = undefined;
+      if (again) writeAll(again.nodes);
     });
   }
 
@@ -117,11 +136,24 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
       await endFamilyAgain(sid, family);
       metrics.endsRewritten.inc();
     },
-
     writeAll,
-
+    writeAllSoon() {
+      if (performance.now() - startedAt > SOON_MS) writeAll();
+    },
     close() {
       closed = true;
     },
   };
+}
+
+/** Oldest first. Ends of persons matter for longer than the rest. */
+function allOf(heard: RememberedEndsOptions['heard']): readonly EndEvent[] {
+  const others = heard.known().filter(({ type }) => type !== 'subject.ended');
+  return [...others, ...heard.knownPersons()].sort((one, other) => one.endedAt - other.endedAt);
+}
+
+function digestOf(texts: readonly string[]): string {
+  const hash = createHash('sha256');
+  for (const text of [...texts].sort()) hash.update(`${text}\0`);
+  return hash.digest('base64url').slice(0, 22);
 }

@@ -20,6 +20,8 @@ export interface RotatingParts {
 }
 
 export const FIRST_COUNTER = 1;
+/** As many as 4 bytes hold. */
+export const MAX_COUNTER = 0xffff_ffff;
 
 const COUNTER_BYTES = 4;
 const MAC_BYTES = 28;

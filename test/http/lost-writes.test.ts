@@ -154,6 +154,20 @@ describe('an earlier release has rotated after Redis was put back', () => {
   });
 });
 
+describe('a family that somebody has tampered with in Redis', () => {
+  it.each([
+    ['a counter as large as can be', ['counter', '4294967295.x', 'current', 'x'.repeat(43)]],
+    ['neither a part nor a counter', undefined],
+  ])('%s: 400, and never 500', async (_, fields) => {
+    const { tokens } = await rotate(world, 1);
+    const { sid, family, refresh } = at(tokens, 1);
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    if (fields) await world.legacy.redis.hset(key, ...fields);
+    else await world.legacy.redis.hdel(key, 'current', 'counter', 'older');
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+  });
+});
+
 describe('several tokens of one family about', () => {
   it('two tabs on either side of a split brain get the same successor, and either cookie is kept [W5]', async () => {
     const { tokens, putBack } = await rotate(world, 1);
@@ -318,6 +332,34 @@ describe('a family that Redis has lost altogether', () => {
     expect(await metric(lonely, /^crossfade_families_lost_total (\d+)/m)).toBe(30);
     expect(lonely.log.audits('guardrail.tripped')).toEqual([]);
     expect((await exchangeNative(lonely, await lonely.login('alice'))).access).not.toBe('');
+  });
+
+  it('names one family, whatever time its token is given: a stranger fills nothing', async () => {
+    const lonely = await open();
+    const { sid, refresh } = await exchangeNative(lonely, await lonely.login('alice'));
+    await lonely.legacy.redis.del(...(await lonely.legacy.redis.keys(`${lonely.prefix}{${sid}}:*`)));
+    const words = refresh.split('.');
+    const before = await lonely.legacy.redis.xlen(`${lonely.prefix}events`);
+    for (let n = 0; n < 20; n++) {
+      const family = `${Number((words[2] ?? '').slice(0, 13)) - n}${(words[2] ?? '').slice(13)}`;
+      const token = [words[0], words[1], family, ...words.slice(3)].join('.');
+      expect((await lonely.post('/auth/revoke', { token, client_id: 'ios' })).status).toBe(200);
+      expect((await lonely.post('/auth/logout', { refresh_token: token, client_id: 'ios' })).status).toBe(204);
+    }
+    expect((await lonely.legacy.redis.xlen(`${lonely.prefix}events`)) - before).toBeLessThanOrEqual(2);
+  });
+
+  it('logs out no other person who has its id by now [G5]', async () => {
+    const reused = await open();
+    const { refresh } = await exchangeNative(reused, await reused.login('alice'));
+    const key = reused.legacy.keys.at(-1) ?? '';
+    const bobs = await reused.login('bob');
+    const record = (await reused.legacy.redis.get(reused.legacy.keys.at(-1) ?? '')) ?? '';
+    await reused.legacy.redis.del(...(await reused.legacy.redis.keys(`${reused.prefix}{*}:*`)));
+    await reused.legacy.redis.set(key, record, 'PX', 60_000);
+    expect((await reused.post('/auth/logout', { refresh_token: refresh, client_id: 'android' })).status).toBe(204);
+    expect(await reused.legacy.redis.exists(key)).toBe(1);
+    expect((await reused.call('/me', { cookie: bobs })).status).toBe(200);
   });
 
   it('is not counted where the token was made up', async () => {

@@ -91,6 +91,9 @@ describe('a cookie secret that its file has lost', () => {
     await expect.poll(() => Date.now() > endsAt).toBe(true);
     await stale.bridge.reload();
     for (const at of [world, stale]) await expect.poll(async () => await statusOf(at, cookie)).toBe(200);
+    // No file has it for ever: once no live one has, its time begins.
+    const field = await world.legacy.redis.hkeys(`${world.prefix}cookie-secrets`);
+    expect(field.filter((name) => name.startsWith('note '))).toHaveLength(3);
   });
 
   it('ends at once also where the line has a space behind its -', async () => {

@@ -57,6 +57,16 @@ it('writes nothing over a newer tombstone', async () => {
   expect(await client.get(ledger.markKey(sid))).toBe(stands);
 });
 
+it('of two persons of one id the newer one stands, whichever is written first', async () => {
+  const sid = 'e'.repeat(32);
+  await Promise.all([
+    ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW - 20_000)),
+    ledger.endAgain(sid, endedLogin({ subject: 'bob' }, NOW - 1000)),
+    ledger.endAgain(sid, endedLogin({ subject: 'carol' }, NOW - 10_000)),
+  ]);
+  expect((await ledger.marks(sid)).ended?.subject).toBe('bob');
+});
+
 it('writes over an older one, and over one that somebody made', async () => {
   for (const [sid, stands] of [
     ['c'.repeat(32), undefined],

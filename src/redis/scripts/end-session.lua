@@ -2,9 +2,10 @@
 -- KEYS: {sid}:ended, {sid}:families, {sid}:session, {sid}:family: (what the keys of families start with)
 -- ARGV: signed tombstone, its life in ms, reason, only families made up to this time in ms ('' for all), only those of
 --       this person ('' for all), what must stand in the place of the tombstone (left out: anything)
--- Returns the ids of the families that it ended.
+-- Returns the ids of the families that it ended; { 'changed' } where something else stands in the place of the tombstone.
 local tombstone, life, reason, upTo, person = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
-if tombstone ~= '' and (not ARGV[6] or (redis.call('GET', KEYS[1]) or '') == ARGV[6]) then redis.call('SET', KEYS[1], tombstone, 'PX', life) end
+if tombstone ~= '' and ARGV[6] and (redis.call('GET', KEYS[1]) or '') ~= ARGV[6] then return { 'changed' } end
+if tombstone ~= '' then redis.call('SET', KEYS[1], tombstone, 'PX', life) end
 local ended = {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local made = tonumber(string.sub(id, 1, 13)) or 0

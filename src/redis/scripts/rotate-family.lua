@@ -29,7 +29,7 @@ end
 
 -- The stored counter counts only with the part that it was written for: an earlier release rotates without it. A family that never had
 -- one counts from 0.
-local stored, of = string.match(found[5] or ('0.' .. found[2]), '^(%d+)%.(.+)$')
+local stored, of = string.match(found[5] or ('0.' .. (found[2] or '')), '^(%d+)%.(.+)$')
 stored = of == found[2] and tonumber(stored) or nil
 local adopted_until, adopted_from = string.match(found[6] or '', '^(%d+)%.(%d+)$')
 local in_grace = adopted_until and tonumber(adopted_until) > now
