@@ -147,7 +147,7 @@ export function createMetrics({ processMetrics = false } = {}) {
     }),
     familiesLost: new Counter({
       name: 'crossfade_families_lost_total',
-      help: 'Refreshes with a token of ours whose family Redis has lost. The client falls back to its session.',
+      help: 'Refreshes with a token of ours whose family Redis does not have: it was lost, or it ended unused earlier than its longest life. The client falls back to its session.',
       registers,
     }),
     watchedRecords: new Gauge({

@@ -291,6 +291,33 @@ describe('Redis comes back with empty memory', () => {
     }
   });
 
+  it('each event is written again once, by whichever of three instances, and others are heard meanwhile', async () => {
+    const own = await startRedis();
+    const root = new Redis(own.url);
+    const world = await open({ redisUrl: own.url });
+    const fleet = [world, await world.another(), await world.another()];
+    const macKey = deriveKey(new Secret(world.readFile('fleet-secret').trim()), 'mac');
+    const { access, refresh } = await exchangeNative(world, await world.login('alice'));
+    const many = 1500;
+    const pipeline = root.pipeline();
+    for (let n = 0; n < many; n++) {
+      const event = { type: 'session.ended', sid: `sid-${n}`, subject: 'nobody', endedAt: Date.now() };
+      pipeline.xadd(`${world.prefix}events`, '*', 'event', signText(macKey, 'event', JSON.stringify(event)));
+    }
+    await pipeline.exec();
+    const known = async (at: Instance) => Number(/^crossfade_revocations\{of="session"\} (\d+)/m.exec(await at.metrics())?.[1] ?? 0);
+    for (const at of fleet) await expect.poll(async () => await known(at)).toBe(many);
+    await root.call('FLUSHALL');
+    await expect.poll(async () => await root.xlen(`${world.prefix}events`), { timeout: 10_000 }).toBeGreaterThan(0);
+    // While it is being written, a revocation by one is heard by the others.
+    expect((await fleet[1]?.post('/auth/revoke', { token: refresh, client_id: 'android' }))?.status).toBe(200);
+    for (const at of fleet) await expect.poll(async () => await me(at, { bearer: access }), { timeout: 5000 }).toBe(401);
+    await expect.poll(() => fleet.flatMap(({ log }) => log.audits('events.restored')).length, { timeout: 15_000 }).toBeGreaterThan(0);
+    expect(await root.xlen(`${world.prefix}events`)).toBeLessThan(many + 20);
+    root.disconnect();
+    await own.stop();
+  }, 40_000);
+
   it('flushed while it runs, the stream is written again by those who know', async () => {
     const redis = await startRedis();
     const world = await createWorld({ redisUrl: redis.url });
