@@ -1,3 +1,5 @@
+import { abortAfter } from './tabs.js';
+
 /** An access token as it was given. `expiresAt` in ms, by the clock of this machine. */
 export interface AccessToken {
   readonly value: string;
@@ -61,40 +63,55 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
   /** Which sign-in this is: what comes back for one before it is nobody's. */
   let turn = 0;
 
-  async function post(path: string, form: Record<string, string | undefined>, bearer?: string): Promise<Response> {
+  interface Answer {
+    readonly status: number;
+    readonly headers: Headers;
+    readonly said: ReadonlyMap<string, unknown>;
+  }
+
+  /** Undefined: there was no answer, or none that could be read. */
+  async function post(path: string, form: Record<string, string | undefined>, bearer?: string): Promise<Answer | undefined> {
     const body = new URLSearchParams();
     for (const [name, value] of Object.entries({ ...form, client_id: clientId })) if (value) body.set(name, value);
     const authorization = bearer ? { authorization: `Bearer ${bearer}` } : {};
-    const signal = AbortSignal.timeout(MOST_WAIT_MS);
-    return await send(`${at}/${path}`, { method: 'POST', body, credentials: 'include', headers: { ...headers, ...authorization }, signal });
+    const { signal, clear } = abortAfter(MOST_WAIT_MS);
+    const init = { method: 'POST', body, credentials: 'include', headers: { ...headers, ...authorization }, signal } as const;
+    // Only what others do is caught: a mistake of ours must not look like a bridge that cannot say.
+    const {
+      status,
+      headers: given,
+      text,
+    } = await send(`${at}/${path}`, init)
+      .then(async (answer) => ({ status: answer.status, headers: answer.headers, text: await answer.text() }))
+      .catch(() => ({ status: 0, headers: undefined, text: '' }))
+      .finally(clear);
+    return given && { status, headers: given, said: read(text) };
   }
 
   async function ask(path: string, form: () => Record<string, string | undefined>, canEnd = true): Promise<GrantOutcome> {
     const asked = Date.now();
     const mine = turn;
-    try {
-      const answer = await post(path, form());
-      const said = new Map<string, unknown>(Object.entries((answer.status === 204 ? undefined : await answer.json()) ?? {}));
-      if (mine !== turn) return { kind: 'later', ms: 0 };
-      if (answer.status === 204) return took(answer);
-      if (answer.ok) {
-        refreshToken = textOf(said.get('refresh_token')) ?? refreshToken;
-        isAside = false;
-        const value = textOf(said.get('access_token'));
-        if (value) return { kind: 'token', token: { value, expiresAt: asked + Number(said.get('expires_in')) * 1000 } };
-      }
-      if (answer.ok || answer.status >= 500 || answer.status === 429) return { kind: 'later', ms: retryAfter(answer) };
-      if (said.has('return_uri')) return { kind: 'return' };
-      // A refresh token that is bad, or that is not there; any other refusal says nothing of it.
-      const isEnded = /^invalid_(grant|request)$/.test(String(said.get('error')));
-      return isEnded && canEnd ? { kind: 'ended' } : { kind: 'later', ms: REFUSED_MS };
-    } catch {
-      return { kind: 'later', ms: retryAfter() };
+    const answer = await post(path, form());
+    if (mine !== turn) return { kind: 'later', ms: 0 };
+    if (!answer) return { kind: 'later', ms: retryAfter() };
+    const { status, said } = answer;
+    if (status === 204) return took(answer);
+    const isGood = status >= 200 && status < 300;
+    if (isGood) {
+      refreshToken = textOf(said.get('refresh_token')) ?? refreshToken;
+      isAside = false;
+      const value = textOf(said.get('access_token'));
+      if (value) return { kind: 'token', token: { value, expiresAt: asked + Number(said.get('expires_in')) * 1000 } };
     }
+    if (isGood || status >= 500 || status === 429) return { kind: 'later', ms: retryAfter(answer) };
+    if (said.has('return_uri')) return { kind: 'return' };
+    // A refresh token that is bad, or that is not there; any other refusal says nothing of it.
+    const isEnded = /^invalid_(grant|request)$/.test(String(said.get('error')));
+    return isEnded && canEnd ? { kind: 'ended' } : { kind: 'later', ms: REFUSED_MS };
   }
 
-  function took(answer: Response): GrantOutcome {
-    cookies?.set(answer.headers.getSetCookie());
+  function took(answer: Answer): GrantOutcome {
+    cookies?.set(linesOf(answer.headers));
     isAside = true;
     return { kind: 'session' };
   }
@@ -110,8 +127,8 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
     goBack: () => ask('session', () => ({ refresh_token: refreshToken })),
     async logout(bearer) {
       const answer = await post('logout', { ...session(), refresh_token: refreshToken }, bearer);
-      if (answer.status === 401 && bearer) return false;
-      if (!answer.ok) throw new Error(`the bridge answered the logout ${answer.status}`);
+      if (answer?.status === 401 && bearer) return false;
+      if (answer?.status !== 204) throw new Error(`the logout was answered ${answer?.status ?? 'by nobody'}`);
       return true;
     },
     setAside() {
@@ -129,12 +146,27 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
   };
 }
 
+/** The members of a JSON object. What is none has none: a proxy may answer with a page. */
+function read(text: string): ReadonlyMap<string, unknown> {
+  try {
+    return new Map<string, unknown>(Object.entries(JSON.parse(text || '{}') ?? {}));
+  } catch {
+    return new Map();
+  }
+}
+
+/** The lines of `Set-Cookie`. Where headers have no `getSetCookie` there is one line, or several with commas between them. */
+function linesOf(headers: Headers): readonly string[] {
+  if (typeof headers.getSetCookie === 'function') return headers.getSetCookie();
+  return (headers.get('set-cookie') ?? '').split(/,\s*(?=[^;,\s]+=)/).filter((line) => line !== '');
+}
+
 function textOf(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
 /** In ms: what the answer says (RFC 9110, section 10.2.3), else a second. */
-export function retryAfter(answer?: Response): number {
+export function retryAfter(answer?: { readonly headers: Headers }): number {
   const seconds = Number(answer?.headers.get('retry-after') ?? 1);
   return (seconds >= 0 ? seconds : 1) * 1000;
 }

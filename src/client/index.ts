@@ -9,6 +9,9 @@ export type { CookieJar } from './grants.js';
  */
 export type ClientState = 'session' | 'jwt' | 'signed-out';
 
+/** Called with each change of the state. */
+export type StateListener = (event: { readonly type: 'state' }) => void;
+
 export interface ClientOptions {
   /** Where the bridge is: `https://app.example.com`. In a browser relative to the page. */
   readonly baseUrl: string;
@@ -20,6 +23,11 @@ export interface ClientOptions {
   readonly clientId?: string;
   /** Where there is no cookie jar, as in Node. Default: that of the browser. */
   readonly cookies?: CookieJar;
+  /**
+   * When the session is exchanged. `when-told`: where the bridge asks for it (`jwt-preferred`, `jwt-only`). `when-open`: once for each page and
+   * login at `dual` as well, by itself; a refusal is remembered for ten minutes. Default: `when-told`.
+   */
+  readonly exchange?: 'when-told' | 'when-open';
   /** Sent with every request to these origins, such as a `User-Agent` in Node. */
   readonly headers?: Readonly<Record<string, string>>;
   /** Default: the global one. */
@@ -31,8 +39,10 @@ export interface Client {
   readonly fetch: typeof fetch;
   readonly state: ClientState;
   /** `state`: the state has changed. */
-  addEventListener(type: 'state', listener: (event: Event) => void): void;
-  removeEventListener(type: 'state', listener: (event: Event) => void): void;
+  addEventListener(type: 'state', listener: StateListener): void;
+  removeEventListener(type: 'state', listener: StateListener): void;
+  /** Exchanges the session now, whatever was refused before. True: the client goes on by token. Never rejects. */
+  exchange(): Promise<boolean>;
   /** Ends session and tokens, in all tabs. Rejects where the bridge could not be told: then nothing has changed. */
   logout(): Promise<void>;
   /** To be called after a login, on its first page or without a new one: another session is there, in all tabs. */
@@ -48,6 +58,8 @@ type Renewed = 'renewed' | 'ended' | 'later';
 
 /** A token that has less than this is renewed beside the request that it is used for. */
 const SPARE_MS = 15_000;
+/** How long a refused exchange that nobody asked for is not tried again. */
+const REMEMBER_MS = 600_000;
 /** How often a request that can be repeated is tried again after 503. */
 const PATIENCE = 2;
 /** By cookie, by token, and once more with what came of each. */
@@ -62,7 +74,7 @@ export function createClient(options: ClientOptions): Client {
   const { baseUrl, basePath = '/auth', cookies, clientId, headers = {}, fetch: send = (input, init) => fetch(input, init) } = options;
   const base = new URL(baseUrl, typeof location === 'undefined' ? undefined : location.href);
   const origins = new Set([base.origin, ...(options.origins ?? []).map((one) => new URL(one).origin)]);
-  const events = new EventTarget();
+  const listeners = new Set<StateListener>();
   const grants = createGrants({ at: base.origin + basePath, clientId, cookies, headers, fetch: send });
   let state: ClientState = 'session';
   let token: AccessToken | undefined;
@@ -71,6 +83,9 @@ export function createClient(options: ClientOptions): Client {
   /** Before this time the bridge is not asked for the same again. */
   const notBefore = { exchange: 0, refresh: 0, goBack: 0 };
   const renewing = new Map<Renewal, Promise<Renewed>>();
+  const refusal = createRefusal(`crossfade ${base.origin}${basePath} refused`);
+  /** Whether the exchange was tried on this page, for this login. */
+  let hasTried = false;
 
   const tabs = joinTabs(`crossfade ${base.origin}${basePath}`, (message) => {
     if (message === 'ask') {
@@ -84,7 +99,7 @@ export function createClient(options: ClientOptions): Client {
   function become(next: ClientState): void {
     if (next === state) return;
     state = next;
-    events.dispatchEvent(new Event('state'));
+    for (const listener of [...listeners]) listener({ type: 'state' });
   }
 
   function hold(next: AccessToken | undefined): void {
@@ -94,6 +109,8 @@ export function createClient(options: ClientOptions): Client {
 
   function start(): void {
     turn += 1;
+    hasTried = false;
+    refusal.forget();
     notBefore.exchange = notBefore.refresh = notBefore.goBack = 0;
     grants.forget();
     hold(undefined);
@@ -147,6 +164,13 @@ export function createClient(options: ClientOptions): Client {
     return work;
   }
 
+  /** At `dual` nobody asks for it. */
+  async function exchangeUnasked(): Promise<void> {
+    if (options.exchange !== 'when-open' || hasTried || refusal.isRecent()) return;
+    hasTried = true;
+    if ((await renew('exchange')) !== 'renewed') refusal.note();
+  }
+
   async function sendOnce(request: Request, bearer: string | undefined): Promise<Response> {
     const copy = request.clone();
     const jar = new URL(request.url).origin === base.origin ? cookies?.get() : undefined;
@@ -198,7 +222,10 @@ export function createClient(options: ClientOptions): Client {
       else if (token && !isFresh(token)) void renew('refresh', token.value);
       const bearer = token?.value;
       const response = await sendPatiently(request, bearer);
-      if (!bearer && response.ok && mine === turn) grants.accepted();
+      if (!bearer && response.ok && mine === turn) {
+        grants.accepted();
+        if (!response.headers.has('auth-migration')) void exchangeUnasked();
+      }
       const demand = demandOf(response, bearer);
       if (!demand || mine !== turn || sends === MOST_SENDS || (demand === 'refresh' && state === 'signed-out')) return response;
       if (response.status !== 401) {
@@ -240,8 +267,14 @@ export function createClient(options: ClientOptions): Client {
     get state() {
       return state;
     },
-    addEventListener: (type, listener) => events.addEventListener(type, listener),
-    removeEventListener: (type, listener) => events.removeEventListener(type, listener),
+    addEventListener: (_, listener) => void listeners.add(listener),
+    removeEventListener: (_, listener) => void listeners.delete(listener),
+    async exchange() {
+      if (token && !isOver(token)) return true;
+      notBefore.exchange = 0;
+      refusal.forget();
+      return (await renew('exchange')) === 'renewed';
+    },
     async logout() {
       if (!(await grants.logout(token && !isOver(token) ? token.value : undefined))) await grants.logout(undefined);
       signOut();
@@ -255,6 +288,36 @@ export function createClient(options: ClientOptions): Client {
   };
 }
 
+/** A refused exchange, for this page and those after it. A browser may refuse to store anything: then for this page. */
+function createRefusal(name: string): { isRecent(): boolean; note(): void; forget(): void } {
+  let until = 0;
+  const stored = (use: (storage: Store) => unknown): unknown => {
+    try {
+      return typeof sessionStorage === 'undefined' ? undefined : use(sessionStorage);
+    } catch {
+      return undefined;
+    }
+  };
+  return {
+    isRecent: () => Math.max(until, Number(stored((storage) => storage.getItem(name)) ?? 0)) > Date.now(),
+    note() {
+      until = Date.now() + REMEMBER_MS;
+      stored((storage) => storage.setItem(name, String(until)));
+    },
+    forget() {
+      until = 0;
+      stored((storage) => storage.removeItem(name));
+    },
+  };
+}
+
+interface Store {
+  getItem(name: string): string | null;
+  setItem(name: string, value: string): void;
+  removeItem(name: string): void;
+}
+
+declare const sessionStorage: Store | undefined;
 declare const location: { readonly href: string } | undefined;
 
 const isOver = ({ expiresAt }: AccessToken) => expiresAt <= Date.now();
@@ -277,13 +340,16 @@ function discard(response: Response): void {
 
 /** Rejects where the request is given up meanwhile. */
 async function unlessGivenUp<T>({ signal }: Request, work: Promise<T>): Promise<T> {
-  signal.throwIfAborted();
+  // Not every platform gives a request a signal, or a signal a reason.
+  if (!signal) return await work;
+  const reason = (): unknown => signal.reason ?? Object.assign(new Error('the request was given up'), { name: 'AbortError' });
+  if (signal.aborted) throw reason();
   let giveUp: () => void = () => undefined;
   try {
     return await Promise.race([
       work,
       new Promise<never>((_, reject) => {
-        giveUp = () => reject(signal.reason);
+        giveUp = () => reject(reason());
         signal.addEventListener('abort', giveUp);
       }),
     ]);

