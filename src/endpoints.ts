@@ -154,7 +154,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const secretHashes = (client: string) => hashes.get(client)?.current ?? [];
   const adminToken = config.admin.token && followSecrets(options.files, config.admin.token);
   const requests = createClientRequests(clients, secretHashes, peers, audit);
-  const cookies = createBridgeCookies(config, entries);
+  const cookies = createBridgeCookies(config, entries, clock);
   const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
   const readRefresh = createReadRefresh({

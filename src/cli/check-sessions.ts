@@ -23,6 +23,14 @@ function checkCookies(config: Config): Finding[] {
     const covers = (name: string) => (domain === undefined ? name === host : name === bare(domain) || name.endsWith(`.${bare(domain)}`));
     const found: Finding[] = [];
     if (!covers(host)) found.push({ path: `${at}.domain`, message: `a cookie for ${domain} does not reach the issuer's host ${host}` });
+    const isHttps = config.issuer.startsWith('https:');
+    if (secure && !isHttps)
+      found.push({ path: `${at}.secure`, message: 'browsers keep no secure cookie of an http issuer: a session that comes back would be lost' });
+    if (!secure && isHttps)
+      found.push({
+        path: `${at}.secure`,
+        message: 'the issuer is https: a session that comes back would get a cookie that is sent over http as well',
+      });
     if (sameSite === 'none' && !secure) found.push({ path: at, message: 'browsers refuse sameSite: none without secure: true' });
     for (const client of config.clients.filter(({ exchanges, refreshTransport }) => exchanges && refreshTransport === 'cookie')) {
       for (const origin of client.origins.filter((known) => /^https?:/.test(known) && !covers(new URL(known).hostname))) {

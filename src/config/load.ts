@@ -78,6 +78,7 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
     },
     sessions: config.sessions.map(({ redis, secretsFile, ...session }, index) => ({
       ...withFormatDefaults(session),
+      cookieOptions: { ...session.cookieOptions, secure: session.cookieOptions.secure ?? config.issuer.startsWith('https:') },
       ...(secretsFile ? { secrets: readSessionSecrets(absolute(secretsFile), `sessions[${index}].secretsFile`, problems) } : {}),
       ...(redis
         ? { redis: resolveTarget(redis, `sessions[${index}].redis`, absolute, problems, memberOf(input, 'sessions', index, 'redis', 'url')) }

@@ -139,9 +139,15 @@ export const sessionSchema = z.strictObject({
     .strictObject({
       path: z.string().default('/'),
       domain: z.string().optional(),
-      secure: z.boolean().default(true),
+      secure: z.boolean().optional().describe('Default: true where the issuer is https.'),
       httpOnly: z.boolean().default(true),
       sameSite: z.enum(['strict', 'lax', 'none']).default('lax'),
+      expires: z
+        .union([z.enum(['browser', 'record']), seconds(1, 31_536_000)])
+        .optional()
+        .describe(
+          'How long the browser keeps it: until it is closed (`browser`), until the record ends (`record`), or so many seconds. Default: as the record says (koa-session, express-session, koa-generic-session), `browser` for PHP, `record` for `json`.',
+        ),
     })
     .prefault({})
     .describe('Attributes of the session cookie, as the app sets it: for a session that comes back, and at a logout.'),

@@ -1,7 +1,9 @@
 import type { Context } from 'koa';
+import type { Clock } from '../clock.js';
 import type { Config, SessionConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import { parseCookies } from '../sessions/cookies.js';
+import type { CookieLife } from '../sessions/format.js';
 import type { SessionEntry } from '../sessions/record.js';
 
 type CookieOptions = SessionConfig['cookieOptions'];
@@ -21,14 +23,23 @@ export interface BridgeCookies {
   /** The `Set-Cookie` line that clears it. */
   clearedRefreshLine(): string;
   /** Sets the cookies of a session; without an end they live as long as the browser does. */
-  setSession(ctx: Context, entry: string, cookies: readonly (readonly [name: string, value: string])[], expiresAtMs?: number): void;
+  setSession(ctx: Context, entry: string, cookies: readonly (readonly [name: string, value: string])[], life: SessionCookieLife): void;
   /** Clears refresh token and all session cookies. */
   clearAll(ctx: Context): void;
+}
+
+/** What is known of how long a session cookie lives. */
+export interface SessionCookieLife {
+  /** As the app writes it, by the record. */
+  readonly ofRecord: CookieLife | undefined;
+  /** When the record ends, in ms. */
+  readonly recordEndsAtMs: number | undefined;
 }
 
 export function createBridgeCookies(
   { issuer, http, sessions }: Pick<Config, 'issuer' | 'http' | 'sessions'>,
   entries: readonly Pick<SessionEntry, 'name' | 'format'>[],
+  clock: Clock,
 ): BridgeCookies {
   // On http, which the config allows for a loopback host only, a browser would refuse a Secure cookie and its prefix.
   const secure = issuer.startsWith('https:');
@@ -44,9 +55,11 @@ export function createBridgeCookies(
     },
     refreshLine,
     clearedRefreshLine: () => cookieLine(refreshName, '', refreshOptions, 0),
-    setSession(ctx, entry, cookies, expiresAtMs) {
+    setSession(ctx, entry, cookies, life) {
       const options = sessions.find(({ name }) => name === entry)?.cookieOptions;
-      if (options) for (const [name, value] of cookies) ctx.append('Set-Cookie', cookieLine(name, value, options, expiresAtMs));
+      if (!options) return;
+      const expiresAtMs = endOfCookie(options.expires, life, clock.now());
+      for (const [name, value] of cookies) ctx.append('Set-Cookie', cookieLine(name, value, options, expiresAtMs));
     },
     clearAll(ctx) {
       ctx.append('Set-Cookie', cookieLine(refreshName, '', refreshOptions, 0));
@@ -56,6 +69,15 @@ export function createBridgeCookies(
       }
     },
   };
+}
+
+/** The end of a session cookie, in ms; undefined: it ends with the browser. What the configuration says outranks the record. */
+function endOfCookie(wanted: CookieOptions['expires'], { ofRecord, recordEndsAtMs }: SessionCookieLife, nowMs: number): number | undefined {
+  if (typeof wanted === 'number') return nowMs + wanted * 1000;
+  const life = wanted === 'browser' ? wanted : wanted === 'record' ? undefined : ofRecord;
+  if (life === 'browser') return undefined;
+  if (!life) return recordEndsAtMs;
+  return 'untilMs' in life ? life.untilMs : nowMs + life.forMs;
 }
 
 /** A browser that really holds so many of one cookie does not exist: each costs a look into Redis. */

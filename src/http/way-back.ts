@@ -74,7 +74,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     const pairs = restore.cookiesOf(source.entry, source.key);
     if (!pairs) throw invalidGrant(client, cookies, 'session-ended');
     assertInTime(ctx);
-    cookies.setSession(ctx, source.entry, pairs, source.expiresAtMs);
+    cookies.setSession(ctx, source.entry, pairs, { ofRecord: restore.cookieLifeOf(source.entry, source.text), recordEndsAtMs: source.expiresAtMs });
   }
 
   /** From here on the two end together; a logout of the old one that came before is made up for. */

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { RecordShape } from './format.js';
+import type { CookieLife, RecordShape } from './format.js';
 import { isRecord, numberOf, readJsonRecord, replaceInJson } from './json-record.js';
 
 /** 24 random bytes, as uid-safe spells them. */
@@ -28,5 +28,16 @@ export const expressSessionShape: RecordShape = {
     return replaceInJson(text, ['cookie', 'expires'], new Date(endsAtMs).toISOString());
   },
 
+  /** express-session sets the end anew, by `originalMaxAge`, whenever it writes the cookie. */
+  cookieLife: (text) => lifeOfMaxAge(text, 'originalMaxAge'),
+
   newIds: () => [randomBytes(24).toString('base64url'), randomBytes(16).toString('hex'), randomBytes(32).toString('base64url')],
 };
+
+/** Of the options of the cookie that express-session and koa-generic-session keep in the record. Without a maximum age it ends with the browser. */
+export function lifeOfMaxAge(text: string, name: 'originalMaxAge' | 'maxAge'): CookieLife | undefined {
+  const cookie = readJsonRecord(text)?.['cookie'];
+  if (!isRecord(cookie)) return undefined;
+  const maxAge = numberOf(cookie[name]);
+  return maxAge !== undefined && maxAge > 0 ? { forMs: maxAge } : 'browser';
+}

@@ -12,6 +12,12 @@ export interface RecordPlace {
   readonly signer?: string | undefined;
 }
 
+/**
+ * How long the browser keeps the cookie of a session, as the app writes it: until it is closed (`browser`), until a time, or for a time from
+ * when the cookie is written. In ms.
+ */
+export type CookieLife = 'browser' | { readonly untilMs: number } | { readonly forMs: number };
+
 /** A record as the legacy app wrote it. */
 export type SessionRecord = Readonly<Record<string, unknown>>;
 
@@ -55,6 +61,8 @@ export interface SessionFormat {
   readonly cookieNames: readonly string[];
   /** The cookies, signed as the app signs, of a browser whose session has this key. */
   cookiesOf(key: string): readonly (readonly [name: string, value: string])[];
+  /** How long the app would let the browser keep the cookie of this record. Undefined: the record does not say. */
+  cookieLife(text: string): CookieLife | undefined;
   /** A record made of one that is gone, under a new id. Undefined where it is no record, or no id can be made that the app would take. */
   restore(dormant: DormantRecord): RestoredRecord | undefined;
 }
@@ -90,6 +98,8 @@ export interface RecordShape {
   read(text: string): ReadRecord | undefined;
   /** The same record, to end at another time, in ms since the epoch. */
   withEnd(text: string, endsAtMs: number): string;
+  /** As `SessionFormat.cookieLife`. */
+  cookieLife(text: string): CookieLife | undefined;
   /** How much longer than the session the app keeps the record, in ms. */
   readonly outlivesMs: number;
   /** New ids in the app's own spelling, the most likely first. */

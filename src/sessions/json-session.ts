@@ -55,6 +55,9 @@ export function createJsonShape({ storage, field, expiresAt }: JsonOptions): Rec
       return replaceInJson(text, [first], toBytes(value));
     },
 
+    /** Only the app knows. */
+    cookieLife: () => undefined,
+
     newIds: (oldId) => {
       const random = randomIds();
       return [...random.filter((id) => id.length === oldId.length), ...random];

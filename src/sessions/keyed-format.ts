@@ -64,6 +64,7 @@ export function createKeyedFormat({ entry, scheme, shape, keyOf, idPattern, rese
     parse: ({ text, ttlMs }, nowMs) => endOf(shape.read(text), ttlMs, nowMs),
 
     cookiesOf: (key) => scheme.write(idIn(key)),
+    cookieLife: shape.cookieLife,
 
     restore(dormant) {
       const found = shape.read(dormant.text);

@@ -1,4 +1,4 @@
-import { expressSessionShape } from './express-session.js';
+import { expressSessionShape, lifeOfMaxAge } from './express-session.js';
 import type { RecordShape } from './format.js';
 import { isRecord, numberOf, readJsonRecord } from './json-record.js';
 
@@ -17,4 +17,5 @@ export const koaGenericSessionShape: RecordShape = {
   },
 
   withEnd: (text) => text,
+  cookieLife: (text) => lifeOfMaxAge(text, 'maxAge'),
 };

@@ -33,6 +33,13 @@ export const koaSessionShape: RecordShape = {
     return numberOf(readJsonRecord(text)?.['_expire']) !== undefined ? replaceInJson(text, ['_expire'], endsAtMs) : text;
   },
 
+  cookieLife(text) {
+    const record = readJsonRecord(text);
+    const expire = numberOf(record?.['_expire']);
+    if (expire !== undefined) return { untilMs: expire };
+    return record?.['_session'] === true ? 'browser' : undefined;
+  },
+
   /** Behind the same prefix as the old one; an app with a `genid` of its own gets what its pattern lets pass. */
   newIds(oldId) {
     const prefix = GENERATED_ID.exec(oldId)?.[1] ?? '';

@@ -20,6 +20,8 @@ export function createPhpShape(handler: 'php' | 'php_serialize'): RecordShape {
       return record && { record };
     },
     withEnd: (text) => text,
+    /** `session.cookie_lifetime` is 0 unless php.ini says otherwise, and PHP never writes the cookie again. */
+    cookieLife: () => 'browser',
     /** As long as the old one: the app may check. Hexadecimal digits are in every alphabet of PHP's. */
     newIds: ({ length }) => [
       randomBytes(Math.ceil(length / 2))

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.js';
 import type { Identity } from '../principal.js';
+import type { CookieLife } from './format.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import { type SessionEntry, sidOf } from './record.js';
@@ -31,6 +32,8 @@ export interface Restore {
   link(restored: RestoredSession, predecessor: string, endsAtMs: number): Promise<void>;
   /** Takes a restored record away again, where it was not needed. */
   discard(session: RestoredSession): Promise<void>;
+  /** How long the app would let the browser keep the cookie of this record. Undefined: the record does not say. */
+  cookieLifeOf(entry: string, text: string): CookieLife | undefined;
   /** The cookies that open a session. Undefined where its format is no longer configured, or no secret is there to sign them. */
   cookiesOf(entry: string, key: string): readonly (readonly [name: string, value: string])[] | undefined;
 }
@@ -67,6 +70,8 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
         ?.store.remove(key)
         .catch(() => undefined); // Nobody knows its id: it ends by itself.
     },
+
+    cookieLifeOf: (entry, text) => byName.get(entry)?.format.cookieLife(text),
 
     cookiesOf(name, key) {
       const pairs = byName.get(name)?.format.cookiesOf(key);

@@ -40,6 +40,7 @@ export function createWhoamiFormat({ name: entry, cookie }: Pick<SessionConfig, 
         .slice(0, MAX_COOKIES),
     parse: ({ text, ttlMs }, nowMs) => endOf(read(text), ttlMs, nowMs),
     cookiesOf: (value) => [[cookie, value]],
+    cookieLife: () => undefined,
     restore: () => undefined,
   };
 }

@@ -13,6 +13,8 @@ export interface ForeignApp {
   readonly url: string;
   /** Logs in as a browser would that sends `cookie`, and gives the `Cookie` header that it sends from then on. */
   login(name: string, cookie?: string): Promise<string>;
+  /** The `Set-Cookie` lines of a login. */
+  linesOfLogin(name: string): Promise<readonly string[]>;
   logout(cookie: string): Promise<void>;
   greeting(cookie: string): Promise<string>;
   close(): Promise<void>;
@@ -28,6 +30,11 @@ function appAt(url: string, close: () => Promise<void>): ForeignApp {
       const after = cookieJar(cookie, response);
       rememberCookie(after);
       return after;
+    },
+    async linesOfLogin(name) {
+      const response = await fetch(`${url}/login`, { method: 'POST', body: new URLSearchParams({ name }), redirect: 'manual' });
+      rememberCookie(cookieJar(undefined, response));
+      return response.headers.getSetCookie();
     },
     async logout(cookie) {
       const response = await fetch(`${url}/logout`, { method: 'POST', headers: { cookie }, redirect: 'manual' });

@@ -71,6 +71,7 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
     {
       format: 'json',
       cookie: 'sid',
+      cookieOptions: { expires: 'browser' },
       signed: false,
       json: { key: 'app:{{id}}:session', storage: 'hash' },
       principal: { subject: 'user', tenant: 'tenant', roles: 'roles', scope: 'scope', authTime: 'at' },
@@ -82,6 +83,7 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
     {
       format: 'json',
       cookie: 'app_session',
+      cookieOptions: { expires: 'browser' },
       secretsFile: 'session-secrets',
       json: { key: 'login-{id}', signature: 'express', expiresAt: 'meta.until' },
       principal: { subject: 'account.uid', tenant: 'account.tenant', roles: 'account.roles', scope: 'account.scope', authTime: 'account.since' },
@@ -93,6 +95,7 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
     {
       format: 'json',
       cookie: 'app_session',
+      cookieOptions: { expires: 'browser' },
       secretsFile: 'session-secrets',
       json: { key: 'login-{id}', signature: 'cookie-signature', expiresAt: 'meta.until' },
       principal: { subject: 'account.uid', scope: 'account.scope', authTime: 'account.since' },
@@ -104,6 +107,7 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
     {
       format: 'json',
       cookie: 'session',
+      cookieOptions: { expires: 'browser' },
       secretsFile: 'session-secrets',
       json: { key: 's:{id}', storage: 'hash', field: 'data' },
       principal: { subject: 'user', tenant: 'tenant', roles: 'roles', scope: 'scope', authTime: 'loggedInAt' },
@@ -111,12 +115,22 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
   ],
 ];
 
+/** When the session's cookie ends, in ms, or that it ends with the browser. The lines of a signature end alike. */
+function lifeOf(lines: readonly string[]): 'browser' | number {
+  const ends = lines.filter((line) => !line.startsWith('__Secure-xfr=')).map((line) => /;\s*(expires|max-age)=([^;]+)/i.exec(line));
+  const [first] = ends;
+  if (!first) return 'browser';
+  return first[1]?.toLowerCase() === 'expires' ? Date.parse(first[2] ?? '') : Date.now() + Number(first[2]) * 1000;
+}
+
 describe.each(FORMATS)('%s', (_what, start, entry) => {
   let records: PrivateRedis;
+  let admin: Redis;
   let app: ForeignApp;
   let world: World;
   beforeAll(async () => {
     records = await startRedis();
+    admin = new Redis(records.url);
     const secrets = [randomBytes(24).toString('base64url'), randomBytes(24).toString('base64url')];
     remember(...secrets);
     app = await start(records, secrets);
@@ -131,6 +145,7 @@ describe.each(FORMATS)('%s', (_what, start, entry) => {
   afterAll(async () => {
     await world.close();
     await app.close();
+    admin.disconnect();
     await records.stop();
   });
 
@@ -195,6 +210,20 @@ describe.each(FORMATS)('%s', (_what, start, entry) => {
     const { access } = await exchangeNative(world, restored);
     await app.logout(restored);
     await expect.poll(async () => (await world.call('/orders', { bearer: access })).status).toBe(401);
+  });
+
+  it('a session that comes back has a cookie that lives as the app lets it live', async () => {
+    const own = lifeOf(await app.linesOfLogin('bob'));
+    const live = await postReturn(world, (await exchangeNative(world, await app.login('bob'))).refresh);
+    const { refresh } = await exchangeNative(world, await app.login('carol'));
+    await admin.flushdb();
+    const restored = await postReturn(world, refresh);
+    for (const response of [live, restored]) {
+      expect(response.status).toBe(204);
+      const ours = lifeOf(response.headers.getSetCookie());
+      if (own === 'browser') expect(ours).toBe('browser');
+      else expect(Math.abs(Number(ours) - Number(own))).toBeLessThan(60_000);
+    }
   });
 
   it('/auth/logout ends the session in the legacy app, and clears its cookies', async () => {

@@ -73,6 +73,29 @@ describe('Law 5: the way back', () => {
     await rolling.legacy.redis.del(newKey);
   });
 
+  it.each<[what: string, session: object, expires: 'browser' | 'record' | number | undefined, seconds: number | undefined]>([
+    ['with the browser, as the app has it', { maxAge: 'session' }, undefined, undefined],
+    ['with the session, as the app has it', { maxAge: 7_200_000 }, undefined, 7200],
+    ['with the browser, by cookieOptions.expires', { maxAge: 7_200_000 }, 'browser', undefined],
+    ['after a time, by cookieOptions.expires', { maxAge: 'session' }, 3600, 3600],
+  ])('gives a cookie that ends %s', async (_, session, expires, lifeSeconds) => {
+    const at = await open({
+      legacy: { session },
+      configure: (config) => ({
+        ...config,
+        sessions: (config.sessions ?? []).map((entry) => ({ ...entry, ...(expires === undefined ? {} : { cookieOptions: { expires } }) })),
+      }),
+    });
+    const { refresh } = await exchangeNative(at, await at.login('alice'));
+    const lines = (await postReturn(at, refresh)).headers.getSetCookie();
+    expect(lines).toHaveLength(2);
+    for (const line of lines) {
+      const [, end] = /Expires=([^;]+)/.exec(line) ?? [];
+      if (lifeSeconds === undefined) expect(end).toBeUndefined();
+      else expect(Math.abs(Date.parse(end ?? '') - Date.now() - lifeSeconds * 1000)).toBeLessThan(60_000);
+    }
+  });
+
   it('gives a retry the same session, and two at once one session', async () => {
     const rolling = await open({
       configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((session) => ({ ...session, rolling: true })) }),
