@@ -14,8 +14,16 @@ export interface RunningProxy {
   stop(): Promise<void>;
 }
 
-/** The real nginx with the shipped files as they are; `server` is what stands in its `server`, `at` its port: by default a free one. */
-export async function startNginx(bridges: readonly string[], server: string, at?: number): Promise<RunningProxy> {
+/**
+ * The real nginx with the shipped files as they are; `server` is what stands in its `server`, `at` its port: by default a free one. `http`:
+ * what stands in its `http`, made for a directory that it may write.
+ */
+export async function startNginx(
+  bridges: readonly string[],
+  server: string,
+  at?: number,
+  http: (directory: string) => string = () => '',
+): Promise<RunningProxy> {
   const nginx = provide('nginx');
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-nginx-'));
   mkdirSync(join(directory, 'logs'));
@@ -24,9 +32,9 @@ export async function startNginx(bridges: readonly string[], server: string, at?
   const servers = bridges.map((bridge) => `server ${new URL(bridge).host} max_fails=0;`).join(' ');
   writeFileSync(
     join(directory, 'nginx.conf'),
-    `daemon off; pid ${directory}/pid; error_log ${directory}/logs/error.log; worker_processes 1;
+    `${process.getuid?.() === 0 ? 'user root;' : ''} daemon off; pid ${directory}/pid; error_log ${directory}/logs/error.log; worker_processes 1;
      events { worker_connections 4096; }
-     http { access_log off; ${temporaryPaths(directory)} include crossfade-http.conf; upstream crossfade { ${servers} keepalive 32; } server { listen 127.0.0.1:${port}; include crossfade.conf; ${server} } }`,
+     http { access_log off; ${temporaryPaths(directory)} ${http(directory)} include crossfade-http.conf; upstream crossfade { ${servers} keepalive 32; } server { listen 127.0.0.1:${port}; include crossfade.conf; ${server} } }`,
   );
   return await runProxy(nginx, ['-p', directory, '-c', join(directory, 'nginx.conf')], { directory, port });
 }

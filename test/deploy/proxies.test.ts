@@ -354,6 +354,82 @@ async function send(host: string, port: number, text: string): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
+describe('the real nginx whose server has settings of its own', () => {
+  let service: Service;
+  let proxy: RunningProxy;
+  beforeAll(async () => {
+    service = await startBridge();
+    const server = `
+      server_name app.example.com;
+      client_max_body_size 1k;
+      proxy_cache all; proxy_cache_valid any 10m; proxy_cache_key $uri; proxy_ignore_headers Cache-Control Vary Set-Cookie;
+      proxy_intercept_errors on; error_page 400 401 403 = /page;
+      proxy_buffering off; proxy_next_upstream off;
+      limit_req zone=slow burst=2 nodelay;
+      location = /page { return 200 "a page"; }
+      location /api/ { limit_req zone=wide burst=1000 nodelay; client_max_body_size 4m; proxy_cache off; proxy_intercept_errors off; include crossfade-guard.conf; proxy_pass ${app.url}; }
+      location /host/ { include crossfade-open.conf; limit_req zone=wide burst=1000 nodelay; proxy_cache off; proxy_pass ${app.url}; }`;
+    proxy = await startNginx(
+      [service.url],
+      server,
+      undefined,
+      (directory) =>
+        `proxy_cache_path ${directory}/cache keys_zone=all:1m; limit_req_zone $binary_remote_addr zone=slow:1m rate=1r/m; limit_req_zone $binary_remote_addr zone=wide:1m rate=1000r/s;`,
+    );
+  }, 60_000);
+  afterAll(async () => {
+    await proxy.stop();
+    await service.stop();
+  });
+
+  const ask = async (path: string, request: RawRequest = {}) => await rawRequest(`${proxy.url}${path}`, request);
+
+  it('an upload of 3 MB goes through where its location takes it', async () => {
+    const body = 'x'.repeat(3_000_000);
+    const headers = { cookie: await world.login('alice'), 'content-type': 'text/plain', 'content-length': String(body.length) };
+    const { status, text } = await ask('/api/upload', { method: 'POST', headers, body });
+    expect([status, text.slice(0, 200)]).toEqual([200, expect.any(String)]);
+    expect(JSON.parse(text).body).toHaveLength(body.length);
+  });
+
+  it('no answer of the bridge is kept for somebody else', async () => {
+    const subjects: unknown[] = [];
+    for (const name of ['alice', 'bob', 'alice']) {
+      const { text } = await ask('/api/me', { headers: { cookie: await world.login(name) } });
+      subjects.push(JSON.parse(text).headers['x-auth-subject']);
+    }
+    expect(subjects).toEqual(['u-alice', 'u-bob', 'u-alice']);
+    expect((await ask('/api/me')).status).toBe(401);
+  });
+
+  it('a rate that is meant for pages does not hold for what the bridge is asked', async () => {
+    const cookie = await world.login('alice');
+    const statuses = await Promise.all(Array.from({ length: 20 }, async () => (await ask('/api/me', { headers: { cookie } })).status));
+    expect(new Set(statuses)).toEqual(new Set([200]));
+  });
+
+  it('no page of an error takes the place of what the bridge answers', async () => {
+    const response = await fetch(`${proxy.url}/auth/token`, { method: 'POST', body: new URLSearchParams({ grant_type: 'none' }) });
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ error: expect.any(String) });
+  });
+
+  it('the app hears a host also where HTTP/1.0 names none', async () => {
+    const text = await new Promise<string>((resolve, reject) => {
+      const { hostname, port } = new URL(proxy.url);
+      const socket = connect(Number(port), hostname, () => socket.write('GET /host/x HTTP/1.0\r\n\r\n'));
+      let said = '';
+      socket.on('data', (chunk) => {
+        said += String(chunk);
+      });
+      socket.on('end', () => resolve(said));
+      socket.on('error', reject);
+    });
+    const { headers } = JSON.parse(text.slice(text.indexOf('{')));
+    expect([headers.host, headers['x-forwarded-host']]).toEqual(['app.example.com', 'app.example.com']);
+  });
+});
+
 describe('nginx in front of an app that still authenticates by itself', () => {
   let service: Service;
   let nginx: RunningProxy;
