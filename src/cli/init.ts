@@ -1,5 +1,5 @@
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type SessionFormatName, withFormatDefaults } from '../config/session-formats.js';
 
@@ -9,7 +9,8 @@ export interface InitOptions {
   readonly format: SessionFormatName;
   /** Default: that of the format. */
   readonly cookie?: string;
-  readonly subject: string;
+  /** Default: that of the format's usual record. */
+  readonly subject?: string;
 }
 
 /** `crossfade init`: everything that a first start needs, except the app's own cookie secrets. Overwrites nothing; says what it did. */
@@ -18,11 +19,17 @@ export function init(directory: string, options: InitOptions): string[] {
   mkdirSync(join(directory, 'keys'), { recursive: true, mode: 0o700 });
   return [
     write(directory, 'crossfade.yaml', configText(options), 0o644),
-    write(directory, 'keys/first.pem', newKey(), 0o600),
+    writeKey(directory),
     write(directory, 'fleet-secret', `${randomBytes(32).toString('base64url')}\n`, 0o600),
     write(directory, 'admin-token', `${randomBytes(32).toString('base64url')}\n`, 0o600),
     ...(isSigned ? [write(directory, 'session-secrets', '', 0o600)] : []),
     write(directory, 'flags.json', FLAGS, 0o644),
+    write(
+      directory,
+      '.gitignore',
+      `# Secrets.\n${['keys/', 'fleet-secret', 'admin-token', ...(isSigned ? ['session-secrets'] : [])].map((name) => `/${name}\n`).join('')}`,
+      0o644,
+    ),
     '',
     'Next:',
     ...[
@@ -63,12 +70,19 @@ function write(directory: string, name: string, text: string, mode: number): str
   return `  wrote   ${path}`;
 }
 
+/** Where a key is there, whatever it is called, another one would sign sooner or later. */
+function writeKey(directory: string): string {
+  const keys = join(directory, 'keys');
+  const known = readdirSync(keys).find((name) => /^[^.].*\.(pem|jwk\.json)$/.test(name));
+  return known === undefined ? write(directory, 'keys/first.pem', newKey(), 0o600) : `  kept    ${join(keys, known)} (a key is there)`;
+}
+
 function newKey(): string {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 }
 
 /** The entry of `sessions`: what the format needs, and nothing that it has not. */
-function sessionText({ format, cookie, subject }: InitOptions): string {
+function sessionText({ format, cookie, subject = format === 'http' ? 'id' : 'user.id' }: InitOptions): string {
   const usual = withFormatDefaults({ format });
   const line = (text: string, ...about: string[]) => [...about.map((words) => `# ${words}`), text];
   const lines = [
@@ -95,10 +109,9 @@ function sessionText({ format, cookie, subject }: InitOptions): string {
       : line('secretsFile: ./session-secrets', 'The cookie secrets of the legacy app (app.keys, secret), one a line, newest first.')),
     ...line('principal:', 'Where in the record the person is. Nothing that is not named here gets into a token.'),
     `  subject: ${subject}`,
-    '  # tenant: user.tenant',
-    '  # roles: user.roles',
-    '  # scope: user.scope',
-    '  # authTime: user.loggedInAt',
+    ...(format === 'http'
+      ? ['  # tenant: tenant', '  # roles: roles', '  # scope: scope', '  # authTime: logged_in_at']
+      : ['  # tenant: user.tenant', '  # roles: user.roles', '  # scope: user.scope', '  # authTime: user.loggedInAt']),
   ];
   return ['  - name: web', ...lines.map((text) => `    ${text}`)].join('\n');
 }
@@ -140,9 +153,13 @@ clients:
     type: public
     origins: [${JSON.stringify(originOf(issuer))}]
     exchanges: true
-    # Its refresh token travels in a cookie that no script can read; and it knows how to go back to its session.
+${
+  options.format === 'http'
+    ? '    # It gets access tokens only: without its cookie the app cannot be asked about it.'
+    : `    # Its refresh token travels in a cookie that no script can read; and it knows how to go back to its session.
     refreshTransport: cookie
-    wayBack: true
+    wayBack: true`
+}
     # How a request of this client is known where no Origin says it.
     match: { host: ${JSON.stringify(URL.canParse(issuer) ? new URL(issuer).host : issuer)} }
 `;

@@ -36,7 +36,7 @@ program
   .option('--redis <url>', 'where Redis is', 'redis://127.0.0.1:6379/0')
   .option('--format <format>', `how the app writes its sessions: ${SESSION_FORMATS.join(', ')}`, parseFormat, 'koa-session')
   .option('--cookie <name>', "name of the app's session cookie; by default that of the format")
-  .option('--subject <path>', 'where in the record the person is', 'user.id')
+  .option('--subject <path>', 'where in the record the person is; by default user.id, or id with --format http')
   .option('--client <id>', 'instead: make a secret for a confidential client, print it once, and keep its hash')
   .action((directory, options) => {
     const lines = options.client === undefined ? init(directory, options) : initClient(directory, options.client);

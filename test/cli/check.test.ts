@@ -35,13 +35,39 @@ const edit = (from: string | RegExp, to: string) => {
 
 describe('crossfade init', () => {
   it('writes what a first start needs, secrets for the owner only, and overwrites nothing', async () => {
-    expect(readdirSync(directory).sort()).toEqual(['admin-token', 'crossfade.yaml', 'flags.json', 'fleet-secret', 'keys', 'session-secrets']);
+    expect(readdirSync(directory).sort()).toEqual([
+      '.gitignore',
+      'admin-token',
+      'crossfade.yaml',
+      'flags.json',
+      'fleet-secret',
+      'keys',
+      'session-secrets',
+    ]);
     for (const name of ['admin-token', 'fleet-secret', 'session-secrets', 'keys/first.pem'])
       expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
     const before = readFileSync(join(directory, 'fleet-secret'), 'utf8');
     const again = await runCli(['init', directory]);
     expect(again.stdout).toContain('fleet-secret (it was there)');
     expect(readFileSync(join(directory, 'fleet-secret'), 'utf8')).toBe(before);
+    expect(readFileSync(join(directory, '.gitignore'), 'utf8').split('\n')).toEqual(
+      expect.arrayContaining(['/keys/', '/fleet-secret', '/admin-token', '/session-secrets']),
+    );
+  });
+
+  it('makes no second key where one is there under another name', async () => {
+    renameSync(join(directory, 'keys', 'first.pem'), join(directory, 'keys', '20260101T000000Z-next.pem'));
+    const again = await runCli(['init', directory]);
+    expect(again.stdout).toContain('a key is there');
+    expect(readdirSync(join(directory, 'keys'))).toEqual(['20260101T000000Z-next.pem']);
+  });
+
+  it('--format http maps the id that the docs let the app answer, and leaves out what that format cannot do', async () => {
+    const at = join(directory, 'asks');
+    await runCli(['init', at, '--format', 'http']);
+    const text = readFileSync(join(at, 'crossfade.yaml'), 'utf8');
+    expect(text).toMatch(/^ {6}subject: id$/m);
+    expect(text).not.toMatch(/wayBack|refreshTransport/);
   });
 
   it('--client makes a secret, shows it once, and keeps its hash', async () => {
@@ -84,7 +110,7 @@ describe('crossfade init --format', () => {
       z
         .object({ findings: z.array(z.object({ path: z.string(), message: z.string() })) })
         .parse(JSON.parse((await runCli(['check', '--config', file, '--json'])).stdout)).findings;
-    let answer = '{"user":{"id":"u-alice"}}';
+    let answer = '{"id":"u-alice"}';
     const server = createServer((_, response) => response.end(answer)).listen(0, '127.0.0.1');
     await once(server, 'listening');
     writeFileSync(file, readFileSync(file, 'utf8').replace('http://127.0.0.1:8000/whoami', `${urlOf(server)}/whoami`));

@@ -111,6 +111,9 @@ describe('the console', () => {
   it('sets a ceiling on one client for a time, by keyboard alone, and says how many it is for', async () => {
     await page.focus('#clamp');
     await page.keyboard.press('Enter');
+    expect(
+      await page.evaluate(() => ['whom', 'stage', 'for'].map((name) => document.querySelector<HTMLSelectElement>(`#ceiling-${name}`)?.value)),
+    ).toEqual(['', 'session-only', '7200']);
     await page.selectOption('#ceiling-whom', { label: 'client web' });
     await page.selectOption('#ceiling-stage', 'shadow');
     await page.selectOption('#ceiling-for', '1800');

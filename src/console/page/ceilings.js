@@ -29,7 +29,8 @@ export function prepareCeilings({ clients, cohorts, stages }, changed) {
     ...clients.map((name) => ({ on: 'client', name })),
     ...cohorts.filter((name) => !clients.includes(name)).map((name) => ({ on: 'cohort', name })),
   ];
-  whom.replaceChildren(...choices.map((choice, at) => el('option', { value: String(at) }, whomOf(choice))));
+  const options = choices.map((choice, at) => el('option', { value: String(at) }, whomOf(choice)));
+  whom.replaceChildren(el('option', { value: '' }, 'choose …'), ...options);
   stage.replaceChildren(...stages.map((name) => el('option', { value: name }, name)));
 }
 
@@ -41,6 +42,7 @@ function open({ title, text, button, hasFields, reason = '' }, action) {
   byId('ceiling-problem').textContent = '';
   byId('ceiling-affected').textContent = '';
   byId('ceiling-fields').hidden = !hasFields;
+  whom.required = hasFields;
   go.textContent = button;
   go.className = 'go';
   why.value = reason;
@@ -62,9 +64,19 @@ export async function stopMoving() {
   );
 }
 
+function chosen() {
+  const choice = whom.value === '' ? undefined : choices[Number(whom.value)];
+  if (!choice) throw new Error('choose whom it is for');
+  return choice;
+}
+
 export function openCeiling() {
+  // The mildest, and nobody until somebody was chosen.
+  whom.value = '';
+  stage.value = 'session-only';
+  forHow.value = '7200';
   open({ title: 'Set a ceiling', text: 'Whatever the flags say, nobody of these goes above it.', button: 'Set it', hasFields: true }, (reason) =>
-    setCeiling(choices[Number(whom.value)] ?? { on: 'all' }, {
+    setCeiling(chosen(), {
       stage: stage.value,
       why: reason,
       ...(forHow.value === '' ? {} : { forSeconds: Number(forHow.value) }),
@@ -81,8 +93,12 @@ export function openRelease({ selector, stage: held, by, why: reason }) {
 }
 
 async function tellAffected() {
-  const choice = choices[Number(whom.value)] ?? { on: 'all' };
   const told = byId('ceiling-affected');
+  const choice = whom.value === '' ? undefined : choices[Number(whom.value)];
+  if (!choice) {
+    told.textContent = '';
+    return;
+  }
   try {
     const { subjects, requestsPerMinute } = await readAffected(choice, stage.value);
     told.textContent = `${number(subjects)} people (seen in ten minutes) and ${number(requestsPerMinute)} requests a minute are above it now.`;
