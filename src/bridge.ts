@@ -150,6 +150,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const { sessions, ledger, logout, persons, resume, events, revocations, cookieSecrets } = lifecycle;
   const hearSecrets = () => void cookieSecrets.sync().catch(() => undefined); // Tried again at the next heartbeat.
   problems.add(() => cookieSecrets.problems);
+  problems.add(() => lifecycle.nobodyKnown.problems);
   events.follow();
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
@@ -183,6 +184,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   problems.add(() => clamps.unknown.map(describeUnknownClamp));
   problems.add(() => (guardrail.held ? [describeHold(guardrail.held)] : []));
   const flagSource = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
+  problems.add(() => (flagSource.problem === undefined ? [] : [flagSource.problem]));
   const membership = await createMembership({
     config,
     instance,

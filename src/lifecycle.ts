@@ -16,6 +16,7 @@ import { createSessionLedger, type SessionLedger } from './sessions/ledger.js';
 import { createLogoutJudge } from './sessions/legacy-logout.js';
 import { createLogout, type Logout } from './sessions/logout.js';
 import { createFunctionMapping, createPathMapping, type MappingFunction } from './sessions/mapping.js';
+import { createNobodyKnown, type NobodyKnown } from './sessions/nobody-known.js';
 import { createPersons, type Persons } from './sessions/person.js';
 import { createPlaces } from './sessions/places.js';
 import { createSessionReader, type SessionReader } from './sessions/reader.js';
@@ -68,6 +69,7 @@ export interface Lifecycle {
   readonly revocations: RevocationIndex;
   /** Undefined for an entry that the config does not have. */
   readonly epochsOf: (entry: string) => StoreEpochs | undefined;
+  readonly nobodyKnown: Pick<NobodyKnown, 'problems'>;
   /** The nodes of the bridge's own Redis. */
   readonly nodes: Pick<NodeWatch, 'look'>;
   close(): void;
@@ -201,6 +203,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     };
   });
   const vanished = createVanished(audit, metrics);
+  const nobodyKnown = createNobodyKnown({ clock, log, metrics });
   const judge = createLogoutJudge(clock);
   const epochs = new Map<RedisConnection, StoreEpochs>();
   for (const connection of connections.ofRecords) epochs.set(connection, createStoreEpochs(connection.client, clock, log));
@@ -241,6 +244,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     heard: revocations,
     resurrectionSeconds,
     unfinished: (place) => void logout.finish(place.sid, place.ended, place).catch(() => undefined), // Met again with the next request.
+    read: nobodyKnown.note,
     seen: (session, hasTokens) => {
       if (hasTokens) {
         places.note(session);
@@ -353,6 +357,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     revocations,
     epochsOf,
     nodes,
+    nobodyKnown,
     close() {
       rememberedEnds.close();
       vanished.close();

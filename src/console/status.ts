@@ -112,6 +112,7 @@ function describeProblems({ announcements, strangers, clamps, config }: StatusIn
   const late = instances.filter(({ lagSeconds }) => lagSeconds === undefined || lagSeconds > LATE_SECONDS);
   const fingerprints = new Set(announcements.map(({ fingerprint }) => fingerprint));
   const without = (state: Announcement['flags']) => announcements.filter(({ flags }) => flags === state).map(nameOfInstance);
+  const source = config.rollout.flags?.file === undefined ? 'the flag source is away' : 'the flags file is broken';
   const [lastKnown, none] = config.rollout.flags ? [without('last-known'), without('none')] : [[], []];
   return [
     ...new Set([
@@ -120,8 +121,8 @@ function describeProblems({ announcements, strangers, clamps, config }: StatusIn
       ...(fingerprints.size > 1
         ? [`${fingerprints.size} different configurations are running: a deployment under way, or one that stopped half-way`]
         : []),
-      ...(lastKnown.length > 0 ? [`the flag source is away: the last known flags are in force on ${lastKnown.join(', ')}`] : []),
-      ...(none.length > 0 ? [`the flag source is away and nothing is known of it: ${config.rollout.defaultStage} on ${none.join(', ')}`] : []),
+      ...(lastKnown.length > 0 ? [`${source}: the last known flags are in force on ${lastKnown.join(', ')}`] : []),
+      ...(none.length > 0 ? [`${source} and nothing is known of it: ${config.rollout.defaultStage} on ${none.join(', ')}`] : []),
       ...clamps
         .filter(({ by }) => by === 'guardrail')
         .map(({ selector, why }) => `the guardrail holds ${selector.on === 'all' ? 'everybody' : selector.name}: ${why}`),

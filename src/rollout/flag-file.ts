@@ -152,6 +152,9 @@ export async function openFileFlagSource({ path, keys, log, audit, metrics }: Fi
     get state() {
       return state;
     },
+    get problem() {
+      return problem && `the flags file is broken: ${problem}; ${latest ? 'the last good flags are' : 'the default stage is'} in force`;
+    },
     async reload() {
       reload();
       await loading;

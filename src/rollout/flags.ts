@@ -33,6 +33,8 @@ export interface FlagSource {
   /** Calls back after flags have changed. */
   onChange(listener: () => void): void;
   readonly state: 'live' | 'last-known' | 'none';
+  /** For an operator: why it cannot be used now, and what is in force instead. Undefined: it can. */
+  readonly problem: string | undefined;
   /** Looks now whether they have changed. Never rejects. */
   reload(): Promise<void>;
   close(): Promise<void>;
@@ -158,6 +160,7 @@ export const noFlags: FlagSource = {
   flag: () => undefined,
   onChange: () => undefined,
   state: 'live',
+  problem: undefined,
   reload: async () => undefined,
   close: async () => undefined,
 };

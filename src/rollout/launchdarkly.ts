@@ -172,6 +172,9 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
     get state() {
       return state;
     },
+    get problem() {
+      return problem && `LaunchDarkly: ${problem}; ${state === 'none' ? 'the default stage is' : 'the last known flags are'} in force`;
+    },
     async reload() {
       const key = await readFile(config.sdkKeyFile, 'utf8').catch(() => undefined);
       if (key?.trim() === '') log.error({ source: 'launchdarkly' }, `${EMPTY}; the key before is still used`);
@@ -230,6 +233,7 @@ export function useLaunchDarklyClient(client: LDClient, { log, metrics }: Pick<L
       client.on('update', listener);
       client.on('ready', listener);
     },
+    problem: undefined,
     get state() {
       return client.initialized() ? (failed ? 'last-known' : 'live') : 'none';
     },

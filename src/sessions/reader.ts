@@ -67,6 +67,8 @@ export interface SessionReaderOptions {
   readonly resurrectionSeconds: number;
   /** Called where a record is found whose logout could not delete it. */
   readonly unfinished: (found: RecordPlace & { readonly entry: string; readonly ended: Ended }) => void;
+  /** Called with what came of each cookie. */
+  readonly read: (entry: string, reading: RecordReading) => void;
   /** Called with every session that is found alive. */
   readonly seen: (session: LiveSession, hasTokens: boolean | undefined) => void;
   readonly clock: Clock;
@@ -76,7 +78,7 @@ export interface SessionReaderOptions {
 const PAUSE_MS = 1000;
 
 export function createSessionReader(options: SessionReaderOptions): SessionReader {
-  const { entries, ledger, heard, resurrectionSeconds, unfinished, seen, clock } = options;
+  const { entries, ledger, heard, resurrectionSeconds, unfinished, read, seen, clock } = options;
   /** By a clock that nobody sets. */
   let pausedUntil = 0;
 
@@ -170,7 +172,11 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
       const found = locate(cookies);
       const [first] = found;
       if (!first) return ABSENT;
-      const readOf = ({ entry, located }: LocatedCookie) => ('key' in located ? readFor(request, entry, located) : refused(located.rejected));
+      const readOf = ({ entry, located }: LocatedCookie) =>
+        after('key' in located ? readFor(request, entry, located) : refused(located.rejected), (reading) => {
+          read(entry.name, reading);
+          return reading;
+        });
       return found.length === 1 ? after(readOf(first), outcomeOfOne) : Promise.all(found.map(readOf)).then(outcomeOf);
     },
 

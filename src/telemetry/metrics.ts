@@ -145,6 +145,12 @@ export function createMetrics({ processMetrics = false } = {}) {
       help: 'Ends of sessions, families and persons that this instance wrote to Redis again, because Redis may have lost them.',
       registers,
     }),
+    cookiesWithoutPrincipal: new Counter({
+      name: 'crossfade_cookies_without_principal_total',
+      help: 'Session cookies that named no principal, by entry and reason.',
+      labelNames: ['entry', 'reason'],
+      registers,
+    }),
     familiesLost: new Counter({
       name: 'crossfade_families_lost_total',
       help: 'Refreshes with a token of ours whose family Redis does not have: it was lost, or it ended unused earlier than its longest life. The client falls back to its session.',

@@ -104,7 +104,17 @@ describe('docker-compose.yml, its services as processes', () => {
       Object.keys(before)
         .map((file) => file.slice(topology.path('/state/').length))
         .sort(),
-    ).toEqual(['admin-token', 'fleet-secret', 'keys/first.pem', 'redis-bridge', 'redis-legacy', 'redis-records', 'session-secrets', 'users.acl']);
+    ).toEqual([
+      '.gitignore',
+      'admin-token',
+      'fleet-secret',
+      'keys/first.pem',
+      'redis-bridge',
+      'redis-legacy',
+      'redis-records',
+      'session-secrets',
+      'users.acl',
+    ]);
     for (const [file, [mode, text]] of Object.entries(before)) {
       expect(mode, file).toBe(file.endsWith('users.acl') ? '100644' : '100600');
       if (file.endsWith('users.acl')) expect(text).not.toMatch(/>|PASSWORD/);

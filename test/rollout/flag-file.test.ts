@@ -2,6 +2,7 @@ import { renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readFlagFile } from '../../src/rollout/flag-file.js';
+import { runCli } from '../support/cli.js';
 import { createWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -132,6 +133,11 @@ describe('flags from a file', () => {
     });
     expect(await isOpen(cookie)).toBe(true);
     expect(await world.metrics()).toContain('crossfade_flags_up 0');
+    const config = join(world.directory, 'crossfade.json');
+    writeFileSync(config, JSON.stringify(world.config));
+    await expect
+      .poll(async () => (await runCli(['status', '--config', config])).stdout.replaceAll(/\s+/g, ' '), { timeout: 15_000 })
+      .toMatch(/the flags file is broken: \S*flags\.json is not JSON, or cut off; the last good flags are in force/);
     rmSync(join(world.directory, 'flags.json'));
     await world.log.until((line) => line['audit'] === 'flags.failed' && String(line['reason']).includes('cannot be read'), from);
     expect(await isOpen(cookie)).toBe(true);
