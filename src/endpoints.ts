@@ -242,7 +242,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     anonymous: config.verify.anonymous,
     services: config.services,
   });
-  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, ...uris, isOwn });
+  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, log, ...uris, isOwn });
 
   return {
     authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwn }) : enforce()),

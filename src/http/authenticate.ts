@@ -2,6 +2,7 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import type { Context, Middleware, Next } from 'koa';
 import { CrossfadeError } from '../errors.js';
 import type { Rollout } from '../rollout/rollout.js';
+import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { tellSpan } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
@@ -13,19 +14,38 @@ export interface AuthenticateOptions {
   readonly answers: Answers;
   readonly rollout: Rollout;
   readonly metrics: Metrics;
+  readonly log: Log;
   readonly exchangeUri: string;
   readonly returnUri: string;
   /** Whether a request is for one of the bridge's own endpoints, which judge credentials by themselves. */
   readonly isOwn: IsOwnRequest;
 }
 
+/** How often the log says that the app refuses whom the bridge knows. */
+const TELL_AGAIN_MS = 60_000;
+
 /** Middleware that puts the principal into `ctx.state`, or answers where no handler may: 400, 401, 503. */
 export function createAuthenticate(options: AuthenticateOptions): Middleware {
-  const { authenticate, answers, metrics, isOwn } = options;
+  const { authenticate, answers, metrics, log, isOwn } = options;
+  let refusedBehind = 0;
+  let toldAt = Number.NEGATIVE_INFINITY;
 
   function cannotKnow(ctx: Context, error: unknown): void {
     metrics.requests.count('unknown', 'unavailable', 'unknown');
     answers.fail(ctx, error);
+  }
+
+  /** Somebody is known by token, and a handler of the app says that nobody is logged in. */
+  function noteRefusedBehind({ client }: Extract<Authentication, { kind: 'authenticated' }>): void {
+    metrics.refusedBehind.inc({ client: client.config ? client.id : 'unknown' });
+    refusedBehind += 1;
+    if (performance.now() - toldAt < TELL_AGAIN_MS) return;
+    toldAt = performance.now();
+    log.warn(
+      { requests: refusedBehind },
+      'handlers of the app answer 401 to requests with a good token: give koa-session the store and the external key of the bridge, or let them read ctx.state.principal (docs/tokens.md, "Handlers that read ctx.session")',
+    );
+    refusedBehind = 0;
   }
 
   function goOn(ctx: Context, next: Next, found: Authentication): void | Promise<void> {
@@ -39,8 +59,19 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
     } else ctx.state.principal = found.principal;
     const before = ctx.res.getHeaders();
     const failed = (error: unknown) => failBehind(ctx, error, before);
-    const nudges = found.kind === 'authenticated' && found.decision.rules.nudge !== undefined;
-    return nudges ? next().then(() => nudge(ctx, found, options), failed) : next().catch(failed);
+    if (found.kind !== 'authenticated') return next().catch(failed);
+    const nudges = found.decision.rules.nudge !== undefined;
+    if (found.principal.via === 'session') return nudges ? next().then(() => nudge(ctx, found, options), failed) : next().catch(failed);
+    return next().then(
+      () => {
+        if (nudges) nudge(ctx, found, options);
+        if (ctx.status === 401) noteRefusedBehind(found);
+      },
+      (error: unknown) => {
+        if (isRefusal(error)) noteRefusedBehind(found);
+        failed(error);
+      },
+    );
   }
 
   /** What the bridge's own store or functions cannot do right now, behind the app's handlers. */
@@ -66,6 +97,11 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
       (error: unknown) => cannotKnow(ctx, error),
     );
   };
+}
+
+/** What `ctx.throw(401)` throws. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof Error && 'status' in error && error.status === 401;
 }
 
 /** Tells a client that could do what its stage asks for to do so: exchange its session, or go back to it. */

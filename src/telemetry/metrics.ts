@@ -145,6 +145,12 @@ export function createMetrics({ processMetrics = false } = {}) {
       help: 'Ends of sessions, families and persons that this instance wrote to Redis again, because Redis may have lost them.',
       registers,
     }),
+    refusedBehind: new Counter({
+      name: 'crossfade_tokens_refused_by_app_total',
+      help: 'Requests with a good token that a handler of the app answered 401: it looks at the session only.',
+      labelNames: ['client'],
+      registers,
+    }),
     cookiesWithoutPrincipal: new Counter({
       name: 'crossfade_cookies_without_principal_total',
       help: 'Session cookies that named no principal, by entry and reason.',

@@ -93,7 +93,7 @@ describe('crossfade serve', () => {
     expect((await fetch(`${admin}/readyz?for=issue`)).status).toBe(503);
     const cookie = await login();
     await proxy.cut();
-    expect((await fetch(`${admin}/readyz`)).status).toBe(503);
+    await expect.poll(async () => (await fetch(`${admin}/readyz`)).status).toBe(503);
     expect((await fetch(`${url}/auth/verify`, { headers: { cookie } })).status).toBe(503);
     expect((await fetch(`${admin}/healthz`)).status).toBe(200);
     await proxy.restore();

@@ -136,7 +136,8 @@ describe('the console', () => {
     for (const colorScheme of ['light', 'dark'] as const) {
       await page.emulateMedia({ colorScheme });
       await page.setViewportSize({ width: 360, height: 780 });
-      expect(await page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')).toBe(true);
+      // The charts are drawn anew for the width that there is now.
+      await expect.poll(async () => await page.evaluate('document.documentElement.scrollWidth <= document.documentElement.clientWidth')).toBe(true);
     }
     await page.setViewportSize({ width: 1280, height: 900 });
   });

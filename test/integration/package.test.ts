@@ -14,12 +14,11 @@ const run = promisify(execFile);
 
 let app: string;
 beforeAll(async () => {
-  await run('npm', ['run', '--silent', 'build'], { cwd: ROOT });
   app = mkdtempSync(join(tmpdir(), 'crossfade-app-'));
   mkdirSync(join(app, 'node_modules'));
   symlinkSync(ROOT, join(app, 'node_modules', 'crossfade'));
   mkdirSync(join(app, 'node_modules', '@koa'));
-  for (const name of ['koa', '@koa/router']) symlinkSync(join(ROOT, 'node_modules', name), join(app, 'node_modules', name));
+  for (const name of ['koa', 'koa-session', '@koa/router']) symlinkSync(join(ROOT, 'node_modules', name), join(app, 'node_modules', name));
 });
 afterAll(() => rmSync(app, { recursive: true, force: true }));
 
@@ -60,8 +59,10 @@ it("README's lines mount it in a Koa app", async () => {
     join(app, 'readme.mjs'),
     `import Koa from 'koa';
     import Router from '@koa/router';
+    import session from 'koa-session';
     import { createBridge, loadConfig } from 'crossfade';
     const app = new Koa();
+    app.keys = ['the-cookie-secret-of-the-readme'];
     const router = new Router();
     const listOrders = (ctx) => { ctx.body = 'reached'; };
     ${lines}
