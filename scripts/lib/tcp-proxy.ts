@@ -34,10 +34,12 @@ export interface TcpProxyOptions {
   readonly records?: boolean;
   /** Fields of INFO that it keeps back, as some managed services do. */
   readonly hides?: readonly string[];
+  /** How long each answer takes longer, in ms. */
+  readonly delayMs?: number;
 }
 
 /** Stands between a client and a Redis, to take it away by really taking it away. */
-export async function startTcpProxy(targetUrl: string, { records = false, hides = [] }: TcpProxyOptions = {}): Promise<TcpProxy> {
+export async function startTcpProxy(targetUrl: string, { records = false, hides = [], delayMs = 0 }: TcpProxyOptions = {}): Promise<TcpProxy> {
   let target = new URL(targetUrl);
   const crossed: Buffer[] = [];
   const port = await freePort();
@@ -59,6 +61,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
         upstream.destroy();
       });
     }
+    const pass = (chunk: Buffer) => void (delayMs === 0 ? client.write(chunk) : setTimeout(() => client.write(chunk), delayMs));
     let swallowed = false;
     let isReplica = false;
     client.on('data', (chunk) => {
@@ -73,7 +76,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
     upstream.on('data', (chunk) => {
       if (records) crossed.push(chunk);
       if (swallowed) void cut();
-      else if (!silent && !(isReplica && replicasAreSilent)) client.write(hides.length > 0 ? withoutFields(chunk, hides) : chunk);
+      else if (!silent && !(isReplica && replicasAreSilent)) pass(hides.length > 0 ? withoutFields(chunk, hides) : chunk);
     });
   });
 

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
@@ -162,6 +163,27 @@ describe('Redis that is slow', () => {
     expect(clamped.stdout).toContain('In force');
   });
 });
+
+it('commands of an operator go on where each answer of Redis takes longer than a request may wait', async () => {
+  const own = await startRedis();
+  const slow = await startTcpProxy(own.url, { delayMs: 400 });
+  const world = await open({ redisUrl: own.url });
+  const config = join(world.directory, 'crossfade.json');
+  writeFileSync(config, JSON.stringify({ ...world.config, redis: { ...world.config.redis, url: slow.url } }));
+  try {
+    for (const args of [
+      ['keys', 'rotate'],
+      ['clamp', 'session-only', '--client', 'web', '--why', 'a test'],
+    ]) {
+      const { status, stderr } = await runCli([...args, '--config', config]);
+      expect({ args, status, isTimeout: stderr.includes('timed out') }).toEqual({ args, status: 0, isTimeout: false });
+    }
+  } finally {
+    await world.bridge.close();
+    await slow.close();
+    await own.stop();
+  }
+}, 60_000);
 
 it('/readyz waits for the revocations after a start, while Redis answers', async () => {
   const redis = await startRedis();
