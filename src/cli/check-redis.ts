@@ -11,7 +11,7 @@ import { whyNoEpoch } from '../sessions/store-epoch.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';
 
-/** What was found, and what need not be mended but should be known. */
+/** Findings need a fix. Notes only inform. */
 export interface Checked {
   readonly findings: readonly Finding[];
   readonly notes: readonly Finding[];

@@ -146,7 +146,7 @@ export function createGrants({ at, clientId, cookies, headers, fetch: send }: Gr
   };
 }
 
-/** The members of a JSON object. What is none has none: a proxy may answer with a page. */
+/** The members of a JSON object. Empty for any other text, such as a proxy's HTML page. */
 function read(text: string): ReadonlyMap<string, unknown> {
   try {
     return new Map<string, unknown>(Object.entries(JSON.parse(text || '{}') ?? {}));

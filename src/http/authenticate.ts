@@ -35,7 +35,7 @@ export function createAuthenticate(options: AuthenticateOptions): Middleware {
     answers.fail(ctx, error);
   }
 
-  /** Somebody is known by token, and a handler of the app says that nobody is logged in. */
+  /** Counts a 401 of the app's handlers to a request with a good token. */
   function noteRefusedBehind({ client }: Extract<Authentication, { kind: 'authenticated' }>): void {
     metrics.refusedBehind.inc({ client: client.config ? client.id : 'unknown' });
     refusedBehind += 1;

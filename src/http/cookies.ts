@@ -22,7 +22,7 @@ export interface BridgeCookies {
   refreshLine(token: string, expiresAt: number): string;
   /** The `Set-Cookie` line that clears it. */
   clearedRefreshLine(): string;
-  /** Sets the cookies of a session; without an end they live as long as the browser does. */
+  /** Sets the cookies of a session, to end as `cookieOptions.expires` says, else as the app would let them end. */
   setSession(ctx: Context, entry: string, cookies: readonly (readonly [name: string, value: string])[], life: SessionCookieLife): void;
   /** Clears refresh token and all session cookies. */
   clearAll(ctx: Context): void;

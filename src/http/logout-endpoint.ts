@@ -33,9 +33,7 @@ interface Target {
   readonly sid: string;
   readonly person?: Identity;
   readonly place?: Omit<SessionPlace, 'sid'>;
-  /** A token of ours names it, and Redis has lost whose it is. */
-  readonly isOurs?: boolean;
-  /** Its family is lost as well, and its access tokens may live. */
+  /** The token of ours that names it: Redis has lost the family, and whose it was. */
   readonly lost?: RefreshToken;
   /** The bridge's own name of the person, of a family that has ended. */
   readonly onlyOf?: string;
@@ -86,7 +84,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     const found = token ? await families.find(token) : undefined;
     if (!token || !found || found.kind === 'unknown' || found.kind === 'unreadable') return [];
     // Redis has lost it, and with it whose it was. The session ends where this instance knows it.
-    if (found.kind === 'lost') return [{ sid: token.sid, isOurs: true, lost: token }];
+    if (found.kind === 'lost') return [{ sid: token.sid, lost: token }];
     if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
     // One that has ended names its session all the same: that may live, or may have to be told of once more.
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];
@@ -140,7 +138,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
         ...(at ? { at } : {}),
         ...(person ? { person } : {}),
         ...(place ? { place } : {}),
-        ...(same.some(({ isOurs }) => isOurs) ? { isOurs: true } : {}),
+        ...(same.some(({ lost }) => lost) ? { isOurs: true } : {}),
         ...(onlyOf === undefined ? {} : { onlyOf }),
       });
       for (const { lost } of same) if (lost) await families.endLost(lost);

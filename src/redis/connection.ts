@@ -73,7 +73,7 @@ const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it forme
 
 /** The server is another one now, or has another role: connecting again may find the primary. */
 const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA']);
-/** What the server holds is not to be believed, or is that of somebody else. */
+/** The server's data may be old, or may belong to another application. */
 const UNBELIEVABLE: ReadonlySet<RedisState> = new Set([...MOVED_ON, 'WRONGDB']);
 
 /**

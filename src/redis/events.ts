@@ -138,10 +138,13 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     newest = id;
     metrics.eventLag.observe(Math.max(0, (clock.now() - atMs) / 1000));
-    // It stands there again, whoever has written it.
-    if (event.type !== 'news') lost?.delete(nameOf(event));
-    if (event.type === 'news') onNews(event.about);
-    else apply(event);
+    if (event.type === 'news') {
+      onNews(event.about);
+      return;
+    }
+    // It is in the stream again, whichever instance wrote it.
+    lost?.delete(nameOf(event));
+    apply(event);
   }
 
   /** The event, or why it counts as absent. */

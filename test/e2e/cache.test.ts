@@ -2,7 +2,7 @@ import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createWorld, type World } from '../support/world.js';
 import { type Chromium, startChromium } from './chromium.js';
-import { type Front, startFront } from './front.js';
+import { behind, type Front, startFront } from './front.js';
 
 let front: Front;
 let world: World;
@@ -18,14 +18,7 @@ beforeAll(async () => {
       if (ctx.fresh) ctx.status = 304;
       else ctx.body = 'a page';
     },
-    configure: (config) => ({
-      ...config,
-      issuer: front.url,
-      sessions: (config.sessions ?? []).map((session) => ({ ...session, cookieOptions: { secure: false } })),
-      clients: [
-        { id: 'web', origins: [front.url], refreshTransport: 'cookie', exchanges: true, wayBack: true, match: { host: new URL(front.url).host } },
-      ],
-    }),
+    configure: behind(front),
   });
   front.target = world.url;
   browser = await startChromium();

@@ -6,7 +6,7 @@ import type { Client } from '../../src/client/index.js';
 import type { Instance } from '../support/instance.js';
 import { createWorld, type World } from '../support/world.js';
 import { type Chromium, startChromium } from './chromium.js';
-import { type Front, startFront } from './front.js';
+import { behind, type Front, startFront } from './front.js';
 
 declare global {
   interface Window {
@@ -24,15 +24,7 @@ let browser: Chromium;
 beforeAll(async () => {
   front = await startFront();
   world = await createWorld({
-    configure: (config) => ({
-      ...config,
-      issuer: front.url,
-      keys: { ...config.keys, selfTestSeconds: 1 },
-      sessions: (config.sessions ?? []).map((session) => ({ ...session, cookieOptions: { secure: false } })),
-      clients: [
-        { id: 'web', origins: [front.url], refreshTransport: 'cookie', exchanges: true, wayBack: true, match: { host: new URL(front.url).host } },
-      ],
-    }),
+    configure: (config) => ({ ...behind(front)(config), keys: { ...config.keys, selfTestSeconds: 1 } }),
   });
   front.target = world.url;
   browser = await startChromium();

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, request as send } from 'node:http';
 import { closeServer, urlOf } from '../../scripts/lib/legacy-app.js';
+import type { ConfigInput } from '../../src/config/config.js';
 
 /** What stands in front of the instances: pages with the client library, and whatever else goes to the target of the moment. */
 export interface Front {
@@ -19,6 +20,18 @@ window.client.addEventListener('state', () => window.states.push(window.client.s
 window.ask = async (path = '/me') => (await window.client.fetch(path)).status;
 window.ahead = (ms) => { const now = Date.now; Date.now = () => now() + ms; };
 </script>`;
+
+/** The configuration of a bridge behind it, for a browser: on http, with the client `web` known by its host. */
+export function behind(front: Front): (config: ConfigInput) => ConfigInput {
+  return (config) => ({
+    ...config,
+    issuer: front.url,
+    sessions: (config.sessions ?? []).map((session) => ({ ...session, cookieOptions: { secure: false } })),
+    clients: [
+      { id: 'web', origins: [front.url], refreshTransport: 'cookie', exchanges: true, wayBack: true, match: { host: new URL(front.url).host } },
+    ],
+  });
+}
 
 export async function startFront(): Promise<Front> {
   const server = createServer((request, response) => {

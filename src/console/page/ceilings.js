@@ -71,7 +71,7 @@ function chosen() {
 }
 
 export function openCeiling() {
-  // The mildest, and nobody until somebody was chosen.
+  // Opens with the mildest choice, and for no one.
   whom.value = '';
   stage.value = 'session-only';
   forHow.value = '7200';
