@@ -59,7 +59,7 @@ export interface Bridge {
   authenticate(): Middleware;
   /** Middleware for routes that need a principal, and a scope where one is named: 401, 403. */
   require(options?: RequireOptions): Middleware;
-  /** Middleware that serves `/auth/*` and the well-known paths. */
+  /** Middleware that serves the bridge's own paths; all others go on to the app. */
   routes(): Middleware;
   /** A store for the app's own koa-session, by cookie or by token; of the entry of koa-session with this name, by default of the first. */
   sessionStore(entry?: string): SessionStore;

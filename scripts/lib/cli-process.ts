@@ -26,6 +26,8 @@ export interface RunningCli {
   logged(message: string, from?: number): Promise<Record<string, unknown>>;
   /** All log lines so far. */
   readonly lines: readonly Record<string, unknown>[];
+  /** All that it has printed so far. */
+  text(): string;
   /** Resolves with the exit status, and with all that it has printed. */
   ended(): Promise<{ readonly status: number | null; readonly text: string }>;
 }
@@ -46,11 +48,13 @@ export function startCli(args: readonly string[], cwd = ROOT, env: Readonly<Reco
   });
   const ended = once(child, 'close').then(([status]: (number | null)[]) => {
     for (const look of waiting) look();
-    return { status: status ?? null, text: lines.map((line) => JSON.stringify(line)).join('\n') + unfinished + stderr() };
+    return { status: status ?? null, text: text() };
   });
+  const text = () => lines.map((line) => JSON.stringify(line)).join('\n') + unfinished + stderr();
   return {
     process: child,
     lines,
+    text,
     logged: async (message, from = 0) =>
       await new Promise((resolve, reject) => {
         let at = from;

@@ -18,6 +18,8 @@ export interface BridgeProcess {
   signal(name: NodeJS.Signals): void;
   /** Changes the configuration file; in force from the next start on. */
   configure(change: (config: ConfigInput) => ConfigInput): void;
+  /** What it has logged, of every start. */
+  log(): string;
   /** What `/readyz` says of signing. */
   signing(): Promise<string>;
   /** `crossfade COMMAND …` with its configuration. */
@@ -38,6 +40,7 @@ export async function createBridgeProcess(directory: string, name: string, base:
   };
   writeFileSync(configFile, JSON.stringify(config));
   let cli: RunningCli | undefined;
+  const earlier: string[] = [];
   const admin = `http://127.0.0.1:${adminPort}`;
   return {
     name,
@@ -50,9 +53,9 @@ export async function createBridgeProcess(directory: string, name: string, base:
       await cli.logged('crossfade is listening');
     },
     async stop() {
-      if (!cli || cli.process.exitCode !== null || cli.process.signalCode !== null) return;
+      if (!cli || !isAlive(cli)) return;
       cli.process.kill('SIGTERM');
-      await cli.ended();
+      earlier.push((await cli.ended()).text);
     },
     signal(name) {
       cli?.process.kill(name);
@@ -61,6 +64,7 @@ export async function createBridgeProcess(directory: string, name: string, base:
       config = change(config);
       writeFileSync(configFile, JSON.stringify(config));
     },
+    log: () => [...earlier, ...(cli && isAlive(cli) ? [cli.text()] : [])].join('\n'),
     async signing() {
       const answer: unknown = await (await fetch(`${admin}/readyz`)).json();
       return answer !== null && typeof answer === 'object' && 'signing' in answer ? String(answer.signing) : 'unknown';
@@ -72,6 +76,8 @@ export async function createBridgeProcess(directory: string, name: string, base:
     },
   };
 }
+
+const isAlive = ({ process }: RunningCli) => process.exitCode === null && process.signalCode === null;
 
 /** Empties a key directory and fills it anew. */
 export function replaceKeys(directory: string, files: ReadonlyMap<string, string>): void {

@@ -14,7 +14,7 @@ export interface StepCounts {
   staleLogins: number;
   /** Every 5xx on the wire, those that a client has waited for and tried again too. */
   serverErrors: number;
-  /** The longest that one client had to wait from a failure to its next good answer, in ms. */
+  /** The longest that one client had to wait from a failure in this step to its next good answer, in ms. */
   worstRecoveryMs: number;
 }
 
@@ -70,8 +70,11 @@ export class Ledger {
     } else if (via === 'session' || via === 'jwt') this.#second[via] += 1;
   }
 
-  recovered(afterMs: number): void {
-    this.#step.worstRecoveryMs = Math.max(this.#step.worstRecoveryMs, afterMs);
+  /** Somebody has a good answer again, whose failures began at `failedAt` (`performance.now()`): told where they began. */
+  recovered(failedAt: number): void {
+    const began = (failedAt - this.#began) / 1000;
+    const step = this.steps.findLast(({ from }) => from <= began) ?? this.#step;
+    step.worstRecoveryMs = Math.max(step.worstRecoveryMs, performance.now() - failedAt);
   }
 
   violated(kind: Violation, told: string): void {

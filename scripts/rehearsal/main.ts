@@ -6,7 +6,7 @@ import { describeMachine, readMachine } from '../lib/machine.js';
 import { createCookieApp, createLibraryApp, createOauthApp } from './apps.js';
 import { Ledger, totalOf } from './ledger.js';
 import { createLegacyLogins } from './legacy.js';
-import { ACCESS_SECONDS, openPlace } from './place.js';
+import { ACCESS_SECONDS, ADMIN_TOKEN, openPlace, type Place } from './place.js';
 import { createRandom } from './random.js';
 import { type Report, toHtml, toTable, verdictOf } from './report.js';
 import { type Scene, writeScript } from './script.js';
@@ -68,6 +68,8 @@ async function rehearse(): Promise<void> {
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
   const visitors: Visitor[] = [];
+  const consoles = place.bridges.map(({ admin }) => admin).join(', ');
+  say(`the console, while it runs: ${consoles}, with the token ${ADMIN_TOKEN}`);
   try {
     const scenes = writeScript({ place, random: random.fork(), brokenMs });
     let faultEndedAt = Number.NEGATIVE_INFINITY;
@@ -109,16 +111,29 @@ async function rehearse(): Promise<void> {
     ledger.begin('settling', false);
     for (const visitor of visitors) visitor.stop();
     await Promise.race([ended, new Promise((resolve) => interrupted.signal.addEventListener('abort', resolve))]);
-    finish(interrupted.signal.aborted);
-    if (options.keep)
-      await keep(
-        place.bridges.map(({ admin }) => admin),
-        interrupted.signal,
-      );
+    if (!finish(interrupted.signal.aborted)) writeLogs(place);
+    if (options.keep && !interrupted.signal.aborted) {
+      say(`still up, until Ctrl-C: the console is at ${consoles}, with the token ${ADMIN_TOKEN}`);
+      await new Promise((resolve) => interrupted.signal.addEventListener('abort', resolve));
+    }
+  } catch (error) {
+    finish(true);
+    writeLogs(place);
+    throw error;
   } finally {
     for (const visitor of visitors) visitor.stop();
     await place.close();
   }
+}
+
+/** What the bridges have logged, beside the report of a run that has failed. */
+function writeLogs({ bridges }: Place): void {
+  const files = bridges.map((bridge) => {
+    const file = join(options.out, `${bridge.name}.log`);
+    writeFileSync(file, `${bridge.log()}\n`);
+    return file;
+  });
+  process.stdout.write(`${files.join(', ')}\n`);
 }
 
 /** What happens does so at a moment that the seed decides; before and after it is watched. */
@@ -185,14 +200,15 @@ function watched(): typeof fetch {
     ledger.answered(answer.status, answer.ok ? (request.headers.has('authorization') ? 'jwt' : 'session') : '');
     if (answer.status >= 500) failingSince ??= at;
     else if (failingSince !== undefined) {
-      ledger.recovered(performance.now() - failingSince);
+      ledger.recovered(failingSince);
       failingSince = undefined;
     }
     return answer;
   };
 }
 
-function finish(wasInterrupted: boolean, clients = size): void {
+/** Writes the report, and says whether the drill has passed. */
+function finish(wasInterrupted: boolean, clients = size): boolean {
   const { lockouts, wrongPrincipals, staleLogins, requests } = totalOf(ledger.steps);
   const passed = !wasInterrupted && requests > 0 && lockouts + wrongPrincipals + staleLogins === 0;
   const report: Report = {
@@ -211,14 +227,10 @@ function finish(wasInterrupted: boolean, clients = size): void {
   process.stdout.write(`\n${toTable(report)}\n\n`);
   for (const { at, step, kind, told } of report.violations.slice(0, 20)) process.stdout.write(`${at} s, ${step}: ${kind}: ${told}\n`);
   process.stdout.write(
-    `${wasInterrupted ? 'Interrupted: that proves nothing.' : verdictOf(report)}\n${options.out}/drill.html, ${options.out}/drill.json\n`,
+    `${wasInterrupted ? 'Broken off: that proves nothing.' : verdictOf(report)}\n${options.out}/drill.html, ${options.out}/drill.json\n`,
   );
   process.exitCode = passed ? 0 : 1;
-}
-
-async function keep(admins: readonly string[], interrupted: AbortSignal): Promise<void> {
-  say(`still up, until Ctrl-C: the console is at ${admins.join(', ')}`);
-  await new Promise((resolve) => interrupted.addEventListener('abort', resolve));
+  return passed;
 }
 
 function say(what: string): void {

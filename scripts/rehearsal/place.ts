@@ -36,7 +36,8 @@ export interface Place {
 
 /** Lives of the drill: short, so that every client refreshes several times. */
 export const ACCESS_SECONDS = 30;
-const ADMIN_TOKEN = 'drill-operator-token-0f3c9a51';
+/** For the console and the operator's API of the drill's bridges. */
+export const ADMIN_TOKEN = 'drill-operator-token-0f3c9a51';
 /** Below this version the app was never taught to exchange. */
 const MIN_VERSION = '4.0.0';
 

@@ -8,7 +8,7 @@ import { freePort } from '../lib/free-port.js';
 import { startRedis } from '../lib/private-redis.js';
 import { startTcpProxy } from '../lib/tcp-proxy.js';
 import { type BridgeProcess, replaceKeys } from './bridges.js';
-import type { Place } from './place.js';
+import { ACCESS_SECONDS, type Place } from './place.js';
 import type { Random } from './random.js';
 
 /** One step of the migration, or one fault. */
@@ -38,6 +38,7 @@ const STAGE_FLAG = 'auth-migration-stage';
 /** All of it, in the order in which it is played: there, through everything that can break, and back. */
 export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] {
   const { bridges, launchDarkly } = place;
+  let familiesLostAt = Number.NEGATIVE_INFINITY;
 
   /** Puts a share of everybody at a stage, the rest one below it. */
   function setStage(stage: Stage, percent = 100, below: Stage = 'shadow'): void {
@@ -128,6 +129,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
   }
 
   async function restartAllBroken(): Promise<void> {
+    await sleep(Math.max(0, familiesLostAt + ACCESS_SECONDS * 1000 - Date.now()));
     const whole = new Map(bridges.map((bridge) => [bridge, filesOf(bridge)]));
     for (const bridge of bridges) {
       replaceKeys(bridge.keys, broken);
@@ -158,6 +160,7 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     await sleep(brokenMs);
     place.redis = await startRedis({ port, args: ['--requirepass', place.redisPassword] });
     await healthy();
+    familiesLostAt = Date.now();
   }
 
   async function silence(): Promise<void> {
@@ -310,12 +313,13 @@ export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] 
     fault('a corrupt key on one instance', corruptOne),
     fault('LaunchDarkly is gone', loseLaunchDarkly),
     step('jwt-only'),
+    // Before the others: whoever's family it takes finds that out within an access token's life, and must have exchanged anew before
+    // nobody can sign and before sessions are evicted. Both at once leave nothing to go on with.
+    fault('Redis killed, and back empty', killRedis),
     fault('a managed failover of Redis', failOver),
     fault('a failover that loses writes', loseWrites),
     fault('a clock step of an hour', stepClock),
     fault('Redis is silent', silence),
-    // Whoever's families it takes must have had time to exchange anew before sessions are evicted: both at once leave nothing to go on with.
-    fault('Redis killed, and back empty', killRedis),
     fault('a clock 20 s off', shiftClock),
     fault('forged values in Redis', forge),
     fault('restart of all with broken keys', restartAllBroken),

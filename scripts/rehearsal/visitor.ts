@@ -73,7 +73,7 @@ export function createVisitor(options: VisitorOptions): Visitor {
     ledger.answered(answer.status, path === '/me' && answer.ok ? (shown === undefined ? 'session' : 'jwt') : '');
     if (answer.status >= 500) failingSince ??= at;
     else if (answer.ok) {
-      if (failingSince !== undefined) ledger.recovered(performance.now() - failingSince);
+      if (failingSince !== undefined) ledger.recovered(failingSince);
       failingSince = undefined;
     }
     // What was asked for with an older login is of no session that there is.

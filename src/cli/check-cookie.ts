@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
 import Keygrip from 'keygrip';
-import { type Config, ConfigError, type SessionConfig } from '../config/config.js';
+import type { Config, SessionConfig } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import type { Secret } from '../config/secret.js';
 import { errnoOf } from '../errors.js';
 import { createCookieScheme } from '../sessions/cookie-scheme.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import type { SessionRecord } from '../sessions/format.js';
+import { readJsonRecord } from '../sessions/json-record.js';
+import { createPathMapping, pathsBeside } from '../sessions/mapping.js';
+import { askWhoami, type WhoamiConfig } from '../sessions/whoami.js';
 import { print } from './print.js';
 
 export interface CheckCookieOptions {
@@ -17,11 +21,13 @@ export interface CheckCookieOptions {
 /** What one entry makes of the cookie. Names of settings and numbers of lines only. */
 interface CookieReport {
   readonly entry: string;
-  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature' | 'taken-out';
+  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature' | 'taken-out' | 'named' | 'nobody' | 'unmapped' | 'no-answer';
   /** Which line of the file has signed it, counted from 1 without those that are empty. */
   readonly line?: number;
   /** The setting that would fit. */
   readonly fits?: string;
+  /** Of `format: http`: what is wrong with the app's answer. */
+  readonly why?: string;
 }
 
 /** Hashes that apps are seen to use. */
@@ -32,11 +38,29 @@ const ENCODINGS = ['base64', 'hex'] as const;
 export async function checkCookie({ config: path, cookieValueFile, json = false }: CheckCookieOptions): Promise<number> {
   const config = await loadConfig(path);
   const pairs = readPairs(cookieValueFile);
-  const reports = config.sessions.filter(({ http }) => !http).map((session) => judge(session, pairs));
-  if (reports.length === 0) throw new ConfigError(path, [{ path: 'sessions', message: 'no entry has a cookie that is looked at here' }]);
+  const reports: CookieReport[] = [];
+  for (const session of config.sessions) reports.push(session.http ? await askApp(session, session.http, pairs) : judge(session, pairs));
   if (json) print.json({ reports });
   else for (const report of reports) print.line(describe(report, config));
-  return reports.some(({ outcome }) => outcome === 'verified' || outcome === 'not-signed') ? 0 : 1;
+  return reports.some(({ outcome }) => outcome === 'verified' || outcome === 'not-signed' || outcome === 'named') ? 0 : 1;
+}
+
+/** Asks the app as the bridge would, and reads its answer as the bridge would. */
+async function askApp({ name: entry, cookie, principal }: SessionConfig, http: WhoamiConfig, pairs: CookiePairs): Promise<CookieReport> {
+  const [, value] = pairs.find(([name]) => name === cookie) ?? [];
+  if (value === undefined) return { entry, outcome: 'no-cookie' };
+  let record: SessionRecord | undefined;
+  try {
+    const text = await askWhoami(http, `${cookie}=${value}`);
+    record = text === undefined ? undefined : readJsonRecord(text);
+  } catch (error) {
+    return { entry, outcome: 'no-answer', why: error instanceof Error ? error.message : 'cannot be asked' };
+  }
+  if (!record) return { entry, outcome: 'nobody' };
+  const found = principal ? await createPathMapping(principal)(record) : undefined;
+  if (!found || !principal || 'identity' in found) return { entry, outcome: 'named' };
+  const there = pathsBeside(record, principal.subject) ?? [];
+  return { entry, outcome: 'unmapped', why: `${found.why}${there.length > 0 ? `; there is ${there.join(', ')}` : ''}` };
 }
 
 /** A `Cookie` header, with or without its name, as a browser's tools copy it. */
@@ -112,7 +136,7 @@ function fitSuffix(session: SessionConfig, verifying: Parameters<typeof createCo
   return fitting && `json.signature: ${fitting}`;
 }
 
-function describe({ entry, outcome, line, fits }: CookieReport, { sessions }: Config): string {
+function describe({ entry, outcome, line, fits, why }: CookieReport, { sessions }: Config): string {
   const cookie = sessions.find(({ name }) => name === entry)?.cookie ?? '';
   switch (outcome) {
     case 'verified':
@@ -121,6 +145,14 @@ function describe({ entry, outcome, line, fits }: CookieReport, { sessions }: Co
       return `${entry}: the cookie ${cookie} is signed with line ${line} of secretsFile, which the line - has taken out: the bridge rejects it.`;
     case 'not-signed':
       return `${entry}: the cookie ${cookie} is there, and this entry expects no signature.`;
+    case 'named':
+      return `${entry}: the app says whose cookie ${cookie} is, and the answer maps to a principal.`;
+    case 'nobody':
+      return `${entry}: the app says that the cookie ${cookie} is nobody's.`;
+    case 'unmapped':
+      return `${entry}: the app answers, and its answer maps to nobody: ${why}.`;
+    case 'no-answer':
+      return `${entry}: the app that is asked about the cookie ${cookie} ${why}.`;
     case 'no-cookie':
       return `${entry}: no cookie ${cookie} is in the file.`;
     case 'bad-signature':

@@ -1,17 +1,17 @@
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
 import { keyOf, reusesIds } from '../sessions/formats.js';
 import { readJsonRecord } from '../sessions/json-record.js';
-import { createPathMapping } from '../sessions/mapping.js';
+import { createPathMapping, pathsBeside } from '../sessions/mapping.js';
 import { askWhoami } from '../sessions/whoami.js';
 
 /** What would keep sessions from being read: cookies that do not arrive, keys that are the bridge's own, an app that does not answer. */
 export async function checkSessions(config: Config): Promise<Finding[]> {
-  return [...checkCookies(config), ...checkPaths(config), ...(await checkWhoami(config))];
+  return [...checkCookies(config), ...checkKeysAndPaths(config), ...(await checkWhoami(config))];
 }
 
 /** What is as it is: nothing to mend, but to know. */
 export function noteSessions(config: Config): Finding[] {
-  return [...noteClusters(config), ...noteReusedIds(config)];
+  return [...noteClusters(config), ...noteReusedIds(config), ...noteNoLoginTime(config)];
 }
 
 /** Whether the browser sends the app's cookie to the bridge. */
@@ -48,7 +48,7 @@ function bare(domain: string): string {
   return domain.replace(/^\./, '').toLowerCase();
 }
 
-function checkPaths({ http, sessions, redis }: Config): Finding[] {
+function checkKeysAndPaths({ http, sessions, redis }: Config): Finding[] {
   const found: Finding[] = [];
   sessions.forEach(({ keyPrefix, json, cookieOptions }, index) => {
     const { before: prefix } = keyOf({ json, keyPrefix });
@@ -73,10 +73,15 @@ async function checkWhoami({ sessions }: Config): Promise<Finding[]> {
     try {
       const text = await askWhoami(http);
       const record = text === undefined ? undefined : readJsonRecord(text);
-      const anybody = record && principal ? await createPathMapping(principal)(record) : undefined;
-      return anybody && !('rejected' in anybody && anybody.rejected === 'nobody-logged-in')
-        ? [{ path, message: 'names somebody for a request without a cookie' }]
-        : [];
+      if (!record || !principal) return [];
+      const anybody = await createPathMapping(principal)(record);
+      if (!('rejected' in anybody && anybody.rejected === 'nobody-logged-in'))
+        return [{ path, message: 'names somebody for a request without a cookie' }];
+      // An app that names its members also where nobody is logged in shows whether the one that is mapped is among them.
+      const there = pathsBeside(record, principal.subject);
+      return there === undefined || there.length === 0
+        ? []
+        : [{ path: `sessions[${index}].principal.subject`, message: `the app answers without ${principal.subject}; there is ${there.join(', ')}` }];
     } catch (error) {
       return [{ path, message: error instanceof Error ? error.message : 'cannot be asked' }];
     }
@@ -92,6 +97,20 @@ function noteReusedIds({ sessions }: Config): Finding[] {
           {
             path: `sessions[${index}].principal.authTime`,
             message: `${format} may give the same id to the next login: without the time of the login it is refused within tokens.resurrectionSeconds after a logout`,
+          },
+        ]
+      : [],
+  );
+}
+
+/** What `crossfade end` cannot do then. */
+function noteNoLoginTime({ sessions }: Config): Finding[] {
+  return sessions.flatMap(({ principal, http }, index) =>
+    principal && principal.authTime === undefined
+      ? [
+          {
+            path: `sessions[${index}].principal.authTime`,
+            message: `is not mapped: \`crossfade end\` cannot end ${http ? 'sessions here that tokens were never made from: the app must' : 'sessions that tokens were never made from, unless it looks through all records (--sweep)'}`,
           },
         ]
       : [],

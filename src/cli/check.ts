@@ -10,6 +10,7 @@ import { readFlagFile } from '../rollout/flag-file.js';
 import { isStage } from '../rollout/stage.js';
 import { createIssuer } from '../tokens/issue.js';
 import { createProbe } from '../tokens/probe.js';
+import { checkPaths } from './check-paths.js';
 import { checkRedis } from './check-redis.js';
 import { checkSessions, noteSessions } from './check-sessions.js';
 import { print } from './print.js';
@@ -30,6 +31,7 @@ export async function check({ config: path, json = false }: CheckOptions): Promi
     findings = [
       ...unmappedSessions(config),
       ...(await checkSessions(config)),
+      ...(await checkPaths(config)),
       ...(await checkKeys(config)),
       ...(await checkFlags(config)),
       ...redis.findings,

@@ -11,6 +11,8 @@ export interface InitOptions {
   readonly cookie?: string;
   /** Default: that of the format's usual record. */
   readonly subject?: string;
+  /** What the bridge's own paths start with, where the app has routes of those names. Default: /auth. */
+  readonly basePath?: string;
 }
 
 /** `crossfade init`: everything that a first start needs, except the app's own cookie secrets. Overwrites nothing; says what it did. */
@@ -34,6 +36,7 @@ export function init(directory: string, options: InitOptions): string[] {
     'Next:',
     ...[
       ...(isSigned ? ["put the app's cookie secrets (app.keys in Koa, secret in Express) into session-secrets, one a line, newest first"] : []),
+      'name under principal what the record has, the time of the login (authTime) too: without it crossfade end cannot tell an old session from a new one',
       'crossfade check                     what is still wrong',
       ...(options.format === 'http' ? [] : ['crossfade check --sample 1000       how many real sessions map to a principal, read-only']),
       'crossfade serve',
@@ -117,7 +120,7 @@ function sessionText({ format, cookie, subject = format === 'http' ? 'id' : 'use
 }
 
 function configText(options: InitOptions): string {
-  const { issuer, redis } = options;
+  const { issuer, redis, basePath } = options;
   return `# yaml-language-server: $schema=./node_modules/crossfade/dist/config.schema.json
 # Every setting with its default: docs/configuration.md. \${VAR} takes an environment variable.
 
@@ -129,7 +132,7 @@ audience: [${JSON.stringify(issuer)}]
 listen: { host: 127.0.0.1, port: 8787 }
 # Health and metrics, for operators only.
 admin: { host: 127.0.0.1, port: 8788, tokenFile: ./admin-token }
-
+${basePath === undefined ? '' : `# What the bridge's own paths start with; the files for proxies have /auth.\nhttp: { basePath: ${JSON.stringify(basePath)} }\n`}
 # The same on all instances. Whoever has it can make Redis tell the bridge anything.
 fleetSecretFile: ./fleet-secret
 

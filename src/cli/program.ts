@@ -37,6 +37,11 @@ program
   .option('--format <format>', `how the app writes its sessions: ${SESSION_FORMATS.join(', ')}`, parseFormat, 'koa-session')
   .option('--cookie <name>', "name of the app's session cookie; by default that of the format")
   .option('--subject <path>', 'where in the record the person is; by default user.id, or id with --format http')
+  .option(
+    '--base-path <path>',
+    "what the bridge's own paths start with, where the app has /auth/token, /auth/logout or the like itself",
+    parseBasePath,
+  )
   .option('--client <id>', 'instead: make a secret for a confidential client, print it once, and keep its hash')
   .action((directory, options) => {
     const lines = options.client === undefined ? init(directory, options) : initClient(directory, options.client);
@@ -192,6 +197,11 @@ function parseFormat(text: string): SessionFormatName {
   const format = SESSION_FORMATS.find((known) => known === text);
   if (!format) throw new InvalidArgumentError(`one of ${SESSION_FORMATS.join(', ')}`);
   return format;
+}
+
+function parseBasePath(text: string): string {
+  if (!/^(\/[A-Za-z0-9._~-]+)+$/.test(text)) throw new InvalidArgumentError('a path such as /crossfade: it starts with / and does not end with one');
+  return text;
 }
 
 function parseTime(text: string): Date {

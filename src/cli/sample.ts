@@ -9,7 +9,7 @@ import { fromBytes } from '../sessions/bytes.js';
 import type { RecordShape, StoredRecord } from '../sessions/format.js';
 import { keyOf, reusesIds, shapeOf } from '../sessions/formats.js';
 import { endOf } from '../sessions/keyed-format.js';
-import { createPathMapping, type Mapping } from '../sessions/mapping.js';
+import { createPathMapping, MAX_PATHS, type Mapping, pathsBeside } from '../sessions/mapping.js';
 import { type Recognised, recognise, recogniseHash } from '../sessions/recognise.js';
 import { createRedisRecords } from '../sessions/record-store.js';
 import { print } from './print.js';
@@ -40,6 +40,8 @@ export interface SampleReport {
   readonly others: Readonly<Record<string, number>>;
   /** Why sessions do not map, with how many. */
   readonly reasons: Readonly<Record<string, number>>;
+  /** For each path that leads to nothing: what stands beside it in those sessions. */
+  readonly there: Readonly<Record<string, readonly string[]>>;
   /** How many of the mapped sessions have each optional member. */
   readonly members: Readonly<Record<string, number>>;
   /** What to know before tokens are made of them. */
@@ -113,6 +115,7 @@ class Tally {
   readonly read = new Set<SessionConfig['format']>();
   readonly others: Record<string, number> = {};
   readonly reasons: Record<string, number> = {};
+  readonly there: Record<string, readonly string[]> = {};
   readonly members: Record<string, number> = {};
   sessions = 0;
   mapped = 0;
@@ -128,7 +131,7 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
   const tally = new Tally();
   const connection = connectQuietly(redis, { name: entry, commandTimeoutMs: 5000, probe: 'role', probeKey: recordsProbeKey(keys.before) });
   try {
-    if (!(await connection.ready(5000))) throw new Error('Redis does not answer');
+    if (!(await connection.ready(5000))) throw new Error(`${entry}: Redis does not answer (${connection.problem() ?? 'no answer within 5 s'})`);
     // Bytes tell what every format tells, and more.
     const storages = only ? ([only.shape.storage === 'hash' ? 'hash' : 'bytes'] as const) : (['bytes', 'hash'] as const);
     for (const storage of storages) {
@@ -141,14 +144,15 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
         seen.add(key);
         tally.keysLookedAt += 1;
         const stored = key.startsWith(reservedPrefix) ? 'reserved' : await records.read(key);
-        if (typeof stored !== 'string') await lookAt(key, stored, { storage, only, isOwn: keys.before !== '' }, mapping, tally);
+        if (typeof stored !== 'string')
+          await lookAt(key, stored, { storage, only, isOwn: keys.before !== '', subject: paths.subject }, mapping, tally);
       }
     }
   } finally {
     connection.close();
   }
-  const { formats, others, sessions, mapped, keysLookedAt, reasons, members } = tally;
-  return { entry, sessions, mapped, keysLookedAt, formats, others, reasons, members, warnings: warningsOf(tally) };
+  const { formats, others, sessions, mapped, keysLookedAt, reasons, there, members } = tally;
+  return { entry, sessions, mapped, keysLookedAt, formats, others, reasons, there, members, warnings: warningsOf(tally) };
 }
 
 interface Looking {
@@ -156,9 +160,17 @@ interface Looking {
   readonly only: SampleTarget['only'];
   /** Whether what stands under these keys is meant to be a session. */
   readonly isOwn: boolean;
+  /** Where in the record the person is meant to be. */
+  readonly subject: string;
 }
 
-async function lookAt(key: string, { text, ttlMs }: StoredRecord, { storage, only, isOwn }: Looking, mapping: Mapping, tally: Tally): Promise<void> {
+async function lookAt(
+  key: string,
+  { text, ttlMs }: StoredRecord,
+  { storage, only, isOwn, subject }: Looking,
+  mapping: Mapping,
+  tally: Tally,
+): Promise<void> {
   const looksLike = storage === 'hash' ? recogniseHash(text) : recognise(key, text);
   const how: Recognised | undefined = only ? { name: only.format, read: only } : looksLike;
   const read = how?.read?.shape.read(how.read.shape.storage === 'text' ? fromBytes(text) : text);
@@ -175,6 +187,8 @@ async function lookAt(key: string, { text, ttlMs }: StoredRecord, { storage, onl
   tally.read.add(how.read.format);
   if ('rejected' in outcome) {
     tally.add(tally.reasons, outcome.why);
+    const beside = 'rejected' in parsed ? undefined : pathsBeside(parsed.record, subject);
+    if (beside && beside.length > 0) tally.there[outcome.why] = [...new Set([...(tally.there[outcome.why] ?? []), ...beside])].slice(0, MAX_PATHS);
     return;
   }
   tally.mapped += 1;
@@ -214,7 +228,7 @@ function anonymous(reasons: SampleReport['reasons']): number {
   return Object.entries(reasons).reduce((sum, [reason, count]) => (reason.startsWith('no ') || reason === 'expired' ? sum + count : sum), 0);
 }
 
-function printReport({ entry, sessions, mapped, keysLookedAt, formats, others, reasons, members, warnings }: SampleReport): void {
+function printReport({ entry, sessions, mapped, keysLookedAt, formats, others, reasons, there, members, warnings }: SampleReport): void {
   const n = (count: number) => count.toLocaleString('en-US');
   print.line(
     `${entry}: ${n(sessions)} ${sessions === 1 ? 'session' : 'sessions'} among ${n(keysLookedAt)} ${keysLookedAt === 1 ? 'key' : 'keys'}; nothing was written.`,
@@ -229,7 +243,9 @@ function printReport({ entry, sessions, mapped, keysLookedAt, formats, others, r
     print.line('  No session record was found: is it this Redis, this database, this key prefix, this format?');
     return;
   }
-  const why = Object.entries(reasons).map(([reason, count]) => `${n(count)} ${phrase(reason, count)}`);
+  const why = Object.entries(reasons).map(
+    ([reason, count]) => `${n(count)} ${phrase(reason, count)}${there[reason] ? ` (there is ${there[reason].join(', ')})` : ''}`,
+  );
   print.line(`  ${n(mapped)} of ${n(sessions)} map${why.length > 0 ? `; ${why.join('; ')}` : ''}.`);
   for (const [name, count] of Object.entries(members))
     print.line(`  ${n(count)} of ${n(mapped)} have ${name === 'authTime' ? 'an authTime' : name}.`);

@@ -33,6 +33,8 @@ export type Mapping = (record: SessionRecord) => MappingOutcome | Promise<Mappin
 
 const MAX_VALUE_LENGTH = 1024;
 const MAX_LIST_LENGTH = 256;
+/** What stands beside a path that leads to nothing: so much is shown at most. */
+export const MAX_PATHS = 8;
 /** How long a mapping function may take. */
 export const MAPPING_TIMEOUT_MS = 2000;
 
@@ -83,6 +85,23 @@ export function createPathMapping(paths: NonNullable<SessionConfig['principal']>
     }
     return toIdentity(found, nameOf);
   };
+}
+
+/**
+ * What a record has where this path should lead to something: paths beside the first member that is missing, never values, and only names
+ * that a person would have chosen. Undefined: the path leads to something.
+ */
+export function pathsBeside(record: SessionRecord, path: string): string[] | undefined {
+  const names = path.split('.');
+  for (let depth = 0; depth < names.length; depth++) {
+    const parent = names.slice(0, depth);
+    const value = depth === 0 ? record : follow(record, parent);
+    if (!isRecord(value)) return pathsBeside(record, parent.join('.'));
+    if (Object.hasOwn(value, names[depth] ?? '')) continue;
+    const named = Object.keys(value).filter((name) => /^[A-Za-z]\w{0,30}$/.test(name));
+    return named.slice(0, MAX_PATHS).map((name) => [...parent, name].join('.'));
+  }
+  return undefined;
 }
 
 function follow(record: SessionRecord, path: readonly string[]): unknown {

@@ -11,7 +11,7 @@ import { closeServer, startLegacyApp, urlOf } from '../../scripts/lib/legacy-app
 import { startRedis } from '../../scripts/lib/private-redis.js';
 import { runCli } from '../support/cli.js';
 import { remember } from '../support/transcript.js';
-import { sharedRedisUrl } from '../support/world.js';
+import { createWorld, sharedRedisUrl } from '../support/world.js';
 
 const COOKIE_SECRET = 'the-cookie-secret-of-the-check';
 const redis = new Redis(sharedRedisUrl());
@@ -60,6 +60,13 @@ describe('crossfade init', () => {
     const again = await runCli(['init', directory]);
     expect(again.stdout).toContain('a key is there');
     expect(readdirSync(join(directory, 'keys'))).toEqual(['20260101T000000Z-next.pem']);
+  });
+
+  it('--base-path goes into the file, for an app that has /auth/logout itself; what is no path is refused', async () => {
+    const at = join(directory, 'elsewhere');
+    await runCli(['init', at, '--base-path', '/crossfade']);
+    expect(readFileSync(join(at, 'crossfade.yaml'), 'utf8')).toMatch(/^http: \{ basePath: "\/crossfade" \}$/m);
+    expect(await runCli(['init', at, '--base-path', 'crossfade/'])).toMatchObject({ status: 1, stderr: expect.stringContaining('a path such as') });
   });
 
   it('--format http maps the id that the docs let the app answer, and leaves out what that format cannot do', async () => {
@@ -117,6 +124,8 @@ describe('crossfade init --format', () => {
     expect(await findings()).toEqual([{ path: 'sessions[0].http.url', message: 'names somebody for a request without a cookie' }]);
     answer = 'null';
     expect(await findings()).toEqual([]);
+    answer = '{"user":{"id":null,"name":null}}';
+    expect(await findings()).toEqual([{ path: 'sessions[0].principal.subject', message: 'the app answers without id; there is user' }]);
     answer = '<html>';
     expect(await findings()).toEqual([{ path: 'sessions[0].http.url', message: expect.stringContaining('without a JSON object') }]);
     await closeServer(server);
@@ -161,6 +170,51 @@ describe('crossfade check', () => {
       'rollout.stageFlag: auth-migration-stage can become "jwt-mostly", which is no stage',
     ]);
     expect((await check()).stdout).toContain('8 findings');
+  });
+
+  it.each([
+    [
+      'a route of its own',
+      (path: string, method: string) => (path === '/auth/logout' && method === 'GET' ? 302 : 404),
+      ['/auth/logout (GET is answered 302)'],
+    ],
+    [
+      'one that only a POST reaches',
+      (path: string, method: string) => (path === '/auth/token' && method === 'OPTIONS' ? 204 : 404),
+      ['/auth/token (OPTIONS is answered 204)'],
+    ],
+    ['metadata of its own', (path: string) => (path.startsWith('/.well-known/jwks') ? 200 : 404), ['/.well-known/jwks.json (GET is answered 200)']],
+    ['a page for whatever is asked', () => 200, []],
+    ['a login for whatever is asked', () => 302, []],
+    ['another path under /auth', (path: string) => (path === '/auth/google' ? 302 : 404), []],
+  ] as const)('names where the app has %s under a path of the bridge', async (_what, statusOf, clashes) => {
+    const app = createServer((request, response) => {
+      response.writeHead(statusOf(request.url ?? '', request.method ?? ''), { location: '/login' }).end('the app');
+    }).listen(0, '127.0.0.1');
+    await once(app, 'listening');
+    edit(/^issuer: .*$/m, `issuer: ${urlOf(app)}`);
+    const { stdout } = await check('--json');
+    await closeServer(app);
+    const { findings }: { findings: { path: string; message: string }[] } = JSON.parse(stdout);
+    expect(findings.filter(({ path }) => path === 'http.basePath').map(({ message }) => message)).toEqual(
+      clashes.map((clash) => expect.stringContaining(`the app has a route ${clash}`)),
+    );
+  });
+
+  it('takes its own endpoints for no clash', async () => {
+    const world = await createWorld();
+    try {
+      edit(/^issuer: .*$/m, `issuer: ${world.url}`);
+      expect(JSON.parse((await check('--json')).stdout).findings.filter(({ path }: { path: string }) => path === 'http.basePath')).toEqual([]);
+    } finally {
+      await world.close();
+    }
+  });
+
+  it('says what a login without a time costs', async () => {
+    expect((await check()).stdout).toMatch(/note: sessions\[0\]\.principal\.authTime: is not mapped: .*crossfade end/);
+    edit('# authTime: user.loggedInAt', 'authTime: user.loggedInAt');
+    expect((await check()).stdout).not.toContain('authTime');
   });
 
   it('says that Redis does not answer, and that it would evict', async () => {
@@ -240,7 +294,7 @@ describe('crossfade check --sample', () => {
       ];
       const told = await runCli(args);
       expect(told.stdout).toContain('5 sessions among');
-      expect(told.stdout).toMatch(/3 of 5 map; .*1 has no user\.id/);
+      expect(told.stdout).toMatch(/3 of 5 map; .*1 has no user\.id \(there is .*\)/);
       expect(told.stdout).toMatch(/1 where user\.id is not a string with visible characters, or a whole number/);
       expect(told.stdout).toContain('3 of 3 have tenant.');
       expect(told.stdout).toContain('2 of 3 have roles.');
@@ -279,6 +333,9 @@ describe('crossfade check --sample', () => {
     const none = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', randomUUID()]);
     expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No session record was found') });
     expect((await runCli(['check', '--sample', 'many'])).stderr).toContain('a whole number from 1 on');
-    expect(await runCli(['check', '--redis', 'redis://127.0.0.1:1/0'])).toMatchObject({ status: 2, stderr: 'Redis does not answer\n' });
+    expect(await runCli(['check', '--redis', 'redis://127.0.0.1:1/0'])).toMatchObject({
+      status: 2,
+      stderr: 'redis: Redis does not answer (127.0.0.1:1: nothing listens there (ECONNREFUSED))\n',
+    });
   });
 });

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { provide, succeeds } from '../../scripts/lib/programs.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { configSchema } from '../../src/config/schema.js';
-import { createOwnPaths } from '../../src/http/own-paths.js';
+import { createOwnPaths, POST_PATHS } from '../../src/http/own-paths.js';
 import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { type RunningCli, startCli } from '../support/cli.js';
@@ -77,15 +77,22 @@ describe('Traefik and Envoy: what only the files themselves can say', () => {
     const { http } = z.object({ http: z.object({ routers: z.record(z.string(), router) }) }).parse(parse(read('traefik/crossfade.yml')));
     const { app, pages, bridge, closed } = http.routers;
     expect(app).toEqual({ rule: 'PathPrefix(`/api/`)', middlewares: ['crossfade'], service: 'app' });
-    expect(closed).toEqual({ rule: 'PathPrefix(`/auth/verify`)', priority: 1000, service: 'noop@internal' });
+    expect(closed).toEqual({ rule: 'PathRegexp(`^/auth/verify([/;].*)?$`)', priority: 1000, service: 'noop@internal' });
+    const [, regex = ''] = /^PathRegexp\(`(.*?)`\)/.exec(bridge?.rule ?? '') ?? [];
+    expect(POST_PATHS.filter((name) => new RegExp(regex).test(`/auth/${name}`))).toEqual(POST_PATHS);
+    for (const path of ['/auth/', '/auth/google', '/auth/tokens', '/auth/verify']) expect(new RegExp(regex).test(path), path).toBe(false);
     for (const open of [pages, bridge]) expect(open?.middlewares).toEqual(['nobody']);
     // Without a number it is the length of the rule.
     expect(Math.max(...Object.values(http.routers).map(({ rule }) => rule.length))).toBeLessThan(1000);
   });
 
-  it('Envoy: all but /auth/, the well-known paths and the pages is guarded, /auth/verify is nobody’s, and names with underscores are dropped', () => {
+  it('Envoy: all but the bridge’s own paths, the well-known paths and the pages is guarded, /auth/verify is nobody’s, and names with underscores are dropped', () => {
     const route = z.object({
-      match: z.object({ prefix: z.string() }),
+      match: z.union([
+        z.strictObject({ prefix: z.string() }).transform(({ prefix }) => prefix),
+        z.strictObject({ path: z.string() }).transform(({ path }) => path),
+        z.strictObject({ safe_regex: z.strictObject({ regex: z.string() }) }).transform(({ safe_regex: { regex } }) => regex),
+      ]),
       route: z.object({ cluster: z.string() }).optional(),
       direct_response: z.object({ status: z.number() }).optional(),
       typed_per_filter_config: z.record(z.string(), z.object({ disabled: z.boolean() })).optional(),
@@ -101,14 +108,15 @@ describe('Traefik and Envoy: what only the files themselves can say', () => {
     const routes = z.array(route).parse(found[0]);
     expect(
       routes.map(({ match, route: to, direct_response: direct, typed_per_filter_config: config }) => [
-        match.prefix,
+        match,
         to?.cluster ?? direct?.status,
         config !== undefined,
       ]),
     ).toEqual([
-      ['/auth/verify', 404, true],
-      ['/auth/', 'crossfade', true],
-      ['/.well-known/', 'crossfade', true],
+      ['/auth/verify([/;].*)?', 404, true],
+      [`/auth/(${POST_PATHS.join('|')})`, 'crossfade', true],
+      ['/.well-known/jwks.json', 'crossfade', true],
+      ['/.well-known/oauth-authorization-server', 'crossfade', true],
       ['/api/', 'app', false],
       ['/', 'app', true],
     ]);

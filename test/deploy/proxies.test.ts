@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type RunningProxy, startNginx } from '../../scripts/lib/nginx.js';
 import { type RawRequest, rawRequest } from '../../scripts/lib/raw-request.js';
 import type { ConfigInput } from '../../src/config/config.js';
+import { POST_PATHS } from '../../src/http/own-paths.js';
 import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
 import { startCaddy } from '../support/caddy.js';
 import { type Echo, type EchoApp, startEchoApp } from '../support/echo-app.js';
@@ -293,9 +294,60 @@ describe.each<[string, (bridge: string) => Promise<RunningProxy>]>([
       '/auth/x/../verify?service=orders',
       ...ASTRAY,
     ]) {
-      const { status, headers } = await ask(path, { headers: { cookie } });
+      const { status, headers, isReached } = await ask(path, { headers: { cookie } });
       const told = Object.keys(headers).filter((header) => header === 'authorization' || header.startsWith('x-auth-'));
-      expect({ path, told, isForwardAuth: status === 200 && !path.endsWith('jwks.json') }).toEqual({ path, told: [], isForwardAuth: false });
+      expect({ path, told, isForwardAuth: status === 200 && !isReached && !path.endsWith('jwks.json') }).toEqual({
+        path,
+        told: [],
+        isForwardAuth: false,
+      });
+    }
+  });
+
+  it('every other path under /auth/ is the app’s, whatever it resembles', async () => {
+    for (const path of [
+      '/auth/google',
+      '/auth/google/callback?code=x',
+      '/auth/',
+      '/auth/verify-email',
+      '/auth/verifying/x',
+      '/auth/tokens',
+      '/auth/token/x',
+      '/auth/logout-everywhere',
+      '/.well-known/openid-configuration',
+      '/.well-known/jwks.json.bak',
+    ]) {
+      const { isReached, seen } = await ask(path);
+      expect({ path, isReached, url: seen?.url }).toEqual({ path, isReached: true, url: path });
+    }
+    for (const path of POST_PATHS.map((name) => `/auth/${name}`)) {
+      const { status, isReached } = await ask(path);
+      expect({ path, status, isReached }).toEqual({ path, status: 405, isReached: false });
+    }
+  });
+
+  it('a refusal is JSON, with its challenge and what the client must do', async () => {
+    const cookie = await world.login('bob');
+    for (const [path, headers, status, error, method = 'GET'] of [
+      ['/api/me', {}, 401, 'missing_credential'],
+      ['/api/me', { accept: 'application/json, text/plain, */*' }, 401, 'missing_credential'],
+      ['/api/me', { authorization: 'Bearer a.b.c' }, 401, 'invalid_token'],
+      ['/orders/1', { cookie }, 403, 'insufficient_scope'],
+      ['/api/me', { cookie, origin: 'https://evil.example', 'content-length': '0' }, 403, 'invalid_request', 'POST'],
+    ] as const) {
+      const response = await ask(path, { method, headers });
+      expect([response.status, response.headers['content-type'], JSON.parse(response.text).error, response.isReached]).toEqual([
+        status,
+        expect.stringContaining('application/json'),
+        error,
+        false,
+      ]);
+      const challenge = String(response.headers['www-authenticate'] ?? '');
+      expect([path, challenge]).toEqual([
+        path,
+        error === 'invalid_request' ? '' : error === 'missing_credential' ? 'Bearer' : expect.stringContaining(`error="${error}"`),
+      ]);
+      expect(response.headers['cache-control']).toContain('no-store');
     }
   });
 
@@ -427,6 +479,48 @@ describe('the real nginx whose server has settings of its own', () => {
     });
     const { headers } = JSON.parse(text.slice(text.indexOf('{')));
     expect([headers.host, headers['x-forwarded-host']]).toEqual(['app.example.com', 'app.example.com']);
+  });
+});
+
+describe('nginx, where a refusal may be a page', () => {
+  let service: Service;
+  let proxy: RunningProxy;
+  beforeAll(async () => {
+    service = await startBridge({ rollout: { defaultStage: 'jwt-only', flags: undefined } });
+    proxy = await startNginx(
+      [service.url],
+      `location /own/ { error_page 401 /login.html; error_page 403 = @mine; include crossfade-guard.conf; proxy_pass ${app.url}; }
+       location = /login.html { internal; default_type text/html; return 401 "log in"; }
+       location @mine { return 303 /nope; }
+       location / { set $crossfade_settings "?scope=read:orders"; include crossfade-guard.conf; proxy_pass ${app.url}; }`,
+    );
+  }, 60_000);
+  afterAll(async () => {
+    await proxy.stop();
+    await service.stop();
+  });
+  const ask = async (path: string, headers: Record<string, string>) => await rawRequest(`${proxy.url}${path}`, { headers });
+  const browser = { accept: 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8' };
+
+  it('a browser that asks for a page gets one, with the challenge', async () => {
+    const { status, headers, text } = await ask('/', browser);
+    expect([status, headers['content-type'], headers['www-authenticate']]).toEqual([401, expect.stringContaining('text/html'), 'Bearer']);
+    expect(text).toContain('<title>401');
+  });
+
+  it('the app’s own page stands where it names one', async () => {
+    const { status, text, headers } = await ask('/own/x', browser);
+    expect([status, text, headers['www-authenticate']]).toEqual([401, 'log in', 'Bearer']);
+  });
+
+  it('at jwt-only, "exchange first" reaches the client with the code of the bridge and where to exchange', async () => {
+    const { status, headers, text } = await ask('/api', { cookie: await world.login('alice'), 'x-client-id': 'web', 'sec-fetch-mode': 'cors' });
+    expect([status, JSON.parse(text), headers['auth-migration']]).toEqual([
+      401,
+      { error: 'session_not_accepted' },
+      expect.stringContaining('exchange='),
+    ]);
+    expect(headers['cache-control']).toBe('no-store');
   });
 });
 
