@@ -33,7 +33,7 @@ import type { EndSubjectOptions } from './sessions/person.js';
 import { createSessionStore, createTokenSessionNames, type SessionStore } from './sessions/session-store.js';
 import { createAudit } from './telemetry/audit.js';
 import { createAuditFeed } from './telemetry/audit-feed.js';
-import { createLog, type Log } from './telemetry/log.js';
+import { type AppLog, adoptLog, createLog } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
 import { createProblems } from './telemetry/problems.js';
 import { watchRefusals } from './telemetry/refusals.js';
@@ -46,8 +46,8 @@ export interface BridgeOptions {
   readonly launchdarkly?: LDClient;
   /** For `mode: observe`: whom the app itself found. Default: what the header says that `observe.expectedHeader` names. */
   readonly observe?: { readonly expected: Expected };
-  /** Default: pino on standard output, level `info`. */
-  readonly log?: Log;
+  /** The app's own logger: `(fields, message)`, as in pino. Default: JSON lines on standard output, from `info` on. */
+  readonly log?: AppLog;
   /** Default: metrics of their own, at `bridge.metrics.registry`. */
   readonly metrics?: Metrics;
   readonly clock?: Clock;
@@ -112,7 +112,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const config = isResolved(input) ? input : resolveConfig(input);
   const unmapped = options.principal ? [] : unmappedSessions(config);
   if (unmapped.length > 0) throw new ConfigError('config', unmapped);
-  const { clock: machine = systemClock, log = createLog(), metrics = createMetrics() } = options;
+  const { clock: machine = systemClock, metrics = createMetrics() } = options;
+  const log = options.log ? adoptLog(options.log) : createLog();
   const startedAt = performance.now();
   let settleClock: () => void = () => undefined;
   const clock = createFleetClock(machine, config.tokens.clockSkewSeconds * 1000, () => settleClock());

@@ -11,4 +11,5 @@ export type { SessionRecord } from './sessions/format.js';
 export type { MappedIdentity, MappingFunction } from './sessions/mapping.js';
 export type { EndSubjectOptions } from './sessions/person.js';
 export type { SessionStore } from './sessions/session-store.js';
+export type { AppLog } from './telemetry/log.js';
 export type { EndableSession } from './tokens/revocation.js';

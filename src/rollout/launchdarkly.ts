@@ -50,7 +50,8 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
   let usedKey: string | undefined;
 
   function moveTo(next: FlagSource['state'], why?: string): void {
-    if (next !== state) log.info({ source: 'launchdarkly', from: state, to: next }, 'the flag source changed its state');
+    if (next !== state)
+      log[next === 'live' ? 'info' : 'warn']({ source: 'launchdarkly', from: state, to: next }, 'the flag source changed its state');
     if (why !== undefined && why !== problem) audit('flags.failed', { source: 'launchdarkly', reason: why });
     state = next;
     problem = why;

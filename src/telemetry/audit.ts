@@ -1,4 +1,4 @@
-import type { Log } from './log.js';
+import type { Log, LogLevel } from './log.js';
 
 /** Every audit event, and when it is written. `docs/events.md` lists the same; a test holds the two together. */
 export const AUDIT_EVENTS = {
@@ -61,8 +61,31 @@ export type AuditFields = Readonly<Record<string, string | number | boolean | un
 
 export type Audit = (event: AuditEvent, fields?: AuditFields) => void;
 
+/** What somebody should look at, soon or at once. All other events are what the bridge is there for. */
+const LEVELS: Readonly<Partial<Record<AuditEvent, 'warn' | 'error'>>> = {
+  'logout.incomplete': 'warn',
+  'session.vanished': 'warn',
+  'operator.refused': 'warn',
+  'events.restored': 'warn',
+  'ends.rewritten': 'warn',
+  'request.late': 'warn',
+  'key.rejected': 'error',
+  'key.forced': 'warn',
+  'guardrail.tripped': 'error',
+  'instance.held': 'error',
+  'secret.rejected': 'error',
+  'flags.failed': 'error',
+  'value.refused': 'error',
+};
+
+/** The level of the line that an event is. Of `signing.changed` it is that of the state which is entered. */
+export function levelOf(event: AuditEvent, { to }: AuditFields = {}): LogLevel {
+  if (event === 'signing.changed') return to === 'broken' ? 'error' : to === 'degraded' ? 'warn' : 'info';
+  return LEVELS[event] ?? 'info';
+}
+
 export function createAudit(log: Log): Audit {
   return function audit(event, fields = {}) {
-    log.info({ audit: event, ...fields }, event);
+    log[levelOf(event, fields)]({ audit: event, ...fields }, event);
   };
 }

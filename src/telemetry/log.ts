@@ -1,7 +1,24 @@
 import { writeSync } from 'node:fs';
-import { type DestinationStream, type Logger, pino } from 'pino';
+import { type DestinationStream, pino } from 'pino';
 
-export type Log = Logger;
+interface WriteLine {
+  (fields: object, message: string): void;
+  (message: string): void;
+}
+
+/** What the bridge logs to: pino's own order of arguments. */
+export interface Log {
+  readonly debug: WriteLine;
+  readonly info: WriteLine;
+  readonly warn: WriteLine;
+  readonly error: WriteLine;
+}
+
+const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+export type LogLevel = (typeof LEVELS)[number];
+
+/** An app's own logger: pino and bunyan as they are, others with a function that turns the arguments around. */
+export type AppLog = Readonly<Record<LogLevel, (fields: object, message: string) => void>>;
 
 export interface LogOptions {
   /** pino's levels; `silent` for none. Default `info`. */
@@ -18,6 +35,17 @@ export interface LogOptions {
 export function createLog({ level = 'info', destination }: LogOptions = {}): Log {
   const options = { name: 'crossfade', level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { err: describeError } };
   return pino(options, destination ?? standardOutput());
+}
+
+/** Writes to the app's logger. Law 8 is kept whatever that one makes of an error; one that throws costs a line, never a request. */
+export function adoptLog(app: AppLog): Log {
+  const write = (level: LogLevel) => (first: object | string, message?: string) => {
+    const [fields, text] = typeof first === 'string' ? [{}, first] : [first, message ?? ''];
+    try {
+      app[level]('err' in fields ? { ...fields, err: describeError(fields.err) } : fields, text);
+    } catch {}
+  };
+  return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };
 }
 
 /** How often a full pipe is tried again, and after how many ms. */
