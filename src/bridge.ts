@@ -234,7 +234,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   };
   cookieSecrets.onChange(() => fleet.announceChanges());
   cookieSecrets.onNews(() => tell('keys'));
-  heard.clamps = hearClamps;
+  heard.clamps = () => {
+    hearClamps();
+    // Whoever has told waits to see that it was heard.
+    fleet.announce();
+  };
 
   const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);

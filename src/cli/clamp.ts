@@ -1,10 +1,10 @@
-import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError } from 'commander';
 import { type CeilingNames, type Confirmation, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
 import { nameOfInstance } from '../console/status.js';
 import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
 import { isStage, type Stage } from '../rollout/stage.js';
 import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
+import { askYes, isAtTerminal } from './ask.js';
 import { print } from './print.js';
 import { changeInRoom } from './room.js';
 import { count } from './words.js';
@@ -26,7 +26,7 @@ export interface ClampOptions extends SelectorOptions {
 
 /** `crossfade clamp`: says how many it affects, and sets a ceiling. False: the person at the terminal said no. */
 export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
-  return await changeInRoom(options.config, async (room) => {
+  return await changeInRoom(options, async (room) => {
     const { config, control, nowMs } = room;
     const { json = false } = options;
     const selector = selectorOf(options, ceilingNames(config));
@@ -37,7 +37,7 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
     if (!json) {
       print.line(`${nameOf(selector)} → at most ${stage}: ${describeAffected(affected)} above it now, on ${count(instances, 'live instance')}.`);
       if (replaced) print.line(`It replaces: at most ${replaced.stage} (${replaced.why}).`);
-      if (!options.yes && process.stdin.isTTY && !(await confirmed())) return false;
+      if (!options.yes && isAtTerminal() && !(await askYes('Go on?'))) return false;
     }
 
     const request = { selector, stage, why: options.why, ...(options.for === undefined ? {} : { forMs: options.for }) };
@@ -63,7 +63,7 @@ async function releaseInstance(
   name: string,
   { config: path, why = 'released', json = false }: SelectorOptions & { readonly why?: string },
 ): Promise<void> {
-  await changeInRoom(path, async ({ control, nowMs, tell }) => {
+  await changeInRoom({ config: path, json }, async ({ control, nowMs, tell }) => {
     const { live } = await control.fleet.read(await nowMs());
     const found = live.filter((one) => nameOfInstance(one) === name || one.instance === name || one.host === name);
     const [first] = found;
@@ -91,7 +91,7 @@ const RELEASE_MS = 8000;
 /** `crossfade release`: takes ceilings away, whoever has set them. */
 export async function release(options: SelectorOptions & { readonly why?: string; readonly instance?: string }): Promise<void> {
   if (options.instance !== undefined) return await releaseInstance(options.instance, options);
-  await changeInRoom(options.config, async (room) => {
+  await changeInRoom(options, async (room) => {
     const { config, control } = room;
     await control.clamps.sync();
     // Also of what the configuration no longer has.
@@ -132,15 +132,6 @@ function known(name: string, names: readonly string[], what: string): string {
 
 function describeAffected({ subjects, requestsPerMinute }: TrafficCount): string {
   return `${count(subjects, 'person', 'people')} (seen in ${COUNTED_MINUTES} minutes) and ${count(requestsPerMinute, 'request')} a minute are`;
-}
-
-async function confirmed(): Promise<boolean> {
-  const ask = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y(es)?$/i.test((await ask.question('Go on? [y/N] ')).trim());
-  } finally {
-    ask.close();
-  }
 }
 
 export function parseStage(text: string): Stage {

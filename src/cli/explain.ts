@@ -40,7 +40,7 @@ interface Explanation {
 export async function explain(options: ExplainOptions): Promise<void> {
   const credential = options.subject === undefined ? (await readAll(process.stdin)).trim() : undefined;
   if (credential === '') throw new Error('give --subject, or a token or a Cookie header on standard input');
-  await withRoom(options.config, async (room) => {
+  await withRoom(options, async (room) => {
     const explanation = await explainAs(room, credential, options);
     if (options.json) print.json(explanation);
     else for (const line of pageOf(explanation)) print.line(line);

@@ -22,7 +22,7 @@ export async function generate({ config: path, stdout = false }: KeysOptions & {
 
 /** `crossfade keys list`: every key of the fleet and how far it is. */
 export async function list({ config: path, json = false }: KeysOptions): Promise<void> {
-  await withRoom(path, async (room) => {
+  await withRoom({ config: path, json }, async (room) => {
     const status = await readStatus(room);
     if (json) print.json(status.keys);
     else for (const line of keyLines(status, room)) print.line(line);
@@ -50,7 +50,7 @@ const WATCH_MS = 12_000;
 /** `crossfade keys rotate`: writes the next key, and says how far the fleet is; or lets the one that waits go on. */
 export async function rotate(options: RotateOptions): Promise<void> {
   if (options.why !== undefined && !options.force) throw new Error('--why is for --force');
-  await changeInRoom(options.config, async (room) => {
+  await changeInRoom(options, async (room) => {
     const status = await readStatus(room);
     const kid = options.force ? await force(room, status, options.why) : await writeNext(room, status, options);
     const after = await watchKey(room, kid);
@@ -114,7 +114,7 @@ export interface DenyOptions extends KeysOptions {
 
 /** `crossfade keys retire`: takes a key out of use that nothing needs any more. */
 export async function retire(prefix: string, options: DenyOptions): Promise<void> {
-  await changeInRoom(options.config, async (room) => {
+  await changeInRoom(options, async (room) => {
     const status = await readStatus(room);
     const key = findKey(status, prefix);
     const left = (key.retiringUntil ?? 0) - status.at;
@@ -130,7 +130,7 @@ export async function retire(prefix: string, options: DenyOptions): Promise<void
 export async function revoke(prefix: string, options: DenyOptions): Promise<void> {
   const { why } = options;
   if (why === undefined) throw new Error('--why is needed: it is for the audit');
-  await changeInRoom(options.config, async (room) => {
+  await changeInRoom(options, async (room) => {
     const status = await readStatus(room);
     const key = findKey(status, prefix);
     await deny(room, key, 'revoked', why);

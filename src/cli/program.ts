@@ -188,10 +188,19 @@ program
   .description('end all sessions and tokens of a person: a changed password, a ban')
   .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`')
   .requiredOption('--why <text>', 'for the audit; no names')
+  .option('--tenant <id>', 'only of this tenant')
   .option('--except-sid <sid>', 'the session that is left as it is')
+  .option('--sweep', 'look through all records for sessions that tokens were never made from, and end those as well')
+  .option('--per-second <n>', 'keys that the sweep looks at in a second, at most', positiveInteger, 2000)
+  .option('--dry-run', 'say what would be ended, and end nothing')
+  .option('--resume <state>', 'go on with a sweep that was interrupted, which has printed this')
+  .option('-y, --yes', 'of all tenants, without a question')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
-  .option('--json', 'for programs')
-  .action(async (options) => await end(options));
+  .option('--json', 'for programs; asks nothing')
+  .addHelpText('after', '\nExit status: 0 all ended, 2 failed, 3 ended but not all was looked through, 4 nobody of that name was ever seen')
+  .action(async (options) => {
+    process.exitCode = await end(options);
+  });
 
 function parseFormat(text: string): SessionFormatName {
   const format = SESSION_FORMATS.find((known) => known === text);

@@ -1,7 +1,10 @@
+import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
+import { deriveKey } from '../config/secret.js';
 import type { CeilingSource } from '../console/ceilings.js';
+import { createFleetAudit } from '../console/fleet-audit.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
@@ -9,6 +12,7 @@ import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import type { ProbeKind } from '../redis/probe.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
+import { createAuditFeed } from '../telemetry/audit-feed.js';
 import { createLog } from '../telemetry/log.js';
 import { createMetrics, type Metrics } from '../telemetry/metrics.js';
 
@@ -20,7 +24,7 @@ export interface Room extends CeilingSource {
   readonly lifecycle: Lifecycle;
   readonly connections: Connections;
   readonly clock: Clock;
-  /** To standard error: what a person did from here. */
+  /** What a person did from here: for the audit of the fleet, and with --json a line on standard error as well. */
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
@@ -40,16 +44,31 @@ const REDIS_START_MS = 3000;
 /** How long a command may take before an operator is told that Redis does not answer. */
 const COMMAND_TIMEOUT_MS = 10_000;
 
+/** What a command was told. */
+export interface RoomOptions {
+  /** Path of the configuration. */
+  readonly config: string;
+  /** Whether a program reads what it says: no line of the audit stands among words. */
+  readonly json?: boolean | undefined;
+}
+
 /**
  * `changes`: whether the command changes anything; what it begins may be done again, and is not done twice.
  * @throws {Error} in words for an operator where Redis does not answer, which say what was done and what to do.
  */
-export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>, { changes = false } = {}): Promise<T> {
+export async function withRoom<T>(
+  { config: path, json = false }: RoomOptions,
+  work: (room: Room) => Promise<T>,
+  { changes = false } = {},
+): Promise<T> {
   const loaded = await loadConfig(path);
   // An operator would rather wait than read that a busy machine was too slow for a request.
   const config: Config = { ...loaded, redis: { ...loaded.redis, commandTimeoutMs: Math.max(COMMAND_TIMEOUT_MS, loaded.redis.commandTimeoutMs) } };
   const quiet = createLog({ level: 'silent' });
-  const audit = createAudit(createLog({ destination: process.stderr }));
+  const feed = createAuditFeed(createAudit(json ? createLog({ destination: process.stderr }) : quiet), `${hostname()} (command)`, {
+    now: () => clock.now(),
+  });
+  const { audit } = feed;
   const metrics = createMetrics();
   const files = createLiveFiles({ log: quiet, audit });
   const connections = new Connections(config, files, quiet, metrics);
@@ -62,6 +81,7 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
   const clock: Clock = { now: () => systemClock.now() - offMs };
   const lifecycle = createLifecycle({ config, connections, files, random: systemRandom, clock, log: quiet, audit, metrics });
   const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now(), audit, metrics });
+  const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, macKey: deriveKey(config.fleetSecret, 'mac'), feed });
   try {
     offMs = systemClock.now() - (await own.nowMs());
     begun = true;
@@ -90,6 +110,8 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
           : 'nothing was done.';
     throw new Error(`Redis does not answer (${why}): ${outcome}`);
   } finally {
+    await fleetAudit.flush();
+    fleetAudit.close();
     lifecycle.close();
     connections.close();
     files.close();
@@ -97,8 +119,8 @@ export async function withRoom<T>(path: string, work: (room: Room) => Promise<T>
 }
 
 /** The same for a command that changes something. */
-export async function changeInRoom<T>(path: string, work: (room: Room) => Promise<T>): Promise<T> {
-  return await withRoom(path, work, { changes: true });
+export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) => Promise<T>): Promise<T> {
+  return await withRoom(options, work, { changes: true });
 }
 
 /** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */

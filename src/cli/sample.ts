@@ -1,10 +1,10 @@
-import { Cluster, type Redis } from 'ioredis';
 import { type Config, ConfigError, type ConfigProblem, type RedisTarget, type SessionConfig } from '../config/config.js';
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { resolveTarget } from '../config/redis-access.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { recordsProbeKey } from '../redis/probe.js';
+import { type KeyPattern, scanPages } from '../redis/scan.js';
 import { fromBytes } from '../sessions/bytes.js';
 import type { RecordShape, StoredRecord } from '../sessions/format.js';
 import { keyOf, reusesIds, shapeOf } from '../sessions/formats.js';
@@ -52,7 +52,7 @@ interface SampleTarget {
   readonly entry: string;
   readonly redis: RedisTarget;
   /** What the keys look like. */
-  readonly keys: { readonly before: string; readonly behind: string };
+  readonly keys: KeyPattern;
   readonly reservedPrefix: string;
   readonly paths: NonNullable<SessionConfig['principal']>;
   /** Undefined: whatever is recognised. */
@@ -137,7 +137,7 @@ async function sampleOne({ entry, redis, keys, reservedPrefix, paths, only }: Sa
     for (const storage of storages) {
       const records = createRedisRecords(connection, storage);
       const seen = new Set<string>();
-      for await (const key of scanKeys(connection, keys, storage)) {
+      for await (const key of scanKeys(connection, keys, storage === 'hash' ? 'hash' : 'string')) {
         if (tally.sessions >= count || tally.keysLookedAt >= Math.max(MIN_KEYS, count * KEYS_PER_SESSION)) break;
         // SCAN may give a key twice.
         if (seen.has(key)) continue;
@@ -206,22 +206,8 @@ function warningsOf({ read, members, mapped }: Tally): string[] {
   ];
 }
 
-async function* scanKeys({ client }: RedisConnection, { before, behind }: SampleTarget['keys'], storage: 'hash' | 'bytes'): AsyncGenerator<string> {
-  const match = `${escapeGlob(before)}*${escapeGlob(behind)}`;
-  const type = storage === 'hash' ? 'hash' : 'string';
-  const nodes: readonly Redis[] = client instanceof Cluster ? client.nodes('master') : [client];
-  for (const node of nodes) {
-    let cursor = '0';
-    do {
-      const [next, keys] = await node.scan(cursor, 'MATCH', match, 'COUNT', 500, 'TYPE', type);
-      cursor = next;
-      yield* keys;
-    } while (cursor !== '0');
-  }
-}
-
-function escapeGlob(text: string): string {
-  return text.replaceAll(/[\\*?[\]]/g, String.raw`\$&`);
+async function* scanKeys(connection: RedisConnection, keys: KeyPattern, type: 'hash' | 'string'): AsyncGenerator<string> {
+  for await (const page of scanPages(connection, keys, { type, count: 500 })) yield* page.keys;
 }
 
 function anonymous(reasons: SampleReport['reasons']): number {

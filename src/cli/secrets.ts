@@ -10,7 +10,7 @@ export interface SecretsOptions {
 
 /** `crossfade secrets list`: the cookie secrets of every entry, by name, and what each still does. */
 export async function listSecrets({ config: path, json = false }: SecretsOptions): Promise<void> {
-  await withRoom(path, async ({ lifecycle: { cookieSecrets } }) => {
+  await withRoom({ config: path, json }, async ({ lifecycle: { cookieSecrets } }) => {
     await cookieSecrets.sync();
     const { all } = cookieSecrets;
     if (json) print.json(all);
@@ -35,7 +35,7 @@ const CONFIRM_MS = 8000;
 
 /** `crossfade secrets drop`: a cookie secret verifies nothing any more, at once and on all instances, whatever their files say. */
 export async function dropSecret(name: string, { config: path, why, json = false }: SecretsOptions & { readonly why: string }): Promise<void> {
-  await changeInRoom(path, async (room) => {
+  await changeInRoom({ config: path, json }, async (room) => {
     const { cookieSecrets, events } = room.lifecycle;
     await cookieSecrets.sync();
     if (!(await cookieSecrets.end(name, why))) throw new Error(`there is no cookie secret ${name}: crossfade secrets list names them`);

@@ -16,7 +16,7 @@ const WATCH_MS = 2000;
 
 /** `crossfade status`: the whole of it on one page; with `--watch` until it is interrupted. */
 export async function status({ config: path, json = false, watch = false }: StatusOptions): Promise<void> {
-  await withRoom(path, async (room) => {
+  await withRoom({ config: path, json }, async (room) => {
     for (;;) {
       // A watch goes on while Redis is away: that is when somebody looks.
       const found = await readOverview(room).catch((error: unknown) => {

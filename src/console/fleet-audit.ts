@@ -13,6 +13,8 @@ export interface FleetAudit {
    * Rejects with what ioredis rejects with.
    */
   follow(heard: (entry: AuditEntry) => void): Promise<() => void>;
+  /** Writes what waits, at once: for a process that is about to end. Never rejects. */
+  flush(): Promise<void>;
   close(): void;
 }
 
@@ -99,6 +101,9 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
         stop();
         clearInterval(reading);
       };
+    },
+    async flush() {
+      if (waiting.length > 0) await write();
     },
     close() {
       unfollow();

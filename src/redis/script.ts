@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { RedisClient } from './connection.js';
 
 /** A Lua script: runs atomically on the node that holds its keys. Rejects with what ioredis rejects with. */
-export type Script = (client: RedisClient, keys: readonly string[], args: readonly (string | number)[]) => Promise<unknown>;
+export type Script = (client: RedisClient, keys: readonly string[], args: readonly (string | number | Buffer)[]) => Promise<unknown>;
 
 /** Whether Redis says that a key is of another type: somebody else wrote it, and it counts as absent (law 10). */
 export function isWrongType(error: unknown): boolean {

@@ -7,7 +7,7 @@ import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { SessionLedger } from './ledger.js';
+import { NO_MARKS, type SessionLedger } from './ledger.js';
 import type { Logout } from './logout.js';
 import { personOf } from './person-of.js';
 
@@ -27,8 +27,10 @@ export interface Persons {
    * @throws {CrossfadeError} `temporarily_unavailable`, as all of these do.
    */
   note(subject: string, sid: string, endsAtMs: number): Promise<PersonEnded | undefined>;
-  /** Ends all sessions that tokens were made from, all tokens, and all logins before this moment. Gives how many sessions were found. */
+  /** Ends all sessions that tokens were made from, all tokens, and all logins before this moment. Gives how many sessions that were living. */
   end(subject: string, options: EndSubjectOptions): Promise<number>;
+  /** Sessions that tokens were made from for this person, those that have ended of late among them. */
+  sessionsOf(subject: string): Promise<readonly string[]>;
   /** Writes an end again that Redis has lost, where no newer one stands; families of that person from before it end. */
   endAgain(ended: PersonEnded): Promise<void>;
   /** Ends the sessions of a person that this instance knows and Redis has lost: who ended the person did not find them. */
@@ -118,7 +120,9 @@ export function createPersons(options: PersonsOptions): Persons {
       const sessions = [...new Set([...(Array.isArray(sids) ? sids.map(String) : []), ...known(subject)])].filter((sid) => sid !== exceptSid);
       const person = { subject, roles: [], scope: [] };
       const failures: unknown[] = [];
+      let living = 0;
       for (const sid of sessions) {
+        if (!(await ledger.marks(sid).catch(() => NO_MARKS)).ended) living += 1;
         const ending = logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
         await ending.catch((error: unknown) => failures.push(error));
       }
@@ -126,8 +130,13 @@ export function createPersons(options: PersonsOptions): Persons {
       if (failures.length > 0) throw failures[0];
       // A login in the same ms counts as older: whoever logs in once this has resolved is not to be taken for that.
       for (let turn = 0; turn < MAX_TURNS && clock.now() <= notBefore; turn++) await new Promise((resolve) => setTimeout(resolve, 1));
-      audit('person.ended', { why, sessions: sessions.length });
-      return sessions.length;
+      audit('person.ended', { why, sessions: living });
+      return living;
+    },
+
+    async sessionsOf(subject) {
+      const fields = await asking(client.hkeys(keyOf(subject)).catch(absentIfForeign<string[]>([])));
+      return [...new Set([...fields.filter((field) => field !== 'not-before'), ...known(subject)])];
     },
 
     async endAgain(ended) {

@@ -4,6 +4,7 @@ import type { SessionRejection } from '../principal.js';
 import type { BatchedReads, Value } from '../redis/batched-reads.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
+import { loadScript } from '../redis/script.js';
 import type { RecordStorage, StoredRecord } from './format.js';
 import { readJsonRecord } from './json-record.js';
 
@@ -16,7 +17,11 @@ export interface RecordStore {
   /** Writes a record under a new key. */
   create(key: string, text: string, ttlMs: number): Promise<void>;
   remove(key: string): Promise<void>;
+  /** Deletes a record that still is, byte for byte, what was read; false: it is another one by now, or gone. */
+  removeSame(key: string, text: string): Promise<boolean>;
 }
+
+const removeSame = loadScript('remove-same');
 
 /** The records of an app that keeps them in Redis: each read is one round trip. */
 export function createRedisRecords({ client, reads }: Pick<RedisConnection, 'client' | 'reads'>, storage: RecordStorage): RecordStore {
@@ -36,6 +41,14 @@ export function createRedisRecords({ client, reads }: Pick<RedisConnection, 'cli
 
     async remove(key) {
       await asking(client.del(key));
+    },
+
+    async removeSame(key, text) {
+      const args =
+        storage === 'hash'
+          ? ['hash', ...Object.entries(toFields(text)).flat()]
+          : ['string', Buffer.from(text, storage === 'bytes' ? 'latin1' : 'utf8')];
+      return (await asking(removeSame(client, [key], args))) === 1;
     },
   };
 }

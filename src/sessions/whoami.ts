@@ -90,6 +90,7 @@ export function createWhoami({ url, cookie, timeoutMs, entry, log, metrics }: Wh
     },
     create: async () => undefined,
     remove: async () => undefined,
+    removeSame: async () => false,
     close: () => breaker.shutdown(),
   };
 }

@@ -2,10 +2,11 @@ import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { Identity } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EventStream } from '../redis/events.js';
 import { asking, parseJson } from '../redis/replies.js';
-import { isWrongType, loadScript } from '../redis/script.js';
+import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { seal, unseal } from '../redis/signed-text.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { madeAt, type SessionPlace } from '../sessions/logout.js';
@@ -63,6 +64,8 @@ export interface Families {
   open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
   /** What a refresh token stands for; consumes nothing. */
   find(token: RefreshToken): Promise<FoundFamily>;
+  /** Whose the tokens of a session are; undefined: nothing that can be read says so. */
+  ownerOf(sid: string): Promise<Identity | undefined>;
   /** Whether `person`, as a family names one, is this subject. */
   isOf(person: string, subject: string): boolean;
   /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
@@ -262,6 +265,16 @@ export function createFamilies(options: FamiliesOptions): Families {
       if (counter > stored) return live('ahead');
       const grace = readAdoption(adopted);
       return grace && now < grace.untilMs && counter >= grace.from ? live('earlier') : { kind: 'reused', grant };
+    },
+
+    async ownerOf(sid) {
+      const names = await asking(client.zrange(ledger.keysOf(sid).families, '0', '-1').catch(absentIfForeign<string[]>([])));
+      for (const family of names) {
+        const [secretHash, sealed] = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'grant').catch(absentIfForeign<string[]>([])));
+        const grant = typeof secretHash === 'string' ? open(sid, secretHash, sealed) : undefined;
+        if (grant) return grant.identity;
+      }
+      return undefined;
     },
 
     isOf: (person, subject) => personOf(personKey, subject) === person,
