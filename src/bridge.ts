@@ -25,6 +25,7 @@ import { createClientRegistry } from './rollout/clients.js';
 import { openFlagSource } from './rollout/flag-source.js';
 import { createFlags } from './rollout/flags.js';
 import { createGuardrail, describeHold } from './rollout/guardrail.js';
+import { createLastKnownFlags } from './rollout/last-known.js';
 import { createProgress } from './rollout/progress.js';
 import { createRollout } from './rollout/rollout.js';
 import { createTraffic } from './rollout/traffic.js';
@@ -184,7 +185,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       .catch(() => undefined); // Tried again at the next heartbeat.
   problems.add(() => clamps.unknown.map(describeUnknownClamp));
   problems.add(() => (guardrail.held ? [describeHold(guardrail.held)] : []));
-  const flagSource = await openFlagSource(config, options.launchdarkly, { stored: control.flags, log, audit, metrics });
+  const flagSource = await openFlagSource(config, options.launchdarkly, { lastKnown: createLastKnownFlags(control.flags, log), log, audit, metrics });
   problems.add(() => (flagSource.problem === undefined ? [] : [flagSource.problem]));
   const membership = await createMembership({
     config,

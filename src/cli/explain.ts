@@ -7,6 +7,7 @@ import { type ClientRegistry, createClientRegistry, type ResolvedClient } from '
 import { explainFlag, type FlagExplanation } from '../rollout/explain.js';
 import { openFlagSource } from '../rollout/flag-source.js';
 import { flagUserKey, toContext } from '../rollout/flags.js';
+import { createLastKnownFlags, readOnly } from '../rollout/last-known.js';
 import { type EffectiveStage, effectiveStage, isStage, STAGE_TABLE, type StageRules } from '../rollout/stage.js';
 import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
 import { createLog } from '../telemetry/log.js';
@@ -140,7 +141,12 @@ async function explainPerson(
   const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), subject);
   const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject }, userKey);
   const log = createLog({ level: 'silent' });
-  const source = await openFlagSource(config, undefined, { stored: control.flags, log, audit: () => undefined, metrics });
+  const source = await openFlagSource(config, undefined, {
+    lastKnown: readOnly(createLastKnownFlags(control.flags, log)),
+    log,
+    audit: () => undefined,
+    metrics,
+  });
   try {
     const [stageFlag, killSwitch] = await Promise.all(
       [rollout.stageFlag, rollout.killSwitchFlag].map(async (key) => explainFlag(key, await source.detail(key, context), context, source.flag(key))),
@@ -166,7 +172,7 @@ async function explainPerson(
       userKey,
       flags: [stageFlag, killSwitch].flatMap((one) => one ?? []),
       ceilings: [
-        ...(source.state === 'live' ? [] : [`flag source: ${source.state}`]),
+        ...(source.state === 'live' ? [] : [`flag source: ${source.problem ?? source.state}`]),
         ...(instances.length === 0 ? ['signing: no instance is alive to say'] : []),
         ...(unsigned.length > 0 ? [`signing: ${unsigned.join(', ')} cannot sign: session-only there`] : []),
         ...(killSwitch?.value === true ? ['kill switch: session-only'] : []),

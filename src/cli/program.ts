@@ -19,7 +19,8 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 const program = new Command('crossfade')
   .description('Moves a live product from Redis sessions to JWT and back, with nobody logged out.')
   .version(String(version))
-  .showHelpAfterError();
+  // One line that says what is wrong, and not a page.
+  .showHelpAfterError(false);
 
 program
   .command('serve')

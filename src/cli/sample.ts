@@ -65,7 +65,11 @@ export async function sampleFromConfig({ config: path, sample, json = false }: {
   const unmapped = unmappedSessions(config);
   if (unmapped.length > 0) throw new ConfigError(path, unmapped);
   const targets = config.sessions.flatMap((session) => toTarget(session, config));
-  if (targets.length === 0) throw new Error('no entry of sessions is kept in Redis: there is nothing to sample');
+  const asked = config.sessions.filter(({ http }) => http).map(({ name }) => name);
+  if (targets.length === 0)
+    throw new Error(
+      `${asked.join(', ')}: format: http keeps no records that could be sampled. crossfade check --cookie-value-file FILE asks the app with a real cookie`,
+    );
   return await sampleAll(targets, sample, json);
 }
 

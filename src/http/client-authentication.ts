@@ -29,8 +29,14 @@ export function authenticateClient(
     return undefined;
   }
   const client = clients.byId(id);
-  if (!client || !hasRightSecret(client, secretHashes(client.id), secret)) throw new CrossfadeError('invalid_client');
+  if (!client) throw new CrossfadeError('invalid_client', { message: `no client ${printable(id)} is registered here` });
+  if (!hasRightSecret(client, secretHashes(client.id), secret)) throw new CrossfadeError('invalid_client');
   return client;
+}
+
+/** As it may stand in an `error_description` (RFC 6749, section 5.2), and no longer than an id of ours. */
+function printable(id: string): string {
+  return /^[\x21\x23-\x5b\x5d-\x7e]{1,64}$/.test(id) ? id : 'of that name';
 }
 
 function hasRightSecret({ type }: ClientConfig, hashes: readonly Secret[], secret: string | undefined): boolean {

@@ -79,7 +79,12 @@ export function createExchange(options: ExchangeOptions): GrantType {
   }
 
   async function refuseByStage(client: ResolvedClient, principal: Principal, attempt: Attempt): Promise<void> {
-    if (!client.config?.exchanges) throw new CrossfadeError('unauthorized_client', { message: 'this client is not registered for the exchange' });
+    if (!client.config?.exchanges) {
+      const message = client.config
+        ? `${client.id} is not registered with exchanges: true`
+        : 'this request shows no registered client: neither client_id, Origin nor what clients[].match looks at is known';
+      throw new CrossfadeError('unauthorized_client', { message });
+    }
     const { rules, stage, reason, cohort } = await rollout.decide(client, principal);
     attempt.cohort = cohort;
     if (!rules.exchange && reason !== 'signing')

@@ -64,7 +64,7 @@ export function createIssueFor(options: IssueForOptions): IssueFor {
 
   async function issue(given: IssuePrincipal, { client: id, audience = options.audience[0] ?? '' }: IssueOptions): Promise<IssuedTokens> {
     const client = clients.byId(id);
-    if (!client) throw new CrossfadeError('unauthorized_client', { message: 'no such client is registered' });
+    if (!client) throw new CrossfadeError('unauthorized_client', { message: `no client ${id} is registered` });
     if (!targets.has(audience)) throw new CrossfadeError('invalid_target');
     const mapped = toIdentity({ ...given, authTime: given.authTime ?? clock.now() }, (member) => member);
     if ('rejected' in mapped) throw new CrossfadeError('invalid_request', { message: mapped.why });

@@ -11,6 +11,7 @@ import { engineLogger, reportErrors } from './engine-log.js';
 import { createFlagEngine, type FlagItem, type FlagItems, withWhatTheyNeed } from './flag-engine.js';
 import { flagSchema, segmentSchema } from './flag-shape.js';
 import type { FlagSource } from './flags.js';
+import type { LastKnownFlags } from './last-known.js';
 
 const fileSchema = z.strictObject({
   flags: z.record(z.string(), z.looseObject({})).default({}),
@@ -84,6 +85,7 @@ export interface FileFlagSourceOptions {
   readonly path: string;
   /** Keys of the flags that are asked for: the engine gets these, and what they need. */
   readonly keys: readonly string[];
+  readonly lastKnown: LastKnownFlags;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -91,9 +93,9 @@ export interface FileFlagSourceOptions {
 
 /**
  * LaunchDarkly's evaluation engine over a file: real targeting and percentages. The file is watched; one that cannot be
- * used leaves the last good flags in force.
+ * used leaves the last good flags in force, at a start those that Redis kept.
  */
-export async function openFileFlagSource({ path, keys, log, audit, metrics }: FileFlagSourceOptions): Promise<FlagSource> {
+export async function openFileFlagSource({ path, keys, lastKnown, log, audit, metrics }: FileFlagSourceOptions): Promise<FlagSource> {
   const { client, replace } = createFlagEngine({ logger: engineLogger(log) }, (error) =>
     log.error({ err: error }, 'the flags could not be handed to the engine'),
   );
@@ -124,13 +126,23 @@ export async function openFileFlagSource({ path, keys, log, audit, metrics }: Fi
       latest = file;
       state = 'live';
       problem = undefined;
+      void lastKnown.keep({ features: Object.fromEntries(file.flags), segments: Object.fromEntries(file.segments) });
     } catch (error) {
       const reason = error instanceof Error ? error.message : 'unknown error';
       if (reason !== problem) audit('flags.failed', { source: 'file', reason });
       problem = reason;
+      if (!latest) await useLastKnown();
       state = latest ? 'last-known' : 'none';
     }
     metrics.flagsUp.set(state === 'live' ? 1 : 0);
+  }
+
+  async function useLastKnown(): Promise<void> {
+    const kept = await lastKnown.read();
+    if (!kept) return;
+    latest = { flags: new Map(Object.entries(kept.features)), segments: new Map(Object.entries(kept.segments)) };
+    text = JSON.stringify([[...latest.flags], [...latest.segments]]);
+    replace(latest);
   }
 
   let loading = Promise.resolve();
@@ -153,7 +165,7 @@ export async function openFileFlagSource({ path, keys, log, audit, metrics }: Fi
       return state;
     },
     get problem() {
-      return problem && `the flags file is broken: ${problem}; ${latest ? 'the last good flags are' : 'the default stage is'} in force`;
+      return problem && `the flags file is broken: ${problem}; ${latest ? 'the last known flags are' : 'the default stage is'} in force`;
     },
     async reload() {
       reload();

@@ -2,21 +2,20 @@ import { readFile } from 'node:fs/promises';
 import { init, type LDClient } from 'launchdarkly-node-server-sdk';
 import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import type { Config } from '../config/config.js';
-import type { SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { engineLogger, reportErrors } from './engine-log.js';
-import { createMemoryFlagStore, type FlagSnapshot, type MemoryFlagStore } from './flag-store.js';
+import { createMemoryFlagStore, type MemoryFlagStore } from './flag-store.js';
 import type { FlagSource } from './flags.js';
+import type { LastKnownFlags } from './last-known.js';
 import { guardStream } from './stream-guard.js';
 
 export type LaunchDarklyConfig = NonNullable<NonNullable<Config['rollout']['flags']>['launchdarkly']>;
 
 export interface LaunchDarklySourceOptions {
   readonly config: LaunchDarklyConfig;
-  /** Last known good flags in Redis. */
-  readonly stored: SignedValue<FlagSnapshot>;
+  readonly lastKnown: LastKnownFlags;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -29,14 +28,13 @@ const EMPTY = 'the file that rollout.flags.launchdarkly.sdkKeyFile names is empt
 const RETRY_MS = 30_000;
 const SNAPSHOT_DELAY_MS = 250;
 const SNAPSHOT_REPEAT_MS = 60_000;
-const MAX_SNAPSHOT_BYTES = 1_048_576;
 
 /**
  * LaunchDarkly, or whatever speaks its streaming protocol. The flags live in this process; where the vendor is away, the
  * last known ones stay in force, and on a cold start those that Redis kept.
  */
 export async function openLaunchDarklySource(options: LaunchDarklySourceOptions): Promise<FlagSource> {
-  const { config, stored, log, audit, metrics } = options;
+  const { config, lastKnown, log, audit, metrics } = options;
   const store = createMemoryFlagStore((flag) =>
     audit('flags.failed', { source: 'launchdarkly', flag, reason: 'the flag is broken; the one before stays in force' }),
   );
@@ -68,14 +66,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
 
   async function keepSnapshot(): Promise<void> {
     const snapshot = store.snapshot();
-    if (!snapshot) return;
-    if (JSON.stringify(snapshot).length > MAX_SNAPSHOT_BYTES) {
-      log.warn({ source: 'launchdarkly' }, 'the flags are too large to keep in Redis; a cold start without LaunchDarkly would use the default stage');
-      return;
-    }
-    await stored
-      .update((current) => (JSON.stringify(current) === JSON.stringify(snapshot) ? undefined : snapshot))
-      .catch((error: unknown) => log.warn({ err: error }, 'the last known flags could not be kept in Redis'));
+    if (snapshot) await lastKnown.keep(snapshot);
   }
 
   function onUpdate(): void {
@@ -159,7 +150,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
   snapshotAgain.unref();
   await connect();
   if (store.snapshot() === undefined) {
-    const seeded = await seed(store, stored, log);
+    const seeded = await seed(store, lastKnown, log);
     if (seeded) tellListeners();
     moveTo(seeded ? 'last-known' : 'none', problem ?? 'LaunchDarkly did not answer at the start');
   }
@@ -192,8 +183,8 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
 }
 
 /** Fills the store with the flags that Redis kept, through the engine's own preparation. True: there were some. */
-async function seed(store: MemoryFlagStore, stored: SignedValue<FlagSnapshot>, log: Log): Promise<boolean> {
-  const snapshot = await stored.read().catch(() => undefined);
+async function seed(store: MemoryFlagStore, lastKnown: LastKnownFlags, log: Log): Promise<boolean> {
+  const snapshot = await lastKnown.read();
   if (!snapshot || store.snapshot() !== undefined) return false;
   const engine = new TestData();
   for (const segment of Object.values(snapshot.segments)) await engine.usePreconfiguredSegment(segment);

@@ -69,6 +69,7 @@ const HINTS: Partial<Record<SessionRejection, string>> = {
   'bad-signature': 'secretsFile is not the secret that signs the cookie, or signature does not fit: crossfade check --cookie-value-file',
   'unknown-session': 'keyPrefix or the Redis of the entry is not that of the app: crossfade check --sample 100',
   'unreadable-record': 'format is not how the app writes its records: crossfade check --sample 100',
-  'nobody-logged-in': 'principal.subject is not where the app keeps the id: crossfade check --sample 100',
+  'nobody-logged-in':
+    'principal.subject is not where the app keeps the id: crossfade check --sample 100, or for format: http crossfade check --cookie-value-file',
   'unmappable-record': 'a path under principal leads to something else: crossfade check --sample 100',
 };

@@ -329,6 +329,34 @@ describe('crossfade check --sample', () => {
     }
   });
 
+  it('--format http has nothing to sample: a real cookie is asked about instead, as the bridge would', async () => {
+    const at = join(directory, 'asks');
+    await runCli(['init', at, '--format', 'http', '--cookie', 'sid']);
+    for (const name of ['fleet-secret', 'admin-token']) remember(readFileSync(join(at, name), 'utf8').trim());
+    const file = join(at, 'crossfade.yaml');
+    const sampled = await runCli(['check', '--config', file, '--sample', '10']);
+    expect([sampled.status, sampled.stderr]).toEqual([2, expect.stringContaining('--cookie-value-file FILE')]);
+    const seen: (string | undefined)[] = [];
+    let answer = '{"user":{"id":"u-1"}}';
+    const app = createServer((request, response) => {
+      seen.push(request.headers.cookie);
+      response.end(request.headers.cookie === undefined ? 'null' : answer);
+    }).listen(0, '127.0.0.1');
+    await once(app, 'listening');
+    writeFileSync(file, readFileSync(file, 'utf8').replace('http://127.0.0.1:8000/whoami', `${urlOf(app)}/whoami`));
+    writeFileSync(join(at, 'cookie'), 'Cookie: other=1; sid=the-cookie-of-somebody\n');
+    remember('the-cookie-of-somebody');
+    const asked = async () => await runCli(['check', '--config', file, '--cookie-value-file', join(at, 'cookie')]);
+    expect(await asked()).toMatchObject({ status: 1, stdout: 'web: the app answers, and its answer maps to nobody: no id; there is user.\n' });
+    expect(seen.at(-1)).toBe('sid=the-cookie-of-somebody');
+    answer = '{"id":"u-1"}';
+    expect(await asked()).toMatchObject({ status: 0, stdout: expect.stringContaining('maps to a principal') });
+    answer = 'null';
+    expect(await asked()).toMatchObject({ status: 1, stdout: expect.stringContaining('is nobody') });
+    await closeServer(app);
+    expect(await asked()).toMatchObject({ status: 1, stdout: expect.stringContaining('does not answer (ECONNREFUSED)') });
+  });
+
   it('says when nothing was found, and refuses what is no number', async () => {
     const none = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', randomUUID()]);
     expect({ status: none.status, stdout: none.stdout }).toEqual({ status: 1, stdout: expect.stringContaining('No session record was found') });

@@ -100,6 +100,7 @@ describe('crossfade clamp, release', () => {
     expect(result.status).not.toBe(0);
     expect(result.stdout).toBe('');
     expect(result.stderr).toContain(message);
+    expect(result.stderr.trim().split('\n')).toHaveLength(1);
   });
 });
 

@@ -62,7 +62,8 @@ it.each(['rollout.md', 'runbook.md', 'keys.md'])(
       const { status, stderr } = await run(command.map((word) => (word === 'KID' ? kid : word)));
       const refusal = Object.entries(REFUSED).find(([start]) => line.startsWith(start))?.[1];
       if (refusal) expect(stderr, line).toContain(refusal);
-      else expect([line, status, status === 0 ? '' : stderr]).toEqual([line, 0, '']);
+      // Nobody is called as on the pages.
+      else expect([line, status, stderr]).toEqual([line, line.startsWith('end --subject') ? 4 : 0, '']);
     }
   },
   120_000,

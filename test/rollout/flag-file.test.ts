@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readFlagFile } from '../../src/rollout/flag-file.js';
 import { runCli } from '../support/cli.js';
+import { postExchange } from '../support/tokens.js';
 import { createWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -137,7 +138,14 @@ describe('flags from a file', () => {
     writeFileSync(config, JSON.stringify(world.config));
     await expect
       .poll(async () => (await runCli(['status', '--config', config])).stdout.replaceAll(/\s+/g, ' '), { timeout: 15_000 })
-      .toMatch(/the flags file is broken: \S*flags\.json is not JSON, or cut off; the last good flags are in force/);
+      .toMatch(/the flags file is broken: \S*flags\.json is not JSON, or cut off; the last known flags are in force/);
+    // Whoever starts now, and whoever asks, goes by what the fleet goes by.
+    const late = await world.another();
+    expect((await postExchange(late, await world.login('bob'))).status).toBe(200);
+    const explained = (await runCli(['explain', '--config', config, '--subject', 'u-alice', '--client', 'android'])).stdout;
+    expect(explained).toMatch(/^flag +auth-migration-stage → "dual"/m);
+    expect(explained).toMatch(/^ceilings +flag source: the flags file is broken: .*; the last known flags are in force/m);
+    expect(explained).toContain('stage        dual, by flag');
     rmSync(join(world.directory, 'flags.json'));
     await world.log.until((line) => line['audit'] === 'flags.failed' && String(line['reason']).includes('cannot be read'), from);
     expect(await isOpen(cookie)).toBe(true);
