@@ -2,7 +2,7 @@ import type { Middleware } from 'koa';
 import type { FleetClock } from './clock.js';
 import type { Config, FileSecrets } from './config/config.js';
 import type { Secret } from './config/secret.js';
-import type { CeilingSource } from './console/ceilings.js';
+import type { ClampSource } from './console/clamping.js';
 import type { FleetAudit } from './console/fleet-audit.js';
 import { readPageFiles } from './console/page-files.js';
 import { createAnswers } from './http/answer.js';
@@ -71,7 +71,7 @@ export interface EndpointsOptions {
   readonly clients: ClientRegistry;
   readonly guardrail: Guardrail;
   /** What operators are shown, and steer. */
-  readonly source: CeilingSource;
+  readonly source: ClampSource;
   readonly fleetAudit: FleetAudit;
   /** For `mode: observe`: whom the app itself found. */
   readonly expected: Expected | undefined;

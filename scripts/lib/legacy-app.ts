@@ -3,7 +3,10 @@ import { createServer, type Server } from 'node:http';
 import { type Cluster, Redis } from 'ioredis';
 import Koa from 'koa';
 import createSession, { type CreateSessionOptions } from 'koa-session';
+import session4 from 'koa-session-4';
 import session5 from 'koa-session-5';
+import session6 from 'koa-session-6';
+import Koa2 from 'koa2';
 
 interface Person {
   readonly id: string;
@@ -29,7 +32,7 @@ export interface LegacyAppOptions {
   /** The app's `app.keys`, newest first. */
   readonly secrets: readonly string[];
   /** Major version of koa-session. Default: 7. */
-  readonly version?: 5 | 7;
+  readonly version?: 4 | 5 | 6 | 7;
   /** What the store itself puts in front of the Redis key. */
   readonly storePrefix?: string;
   readonly session?: CreateSessionOptions;
@@ -77,7 +80,8 @@ export function legacySessions(
   { version = 7, storePrefix = '', session = {} }: Omit<LegacyAppOptions, 'redisUrl' | 'secrets'>,
 ): Koa.Middleware {
   const options = { maxAge: 86_400_000, store: createStore(redis, storePrefix, keys), ...session };
-  return version === 7 ? createSession(options, app) : session5(options, app);
+  const libraries = { 4: session4, 5: session5, 6: session6, 7: createSession };
+  return libraries[version](options, app);
 }
 
 /** The login form and what is behind it, for an app that has koa-session. */
@@ -112,7 +116,8 @@ export async function startLegacyApp(options: LegacyAppOptions): Promise<LegacyA
   const redis = new Redis(options.redisUrl);
   redis.on('error', () => undefined); // It goes on trying, and requests wait for it.
   const keys: string[] = [];
-  const app = new Koa();
+  // koa-session 4 is a generator function, which Koa 3 no longer takes.
+  const app = options.version === 4 ? new Koa2() : new Koa();
   app.keys = [...options.secrets];
   app.use(legacySessions(app, redis, keys, options));
   app.use(legacyPages());

@@ -17,3 +17,23 @@ declare module 'koa-session-5' {
 
   export default function session(options: CreateSessionOptions, app: Koa): Koa.Middleware;
 }
+
+declare module 'koa-session-4' {
+  import type Koa from 'koa';
+  import type { CreateSessionOptions } from 'koa-session';
+
+  export default function session(options: CreateSessionOptions, app: Koa): Koa.Middleware;
+}
+
+declare module 'koa-session-6' {
+  import type Koa from 'koa';
+  import type { CreateSessionOptions } from 'koa-session';
+
+  export default function session(options: CreateSessionOptions, app: Koa): Koa.Middleware;
+}
+
+declare module 'connect-redis-6' {
+  import type session from 'express-session';
+  import type { Redis } from 'ioredis';
+  export default function connectRedis(library: typeof session): new (options: { client: Redis }) => session.Store;
+}

@@ -35,29 +35,31 @@ const LOST_MS = 2000;
 const ADDED_AUDIENCE = 'https://reports.example.com';
 const STAGE_FLAG = 'auth-migration-stage';
 
+/** Puts a share of everybody at a stage, the rest one below it. */
+export function stageFlag(stage: Stage, percent = 100, below: Stage = 'shadow') {
+  return {
+    key: STAGE_FLAG,
+    on: true,
+    variations: [below, stage],
+    offVariation: 0,
+    salt: 'drill',
+    fallthrough: {
+      rollout: {
+        variations: [
+          { variation: 0, weight: (100 - percent) * 1000 },
+          { variation: 1, weight: percent * 1000 },
+        ],
+      },
+    },
+  };
+}
+
 /** All of it, in the order in which it is played: there, through everything that can break, and back. */
 export function writeScript({ place, random, brokenMs }: SceneOptions): Scene[] {
   const { bridges, launchDarkly } = place;
   let familiesLostAt = Number.NEGATIVE_INFINITY;
 
-  /** Puts a share of everybody at a stage, the rest one below it. */
-  function setStage(stage: Stage, percent = 100, below: Stage = 'shadow'): void {
-    launchDarkly.send({
-      key: STAGE_FLAG,
-      on: true,
-      variations: [below, stage],
-      offVariation: 0,
-      salt: 'drill',
-      fallthrough: {
-        rollout: {
-          variations: [
-            { variation: 0, weight: (100 - percent) * 1000 },
-            { variation: 1, weight: percent * 1000 },
-          ],
-        },
-      },
-    });
-  }
+  const setStage = (stage: Stage, percent?: number) => launchDarkly.send(stageFlag(stage, percent));
 
   const step = (stage: Stage, percent = 100): Scene => ({
     title: percent === 100 ? stage : `${stage}, ${percent} %`,

@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from 'commander';
-import { type CeilingNames, type Confirmation, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
+import { type ClampNames, type Confirmation, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
 import { nameOfInstance } from '../console/status.js';
 import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
 import { isStage, type Stage } from '../rollout/stage.js';
@@ -24,12 +24,12 @@ export interface ClampOptions extends SelectorOptions {
   readonly yes?: boolean;
 }
 
-/** `crossfade clamp`: says how many it affects, and sets a ceiling. False: the person at the terminal said no. */
+/** `crossfade clamp`: says how many it affects, and sets a clamp. False: the person at the terminal said no. */
 export async function clamp(stage: Stage, options: ClampOptions): Promise<boolean> {
   return await changeInRoom(options, async (room) => {
     const { config, control, nowMs } = room;
     const { json = false } = options;
-    const selector = selectorOf(options, ceilingNames(config));
+    const selector = selectorOf(options, clampNames(config));
     const affected = await countAffected(room, selector, stage);
     const instances = (await control.fleet.read(await nowMs())).live.length;
     await control.clamps.sync();
@@ -41,7 +41,7 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
     }
 
     const request = { selector, stage, why: options.why, ...(options.for === undefined ? {} : { forMs: options.for }) };
-    const { until, ...confirmation } = await setCeiling(room, request);
+    const { until, ...confirmation } = await setClamp(room, request);
     if (json) print.json({ selector, stage, ...affected, ...confirmation, ...(until === undefined ? {} : { until: new Date(until).toISOString() }) });
     else {
       print.line(
@@ -51,7 +51,7 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
         print.line(
           held
             ? `${host} has no cohort ${nameOf(selector)}: it holds the client and tenants that ${nameOf(selector)} has here.`
-            : `${host} has no cohort ${nameOf(selector)}, and nothing here says whom it has: the ceiling has no effect there.`,
+            : `${host} has no cohort ${nameOf(selector)}, and nothing here says whom it has: the clamp has no effect there.`,
         );
     }
     return true;
@@ -88,7 +88,7 @@ async function releaseInstance(
 /** How long a held instance has to say that it goes on. */
 const RELEASE_MS = 8000;
 
-/** `crossfade release`: takes ceilings away, whoever has set them. */
+/** `crossfade release`: takes clamps away, whoever has set them. */
 export async function release(options: SelectorOptions & { readonly why?: string; readonly instance?: string }): Promise<void> {
   if (options.instance !== undefined) return await releaseInstance(options.instance, options);
   await changeInRoom(options, async (room) => {
@@ -96,12 +96,12 @@ export async function release(options: SelectorOptions & { readonly why?: string
     await control.clamps.sync();
     // Also of what the configuration no longer has.
     const held = control.clamps.all.map((one) => one.selector);
-    const { clients, cohorts } = ceilingNames(config);
+    const { clients, cohorts } = clampNames(config);
     const selector = selectorOf(options, {
       clients: [...clients, ...held.flatMap((one) => (one.on === 'client' ? [one.name] : []))],
       cohorts: [...cohorts, ...held.flatMap((one) => (one.on === 'cohort' ? [one.name] : []))],
     });
-    const { released, ...confirmation } = await releaseCeiling(room, selector, options.why);
+    const { released, ...confirmation } = await releaseClamp(room, selector, options.why);
     if (options.json) print.json({ selector, released, ...confirmation });
     else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
     else {
@@ -117,7 +117,7 @@ function describeConfirmation({ instances, missing }: Confirmation): string {
   return `but ${missing.join(', ')} did not confirm it: see crossfade status`;
 }
 
-function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: CeilingNames): ClampSelector {
+function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: ClampNames): ClampSelector {
   const given = [client, cohort, all].filter((one) => one !== undefined);
   if (given.length !== 1) throw new Error('say whom: exactly one of --client ID, --cohort NAME, --all');
   if (client !== undefined) return { on: 'client', name: known(client, clients, 'client') };

@@ -203,11 +203,7 @@ function describeAnswers(canSign: boolean, rules: StageRules, client: ResolvedCl
         ? 'granted'
         : '400 unauthorized_client';
   const session = rules.session === 'accepted' ? 'accepted' : 'for page navigations; elsewhere 401 session_not_accepted';
-  const refresh = !canSign
-    ? '503 temporarily_unavailable'
-    : rules.refresh === 'return' && client.config?.wayBack
-      ? 'sent to the way back'
-      : 'granted';
+  const refresh = !canSign ? '503 temporarily_unavailable' : rules.refresh === 'return' && client.config?.wayBack ? 'told to return' : 'granted';
   const forward = rules.nudge === 'forward' && via === 'session' && client.exchanges;
   const back = rules.nudge === 'back' && via === 'jwt' && client.config?.wayBack === true;
   return [
@@ -215,8 +211,8 @@ function describeAnswers(canSign: boolean, rules: StageRules, client: ResolvedCl
     'bearer: accepted',
     `exchange: ${exchange}`,
     `refresh: ${refresh}`,
-    `way back: ${client.config?.wayBack && rules.wayBack ? 'open' : 'closed'}`,
-    `nudge: ${forward ? 'to exchange' : back ? 'to go back' : 'none'}`,
+    `return: ${client.config?.wayBack && rules.wayBack ? 'open' : 'closed'}`,
+    `nudge: ${forward ? 'to exchange' : back ? 'to return' : 'none'}`,
   ];
 }
 

@@ -159,7 +159,7 @@ clients:
 ${
   options.format === 'http'
     ? '    # It gets access tokens only: without its cookie the app cannot be asked about it.'
-    : `    # Its refresh token travels in a cookie that no script can read; and it knows how to go back to its session.
+    : `    # Its refresh token travels in a cookie that no script can read; and it knows how to return to its session.
     refreshTransport: cookie
     wayBack: true`
 }

@@ -13,6 +13,7 @@ import { sampleFromConfig, sampleFromFlags } from './sample.js';
 import { dropSecret, listSecrets } from './secrets.js';
 import { serve } from './serve.js';
 import { status } from './status.js';
+import { whatIf } from './what-if.js';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
 
@@ -73,7 +74,7 @@ program
 
 program
   .command('status')
-  .description('the whole fleet on one page: stages with their reasons, ceilings, keys, instances, the guardrail')
+  .description('the whole fleet on one page: stages with their reasons, clamps, keys, instances, the guardrail')
   .option('-w, --watch', 'again every 2 seconds, until interrupted')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
@@ -89,6 +90,15 @@ program
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await explain(options));
+
+program
+  .command('what-if')
+  .description('what the people of a cohort would be answered at a stage, by what they did in the last hour; nothing is changed')
+  .requiredOption('--cohort <name>', 'the cohort; the name of a client stands for its people who are in no other cohort')
+  .requiredOption('--stage <stage>', 'the stage that it would be at', parseStage)
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await whatIf(options));
 
 program
   .command('clamp')
@@ -108,7 +118,7 @@ program
 
 program
   .command('release')
-  .description('take a ceiling away, whether an operator or the guardrail has set it; or let an instance go on that is held')
+  .description('release a clamp, whether an operator or the guardrail has set it; or let an instance go on that is held')
   .option('--instance <name>', 'instead: an instance that is held because it fails where others do not, as status names it')
   .option('--client <id>', 'as it was set')
   .option('--cohort <name>', 'as it was set')

@@ -3,7 +3,7 @@ import { type Clock, systemClock } from '../clock.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import { deriveKey } from '../config/secret.js';
-import type { CeilingSource } from '../console/ceilings.js';
+import type { ClampSource } from '../console/clamping.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
@@ -17,7 +17,7 @@ import { createLog } from '../telemetry/log.js';
 import { createMetrics, type Metrics } from '../telemetry/metrics.js';
 
 /** What commands have that go to Redis themselves, so that they work whether or not an instance answers. */
-export interface Room extends CeilingSource {
+export interface Room extends ClampSource {
   /** Notes what the command has done that stays done, a sentence each: said where it fails after that. */
   readonly did: (what: string) => void;
   readonly control: Control;

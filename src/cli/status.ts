@@ -42,7 +42,7 @@ function pageOf(found: Overview, room: Pick<Room, 'config'>): string[] {
     'COHORTS (requests of the last minute)',
     ...table(found.cohorts.flatMap(cohortRows)),
     '',
-    'CEILINGS',
+    'CLAMPS',
     ...(found.clamps.length === 0 ? ['  none'] : found.clamps.flatMap((clamp) => describeClamp(clamp, found.at))),
     '',
     'KEYS',

@@ -38,7 +38,7 @@ export interface GrantsOptions {
 export interface Grants {
   exchange(): Promise<GrantOutcome>;
   refresh(): Promise<GrantOutcome>;
-  /** The way back: from tokens to the session. */
+  /** The return: from tokens to the session. */
   goBack(): Promise<GrantOutcome>;
   /** False: the bearer itself was refused. Rejects where it cannot be said to have ended. */
   logout(bearer: string | undefined): Promise<boolean>;

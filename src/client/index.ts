@@ -244,7 +244,7 @@ export function createClient(options: ClientOptions): Client {
           tried.delete(demand);
           await unlessGivenUp(request, new Promise((resolve) => setTimeout(resolve, waitMs)));
         } else {
-          // Tokens cannot be had, and no cookie would do: the way back makes one, where it is open.
+          // Tokens cannot be had, and no cookie would do: a return makes one, where it is open.
           const canGoBack = demand === 'refresh' && outcome === 'later' && !tried.has('goBack');
           if (canGoBack) outcome = await attempt('goBack');
           if (demand === 'refresh' && outcome === 'ended' && mine === turn) signOut();

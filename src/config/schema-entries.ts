@@ -195,7 +195,7 @@ export const clientSchema = z
       .default('body')
       .describe('How the refresh token travels: in a cookie that no script can read, or in form and answer.'),
     exchanges: z.boolean().default(false).describe('Whether this client knows how to exchange its session.'),
-    wayBack: z.boolean().default(false).describe('Whether it knows how to go back to a session.'),
+    wayBack: z.boolean().default(false).describe('Whether it knows how to return to a session.'),
     introspect: z.boolean().default(false).describe('Whether it may introspect access tokens. Confidential clients only.'),
     issue: z.boolean().default(false).describe('Whether it may have tokens issued at a login of its own. Confidential clients only.'),
     minVersion: z

@@ -15,6 +15,7 @@ import {
   readProgress,
   type Span,
 } from '../rollout/progress.js';
+import { type Forecast, forecast } from './forecast.js';
 import { type CohortFigures, judgeReadiness, type Readiness } from './readiness.js';
 import { type CohortStatus, composeStatus, type FleetStatus } from './status.js';
 
@@ -44,6 +45,8 @@ export interface RefusedCount {
 /** A cohort with the figures behind what is said of it. */
 export interface CohortOverview extends CohortStatus, Readiness {
   readonly figures: CohortFigures;
+  /** What would happen at the next stage; absent where there is none, or nobody came. */
+  readonly forecast?: Forecast;
 }
 
 /** Whether anybody would notice if sessions were no longer accepted (`sessions: []`). */
@@ -109,10 +112,13 @@ export async function readOverview(source: OverviewSource): Promise<Overview> {
           mismatch: sum(hours, 'shadow', 'mismatch', cohort),
           codes: codesOf(hours, cohort),
         },
-        waysBack: sum(days, 'return', 'granted', cohort),
+        returns: sum(days, 'return', 'granted', cohort),
         exchangeFirst: sum(minutes, 'refused', BY_DESIGN, cohort),
       };
-      return { ...cohort, ...judgeReadiness({ cohort, figures, fleet: status, config, refused: total(refused.lastHour) }), figures };
+      const readiness = judgeReadiness({ cohort, figures, fleet: status, config, refused: total(refused.lastHour) });
+      const { next } = readiness;
+      const ahead = next && (await forecast({ config, client, prefix }, { cohort: cohort.cohort, stage: next, lastHour, nowMs: at }));
+      return { ...cohort, ...readiness, figures, ...(ahead ? { forecast: ahead } : {}) };
     }),
   );
   const latest = lastSessions[0]?.at;

@@ -15,7 +15,7 @@ export interface CohortFigures {
   readonly refresh: Outcome;
   readonly shadow: { readonly same: number; readonly mismatch: number; readonly codes: Readonly<Record<string, number>> };
   /** Of the last 30 days. */
-  readonly waysBack: number;
+  readonly returns: number;
   /** Sessions that were told to be exchanged first, in the last hour. */
   readonly exchangeFirst: number;
 }
@@ -50,15 +50,15 @@ const GOOD_RATE = 0.995;
 /** Share of the people of a cohort who should be on tokens before sessions alone are no longer accepted. */
 const MOST_PEOPLE = 0.9;
 
-type CheckName = 'signing' | 'fleet' | 'ceilings' | 'client' | 'shadow' | 'exchange' | 'refresh' | 'way back' | 'refusals' | 'people' | 'versions';
+type CheckName = 'signing' | 'fleet' | 'ceilings' | 'client' | 'shadow' | 'exchange' | 'refresh' | 'return' | 'refusals' | 'people' | 'versions';
 
 /** What must be true before a cohort goes to a stage. */
 const REQUIRED: Readonly<Partial<Record<Stage, readonly CheckName[]>>> = {
   'session-only': ['signing', 'fleet'],
   shadow: ['signing', 'fleet', 'ceilings'],
   dual: ['client', 'shadow', 'signing', 'fleet', 'ceilings'],
-  'jwt-preferred': ['exchange', 'refresh', 'way back', 'refusals', 'signing', 'fleet', 'ceilings'],
-  'jwt-only': ['people', 'versions', 'exchange', 'refresh', 'way back', 'refusals', 'signing', 'fleet', 'ceilings'],
+  'jwt-preferred': ['exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'ceilings'],
+  'jwt-only': ['people', 'versions', 'exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'ceilings'],
 };
 
 export interface ReadinessInput {
@@ -127,9 +127,9 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
   exchange: ({ figures }) => rate(figures.exchange),
   refresh: ({ figures }) => rate(figures.refresh),
 
-  'way back'({ cohort, config, figures: { waysBack } }) {
+  return({ cohort, config, figures: { returns } }) {
     if (config.clients.find(({ id }) => id === cohort.client)?.wayBack !== true) return undefined;
-    return { ok: waysBack > 0, figure: waysBack === 0 ? 'not rehearsed in 30 days' : `taken ${said(waysBack)} times in 30 days` };
+    return { ok: returns > 0, figure: returns === 0 ? 'not rehearsed in 30 days' : `taken ${said(returns)} times in 30 days` };
   },
 
   refusals: ({ refused }) => ({ ok: refused === 0, figure: `${said(refused)} good credentials refused in the last hour` }),

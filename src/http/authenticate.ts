@@ -104,7 +104,7 @@ function isRefusal(error: unknown): boolean {
   return error instanceof Error && 'status' in error && error.status === 401;
 }
 
-/** Tells a client that could do what its stage asks for to do so: exchange its session, or go back to it. */
+/** Tells a client that could do what its stage asks for to do so: exchange its session, or return to it. */
 export function nudge(
   ctx: Context,
   { principal, client, decision: { rules, stage }, staysSession }: Extract<Authentication, { kind: 'authenticated' }>,

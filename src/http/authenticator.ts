@@ -160,10 +160,12 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         return { kind: 'refused', client, refusal: { code: 'invalid_request', description: 'two session cookies of different principals' } };
       case 'authenticated': {
         const principal = toPrincipal(outcome.session, client.id);
-        return after(rollout.decide(client, principal), (decision) => {
+        const { subject, tenant, via } = principal;
+        const isPage = isPageNavigation(request, peers.methodOf(request));
+        return after(rollout.decide(client, { subject, tenant, via, isPage }), (decision) => {
           const misfit = decision.rules.nudge === 'forward' ? fit.whyNot(outcome.session, principal) : undefined;
           // Only demand an exchange while an exchange is possible (law 1).
-          if (decision.rules.session === 'navigation' && canExchange() && !isPageNavigation(request, peers.methodOf(request))) {
+          if (decision.rules.session === 'navigation' && canExchange() && !isPage) {
             if (misfit === undefined) {
               progress.count('refused', '401:exchange-first', decision.cohort);
               const refusal = sessionNotAccepted(decision, exchangeUri);
@@ -229,7 +231,7 @@ export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: s
   return Object.freeze(principal);
 }
 
-/** The structured dictionary (RFC 9651) that tells a client what to do next: to exchange its session, or to go back to it. */
+/** The structured dictionary (RFC 9651) that tells a client what to do next: to exchange its session, or to return to it. */
 export function migrationHeader(stage: string, what: 'exchange' | 'return', uri: string): string {
   return `stage=${stage}, ${what}="${uri}"`;
 }

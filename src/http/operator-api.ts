@@ -5,7 +5,7 @@ import Koa, { type Context, type Middleware } from 'koa';
 import compose from 'koa-compose';
 import { z } from 'zod';
 import { STAGES } from '../config/schema.js';
-import { type CeilingSource, ceilingNames, countAffected, releaseCeiling, setCeiling } from '../console/ceilings.js';
+import { type ClampSource, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
 import type { FleetAudit } from '../console/fleet-audit.js';
 import { type Overview, readOverview, readSeries } from '../console/overview.js';
 import type { PageFile } from '../console/page-files.js';
@@ -22,7 +22,7 @@ export interface OperatorApiOptions {
   readonly access: OperatorAccess;
   readonly answers: Answers;
   readonly audit: Audit;
-  readonly source: CeilingSource;
+  readonly source: ClampSource;
   readonly fleetAudit: FleetAudit;
   /** Files of the console, by their path. */
   readonly page: ReadonlyMap<string, PageFile>;
@@ -64,7 +64,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
   /** @throws {CrossfadeError} `invalid_request`, where there is no such client or cohort. */
   function selectorOf({ on, name }: { readonly on: ClampSelector['on']; readonly name?: string | undefined }): ClampSelector {
     if (on === 'all') return { on };
-    const { clients, cohorts } = ceilingNames(config);
+    const { clients, cohorts } = clampNames(config);
     const held = source.control.clamps.all.flatMap(({ selector: one }) => (one.on === on ? [one.name] : []));
     const known = [...(on === 'client' ? clients : cohorts), ...held];
     if (name === undefined || !known.includes(name))
@@ -101,7 +101,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
 
   const router = new Router({ prefix: '/api', methods: METHODS });
   router.get('/session', (ctx: Context) => {
-    ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: ceilingNames(config).clients, cohorts: ceilingNames(config).cohorts, stages: STAGES };
+    ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: clampNames(config).clients, cohorts: clampNames(config).cohorts, stages: STAGES };
   });
   router.get('/status', async (ctx: Context) => {
     ctx.body = await asked(readShared());
@@ -117,12 +117,12 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
   router.post('/clamps', async (ctx: Context) => {
     const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJson(ctx));
     const request = { selector: selectorOf(given), stage, why: reason, ...(forSeconds === undefined ? {} : { forMs: forSeconds * 1000 }) };
-    ctx.body = await asked(setCeiling(source, request));
+    ctx.body = await asked(setClamp(source, request));
     overview = undefined;
   });
   router.post('/clamps/release', async (ctx: Context) => {
     const { why: reason, ...given } = parse(schemas.release, await readJson(ctx));
-    ctx.body = await asked(releaseCeiling(source, selectorOf(given), reason));
+    ctx.body = await asked(releaseClamp(source, selectorOf(given), reason));
     overview = undefined;
   });
   router.post('/subjects/end', async (ctx: Context) => {

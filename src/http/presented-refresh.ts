@@ -122,7 +122,7 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
   };
 }
 
-/** The newest part of a live family first, then an earlier one, then a family that has taken the way back. */
+/** The newest part of a live family first, then an earlier one, then a family that has returned. */
 function rank({ found }: PresentedRefresh): number {
   return found.kind === 'returned' ? 3 : PART_RANKS[found.part];
 }

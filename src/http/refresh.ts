@@ -55,7 +55,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     return { ...identity, roles: had(identity.roles, before.roles), scope: had(identity.scope, before.scope) };
   }
 
-  /** At `recall`, who can take the way back is sent there; nobody else notices. */
+  /** At `recall`, who can return is told to; nobody else notices. */
   async function refuseByStage(
     client: ResolvedClient,
     principal: Principal,

@@ -44,7 +44,7 @@ export interface WayBackOptions {
 
 type Outcome = 'live' | 'restored' | 'repeated';
 
-/** A client that goes back, because signing is broken or it was called, may well hold a bearer that has run out. */
+/** A client that returns, because signing is broken or it was called, may well hold a bearer that has run out. */
 const CHECK = { where: 'return', cookies: true, expiredBearer: true } as const;
 
 /** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
@@ -52,7 +52,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   const { readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, progress, others, cookies, audit, metrics } = options;
 
   function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
-    if (narrowed) throw unauthorized('tokens that were narrowed have no way back to a whole session');
+    if (narrowed) throw unauthorized('tokens that were narrowed cannot return to a whole session');
     if (!hasSession) throw unauthorized('these tokens do not come from a session');
     if (!client.config?.wayBack) throw unauthorized('this client is not registered with wayBack: true');
   }
@@ -61,7 +61,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     const { rules, stage, reason, cohort } = await rollout.decide(client, identity);
     attempt.cohort = cohort;
     if (rules.wayBack) return;
-    throw new CrossfadeError('unauthorized_client', { message: 'there is no way back at this stage', details: { stage, reason } });
+    throw new CrossfadeError('unauthorized_client', { message: 'no client returns at this stage', details: { stage, reason } });
   }
 
   async function openSession(client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<LiveSession> {

@@ -230,7 +230,7 @@ function describeSelector(selector: ClampSelector): { on: string; name: string }
 /** For an operator of an instance that has no cohort of this name. */
 export function describeUnknownClamp({ selector, scope }: Clamp): string {
   const name = nameOf(selector);
-  if (!scope) return `a ceiling is set on the cohort ${name}, which this configuration does not have: it has no effect here`;
+  if (!scope) return `a clamp is set on the cohort ${name}, which this configuration does not have: it has no effect here`;
   const tenants = scope.tenants ? `, tenants ${scope.tenants.join(', ')}` : '';
-  return `a ceiling is set on the cohort ${name}, which this configuration does not have: it holds client ${scope.client}${tenants}, as where it was set`;
+  return `a clamp is set on the cohort ${name}, which this configuration does not have: it holds client ${scope.client}${tenants}, as where it was set`;
 }

@@ -3,23 +3,41 @@ import type { RedisClient } from '../redis/connection.js';
 import { absentIfForeign } from '../redis/script.js';
 
 /**
- * What is counted for people to look at, by cohort: requests by credential; exchanges, refreshes and ways back by what came of them; shadow mints
- * and the codes of their mismatches; good credentials that were refused, by status and reason.
+ * What is counted for people to look at, by cohort: requests by credential; exchanges, refreshes and returns by what came of them; shadow mints
+ * and the codes of their mismatches; good credentials that were refused, by status and reason; requests by their shape, and parts of a minute in
+ * which there were any.
  */
-export type Counted = 'requests' | 'exchange' | 'refresh' | 'return' | 'shadow' | 'mismatch' | 'refused';
+export type Counted = 'shape' | 'slice' | 'requests' | 'exchange' | 'refresh' | 'return' | 'shadow' | 'mismatch' | 'refused';
 
 /** A credential as it is counted. */
 export type CountedCredential = 'session' | 'jwt';
+
+/** What decides about the answer that a request would get at another stage. */
+export interface RequestShape {
+  readonly via: CountedCredential;
+  /** Whether it is a browser's navigation to a page. */
+  readonly isPage: boolean;
+  /** As `nameOf` has it: `-` where the request says none. */
+  readonly version: string;
+}
 
 /** How far the migration is, counted in memory and written to Redis in batches for all instances together; never on a request's path. */
 export interface Progress {
   count(what: Counted, outcome: string, cohort: string, times?: number): void;
   /** Persons who came with a credential, by pseudonym: of a day the distinct are counted. */
   came(cohort: string, credential: CountedCredential, pseudonyms: readonly string[]): void;
+  /** Requests of this shape, and the persons who sent them: told of the last hour. */
+  shaped(shape: Omit<RequestShape, 'version'> & { readonly client: string; readonly version: string | undefined }, of: ShapedRequests): void;
   /** Somebody has come with a session, on a client of this version. */
   sawSession(client: string, version: string | undefined, atMs: number): void;
   /** Adds what was counted since to what the fleet has. Never rejects: while Redis is away it waits. */
   flush(): Promise<void>;
+}
+
+export interface ShapedRequests {
+  readonly cohort: string;
+  readonly requests: number;
+  readonly pseudonyms: readonly string[];
 }
 
 export interface ProgressOptions {
@@ -39,6 +57,14 @@ const SPANS = {
 
 export type Span = keyof typeof SPANS;
 
+/** These matter for a forecast only: nothing of them is kept by the hour or the day. */
+const OF_MINUTES = /^(shape|slice) /;
+/** People of a shape are counted by as many minutes. */
+const SHAPE_MS = 10 * 60_000;
+const SHAPE_KEEP_MS = 80 * 60_000;
+/** A minute has so many parts, by which a rate knows how long there were requests. */
+export const SLICES = 12;
+
 /** Versions of one client that an instance tells apart: they come from requests. */
 const MAX_VERSIONS = 50;
 const VERSION = /^\d{1,9}(\.\d{1,9}){0,3}$/;
@@ -49,6 +75,7 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
   /** By the minute that they are of, in ms: what is written late is not counted as of now. */
   let counts = new Map<number, Map<string, number>>();
   let people = new Map<string, Set<string>>();
+  let shapes = new Map<string, Set<string>>();
   let versions = new Map<string, number>();
   let toldApart = new Map<string, Set<string>>();
   let toldOn = '';
@@ -63,9 +90,9 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
     ofMinute.set(field, (ofMinute.get(field) ?? 0) + times);
   }
 
-  function comes(field: string, pseudonyms: Iterable<string>): void {
-    const known = people.get(field) ?? new Set();
-    people.set(field, known);
+  function comes(all: Map<string, Set<string>>, field: string, pseudonyms: Iterable<string>): void {
+    const known = all.get(field) ?? new Set();
+    all.set(field, known);
     for (const one of pseudonyms) if (known.size < MAX_WAITING) known.add(one);
   }
 
@@ -80,7 +107,13 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
 
   return {
     count: (what, outcome, cohort, times = 1) => add(`${what} ${outcome} ${cohort}`, times),
-    came: (cohort, credential, pseudonyms) => comes(`${credential} ${cohort}`, pseudonyms),
+    came: (cohort, credential, pseudonyms) => comes(people, `${credential} ${cohort}`, pseudonyms),
+    shaped({ client: id, version, ...shape }, { cohort, requests, pseudonyms }) {
+      const name = nameOfShape({ ...shape, version: nameOf(id, version) });
+      add(`shape ${name} ${cohort}`, requests);
+      add(`slice ${Math.floor((clock.now() % SPANS.minute.ms) / (SPANS.minute.ms / SLICES))} ${cohort}`, 1);
+      comes(shapes, `${name} ${cohort}`, pseudonyms);
+    },
     sawSession: (id, version, atMs) => void versions.set(`${nameOf(id, version)} ${id}`, atMs),
 
     async flush() {
@@ -89,22 +122,28 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
       // Another day, other versions: what somebody has made up does not stand in the way for ever.
       if (toldOn !== nameOfTime('day', now)) toldApart = new Map();
       toldOn = nameOfTime('day', now);
-      if (counts.size + people.size + versions.size === 0 || client.status !== 'ready') return;
-      const written = { counts, people, versions };
+      if (counts.size + people.size + shapes.size + versions.size === 0 || client.status !== 'ready') return;
+      const written = { counts, people, shapes, versions };
       counts = new Map();
       people = new Map();
+      shapes = new Map();
       versions = new Map();
       const transaction = client.multi();
       for (const [minute, ofMinute] of written.counts)
         for (const span of ['minute', 'hour', 'day'] as const) {
           const key = keyOf(prefix, span, minute);
-          for (const [field, times] of ofMinute) transaction.hincrby(key, field, times);
+          for (const [field, times] of ofMinute) if (span === 'minute' || !OF_MINUTES.test(field)) transaction.hincrby(key, field, times);
           transaction.pexpire(key, SPANS[span].keepMs);
         }
       for (const [field, pseudonyms] of written.people) {
         const key = peopleKey(prefix, now, field);
         transaction.pfadd(key, ...pseudonyms);
         transaction.pexpire(key, SPANS.day.keepMs);
+      }
+      for (const [field, pseudonyms] of written.shapes) {
+        const key = shapeKey(prefix, now, field);
+        transaction.pfadd(key, ...pseudonyms);
+        transaction.pexpire(key, SHAPE_KEEP_MS);
       }
       for (const [field, at] of written.versions) transaction.hset(versionsKey(prefix, now), field, at);
       transaction.pexpire(versionsKey(prefix, now), SPANS.day.keepMs);
@@ -157,6 +196,29 @@ export async function readPeople(client: RedisClient, prefix: string, cohorts: r
   return { session, jwt, all };
 }
 
+export function nameOfShape({ via, isPage, version }: RequestShape): string {
+  return `${via}:${isPage ? 'page' : 'call'}:${version}`;
+}
+
+/** Undefined for what is no name of a shape. */
+export function shapeOfName(name: string): RequestShape | undefined {
+  const [, via, what, version = ''] = /^(session|jwt):(page|call):(.+)$/.exec(name) ?? [];
+  return via === 'session' || via === 'jwt' ? { via, isPage: what === 'page', version } : undefined;
+}
+
+/** Distinct persons of the last hour whose requests had any of these shapes. Rejects with what ioredis rejects with. */
+export async function countShaped(
+  client: RedisClient,
+  prefix: string,
+  shapes: readonly RequestShape[],
+  cohort: string,
+  nowMs: number,
+): Promise<number> {
+  const times = Array.from({ length: 3_600_000 / SHAPE_MS + 1 }, (_, ago) => nowMs - ago * SHAPE_MS);
+  const keys = shapes.flatMap((shape) => times.map((at) => shapeKey(prefix, at, `${nameOfShape(shape)} ${cohort}`)));
+  return keys.length === 0 ? 0 : await client.pfcount(...keys).catch(absentIfForeign(0));
+}
+
 /** When somebody last came with a session, by client and version. */
 export interface LastSession {
   readonly client: string;
@@ -207,6 +269,10 @@ function nameOfTime(span: Span, at: number): string {
 
 function peopleKey(prefix: string, at: number, field: string): string {
   return `${keyOf(prefix, 'day', at)}:people:${field}`;
+}
+
+function shapeKey(prefix: string, at: number, field: string): string {
+  return `${keyOf(prefix, 'minute', Math.floor(at / SHAPE_MS) * SHAPE_MS)}:people:${field}`;
 }
 
 function versionsKey(prefix: string, at: number): string {

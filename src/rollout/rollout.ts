@@ -12,8 +12,13 @@ export interface Decision extends EffectiveStage {
   readonly cohort: string;
 }
 
-/** Whom a stage is for; `via`: by which credential of a request they came. */
-export type Decided = Pick<Principal, 'subject' | 'tenant'> & Partial<Pick<Principal, 'via'>>;
+/** Whom a stage is for; `via`: by which credential of a request they came; `isPage`: whether it is a browser's navigation to a page. */
+export interface Decided {
+  readonly subject: string;
+  readonly tenant?: string | undefined;
+  readonly via?: Principal['via'];
+  readonly isPage?: boolean;
+}
 
 export interface Rollout {
   /**
@@ -55,7 +60,12 @@ export function createRollout(options: RolloutOptions): Rollout {
   const recalled = new WeakMap<object, Recalled>();
   const lastRecalled = new Map<string, Recalled>();
 
-  function judge(client: ResolvedClient, cohort: string, { subject, tenant, via }: Decided, { stage, killSwitch }: FlagAnswer): Decision {
+  function judge(
+    client: ResolvedClient,
+    cohort: string,
+    { subject, tenant, via, isPage = false }: Decided,
+    { stage, killSwitch }: FlagAnswer,
+  ): Decision {
     const decided = effectiveStage({
       flag: stage,
       defaultStage: config.defaultStage,
@@ -64,7 +74,7 @@ export function createRollout(options: RolloutOptions): Rollout {
       clientExchanges: client.exchanges,
       ...clamps.ceilingsOf(client.id, cohort, tenant),
     });
-    traffic.count({ client: client.id, version: client.version, cohort, subject, via }, decided);
+    traffic.count({ client: client.id, version: client.version, cohort, subject, via, isPage }, decided);
     return { stage: decided.stage, reason: decided.reason, cohort, rules: STAGE_TABLE[decided.stage] };
   }
 

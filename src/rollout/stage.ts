@@ -7,9 +7,9 @@ export interface StageRules {
   /** `navigation`: for page navigations, at exchange and at logout; elsewhere the session must be exchanged first. */
   readonly session: 'accepted' | 'navigation';
   readonly exchange: boolean;
-  /** `return`: a client that knows the way back, and can take it, is sent there; all others go on. */
+  /** `return`: a client that can return to its session is told to; all others go on. */
   readonly refresh: 'granted' | 'return';
-  /** Whether a client may go back to its session. */
+  /** Whether a client may return to its session. */
   readonly wayBack: boolean;
   /** Whether some sessions are minted as tokens off the request's path, to see what would come of it. */
   readonly shadowMint?: boolean;

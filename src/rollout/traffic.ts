@@ -15,6 +15,8 @@ export interface Comer {
   readonly subject: string;
   /** Undefined: it is not by a credential of a request that somebody is decided for. */
   readonly via: CountedCredential | undefined;
+  /** Whether it is a browser's navigation to a page. */
+  readonly isPage: boolean;
 }
 
 /** Who comes, by cohort and stage: counted in memory, written to Redis in batches, never on a request's path. */
@@ -55,12 +57,16 @@ interface Counted {
   slices: { readonly slice: number; requests: number }[];
 }
 
-/** What was counted since the last write. */
+/** What was counted since the last write, by version of the client: pages and other requests apart. */
 interface Batch {
+  readonly versions: Map<string | undefined, { readonly page: Shaped; readonly call: Shaped }>;
+}
+
+interface Shaped {
   requests: number;
   readonly subjects: Set<string>;
-  /** When somebody last came with a session, by version of the client. */
-  readonly versions: Map<string | undefined, number>;
+  /** When the last of them came. */
+  at: number;
 }
 
 export function createTraffic({ client, prefix, progress, subjectKey, clock }: TrafficOptions): Traffic {
@@ -80,14 +86,14 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
     return made;
   }
 
-  /** A few at a time: requests come first. */
-  async function pseudonyms(subjects: ReadonlySet<string>): Promise<string[]> {
-    const made: string[] = [];
+  /** A few at a time: requests come first. `known`: those that were made already, and are made now. */
+  async function pseudonyms(subjects: ReadonlySet<string>, known: Map<string, string>): Promise<string[]> {
     for (const subject of subjects) {
-      made.push(pseudonym(subjectKey, subject));
-      if (made.length % 250 === 0) await new Promise((resolve) => setImmediate(resolve));
+      if (known.has(subject)) continue;
+      known.set(subject, pseudonym(subjectKey, subject));
+      if (known.size % 250 === 0) await new Promise((resolve) => setImmediate(resolve));
     }
-    return made;
+    return [...subjects].flatMap((subject) => known.get(subject) ?? []);
   }
 
   return {
@@ -103,13 +109,23 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
       last.requests += 1;
       let batch = unwritten.get(known);
       if (!batch) {
-        batch = { requests: 0, subjects: new Set(), versions: new Map() };
+        batch = { versions: new Map() };
         unwritten.set(known, batch);
       }
-      batch.requests += 1;
-      if (batch.subjects.size < MAX_SUBJECTS) batch.subjects.add(comer.subject);
-      if (comer.via === 'session' && (batch.versions.size < MAX_VERSIONS || batch.versions.has(comer.version)))
-        batch.versions.set(comer.version, now);
+      let version = batch.versions.get(comer.version);
+      if (!version) {
+        // One of very many is counted as if it had said none.
+        const name = batch.versions.size < MAX_VERSIONS ? comer.version : undefined;
+        version = batch.versions.get(name) ?? {
+          page: { requests: 0, subjects: new Set(), at: 0 },
+          call: { requests: 0, subjects: new Set(), at: 0 },
+        };
+        batch.versions.set(name, version);
+      }
+      const shaped = comer.isPage ? version.page : version.call;
+      shaped.requests += 1;
+      shaped.at = now;
+      if (shaped.subjects.size < MAX_SUBJECTS) shaped.subjects.add(comer.subject);
     },
 
     get lastMinute() {
@@ -140,16 +156,27 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
       const minute = Math.floor(clock.now() / MINUTE_MS);
       const life = (COUNTED_MINUTES + 1) * MINUTE_MS;
       const pipeline = client.pipeline();
-      for (const [{ client: id, cohort, decided, via }, { requests, subjects, versions }] of batches) {
+      for (const [{ client: id, cohort, decided, via }, { versions }] of batches) {
         const field = fieldOf(decided.stage, cohort);
-        const people = await pseudonyms(subjects);
+        const known = new Map<string, string>();
+        let requests = 0;
+        for (const [version, { page, call }] of versions) {
+          for (const shaped of [page, call]) {
+            if (shaped.requests === 0) continue;
+            requests += shaped.requests;
+            const people = await pseudonyms(shaped.subjects, known);
+            if (via === undefined) continue;
+            progress.shaped({ client: id, version, via, isPage: shaped === page }, { cohort, requests: shaped.requests, pseudonyms: people });
+            if (via === 'session') progress.sawSession(id, version, shaped.at);
+          }
+        }
+        const people = [...known.values()];
         pipeline.hincrby(requestsKey(prefix, minute), field, requests);
         pipeline.pfadd(subjectsKey(prefix, minute, field), ...people);
         if (via !== undefined) {
           progress.count('requests', via, cohort, requests);
           progress.came(cohort, via, people);
         }
-        for (const [version, at] of versions) progress.sawSession(id, version, at);
         pipeline.pexpire(subjectsKey(prefix, minute, field), life);
       }
       pipeline.pexpire(requestsKey(prefix, minute), life);

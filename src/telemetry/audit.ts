@@ -7,14 +7,14 @@ export const AUDIT_EVENTS = {
   'refresh.granted': 'A refresh token was exchanged for another one and an access token.',
   'refresh.refused': 'A refresh was refused: by the request, the client, the stage, or because the family or its session has ended.',
   'return.granted': 'A refresh token was exchanged for a session cookie; `restored` says whether the session had to be made anew.',
-  'return.refused': 'A way back was refused: by the request, the client, the stage, or because the family or its session has ended.',
+  'return.refused': 'A return was refused: by the request, the client, the stage, or because the family or its session has ended.',
   'tokens.issued': 'Tokens were issued for a login that the app did without a session.',
   'tokens.refused': 'Tokens were not issued at a login, or a revocation or introspection was refused.',
   'family.revoked':
     'A family of refresh tokens was ended by itself: by its client, because a used token came again (`reused`), or because its session went while it was made.',
   'family.caught-up':
     'A refresh token was newer than what Redis knew: Redis has lost a write, and the family goes on from it. `lost` says how many rotations.',
-  'family.returned': 'A family took the way back and is closed.',
+  'family.returned': 'A family has returned to its session, and is closed.',
   'session.ended': 'A session was ended, and everything that was made from it; `reason` says how it came to our knowledge.',
   'logout.incomplete':
     'A logout by token did not find the record: Redis has lost where it is. Its cookie opens nothing, and is deleted when it comes.',
@@ -37,8 +37,8 @@ export const AUDIT_EVENTS = {
   'key.forced': 'An operator lets a key sign although not every live instance verifies it.',
   'fleet.joined': 'Another instance has appeared on this Redis.',
   'fleet.left': 'An instance was not heard of for 15 seconds, or has ended.',
-  'stage.clamped': 'A ceiling was set: by an operator, or by the guardrail.',
-  'stage.released': 'A ceiling was released: by an operator, or because its time was over.',
+  'stage.clamped': 'A clamp was set: by an operator, or by the guardrail.',
+  'stage.released': 'A clamp was released: by an operator, or because its time was over.',
   'guardrail.tripped': 'The bridge failed a cohort by its own fault, past the budget; the cohort is held at `session-only`.',
   'instance.held': 'This instance fails a cohort by its own fault where another instance serves it well: it answers exchange and refresh 503.',
   'instance.released': 'An instance that was held goes on: after a clean self-test, or by an operator.',

@@ -91,7 +91,7 @@ export function createMetrics({ processMetrics = false } = {}) {
     }),
     waysBack: new Counter({
       name: 'crossfade_ways_back_total',
-      help: 'Ways back from a refresh token to a session, by outcome (live, restored, repeated, or the error code).',
+      help: 'Returns from a refresh token to a session, by outcome (live, restored, repeated, or the error code).',
       labelNames: ['client', 'outcome'] as const,
       registers,
     }),
@@ -220,7 +220,7 @@ export function createMetrics({ processMetrics = false } = {}) {
     }),
     clamps: new Gauge({
       name: 'crossfade_clamps',
-      help: 'Ceilings that are in force, by who set them (operator, guardrail).',
+      help: 'Clamps that are in force, by who set them (operator, guardrail).',
       labelNames: ['by'] as const,
       registers,
     }),

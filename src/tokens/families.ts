@@ -38,7 +38,7 @@ export type FoundFamily =
     }
   /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
   | { readonly kind: 'reused'; readonly grant: Grant }
-  /** It took the way back: a retry is answered with the same session. */
+  /** It has returned: a retry is answered with the same session. */
   | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
   /** The right family secret, and what stands there cannot be opened: nobody ended it, and it is lost. */
@@ -76,7 +76,7 @@ export interface Families {
   end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
   /** Ends the access tokens of a family that Redis has lost, by a token of ours. May be repeated; of one token only the first counts. */
   endLost(token: RefreshToken): Promise<void>;
-  /** Ends a family by the way back to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
+  /** Ends a family by its return to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
   close(token: RefreshToken, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
 

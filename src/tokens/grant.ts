@@ -16,9 +16,9 @@ const schema = z.object({
   }),
   /** The scope that was asked for, where one was: what the session gets later is not in it. */
   askedScope: z.array(z.string()).optional(),
-  /** Whether it is less than the session: by scope, or by another audience than the default. Such a family has no way back. */
+  /** Whether it is less than the session: by scope, or by another audience than the default. Such a family cannot return. */
   narrowed: z.boolean(),
-  /** Whether it goes back to a session; else the app issued it at a login of its own. */
+  /** Whether it comes from a session; else the app issued it at a login of its own. */
   hasSession: z.boolean(),
   /** When the family ends at the latest, in seconds since the epoch. */
   endsAt: z.number(),

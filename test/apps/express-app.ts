@@ -1,7 +1,10 @@
 import { createServer } from 'node:http';
 import { RedisStore } from 'connect-redis';
+import connectRedis6 from 'connect-redis-6';
+import { RedisStore as RedisStore10 } from 'connect-redis-10';
 import express from 'express';
 import session from 'express-session';
+import { Redis } from 'ioredis';
 import passport from 'passport';
 import { Strategy } from 'passport-local';
 import { createClient } from 'redis';
@@ -14,14 +17,32 @@ declare module 'express-session' {
   }
 }
 
+/** A store of each major version of connect-redis that people run; 6 takes ioredis, the others node-redis. */
+const STORES = {
+  async 6(url: string) {
+    const client = new Redis(url);
+    return { store: new (connectRedis6(session))({ client }), close: () => client.disconnect() };
+  },
+  async 9(url: string) {
+    const client = createClient({ url });
+    await client.connect();
+    return { store: new RedisStore({ client }), close: () => client.destroy() };
+  },
+  async 10(url: string) {
+    const client = createClient({ url });
+    await client.connect();
+    return { store: new RedisStore10({ client }), close: () => client.destroy() };
+  },
+} as const;
+
 /** express-session in connect-redis, with logins by Passport: `passport.user` holds the person's id and nothing more. */
 export async function startExpressApp(
   redisUrl: string,
   secrets: readonly string[],
   options: Partial<session.SessionOptions> = {},
+  version: keyof typeof STORES = 9,
 ): Promise<ForeignApp> {
-  const client = createClient({ url: redisUrl });
-  await client.connect();
+  const { store, close } = await STORES[version](redisUrl);
   const authenticator = new passport.Passport();
   authenticator.use(new Strategy({ usernameField: 'name', passwordField: 'name' }, (name, _, done) => done(null, personOf(name) ?? false)));
   authenticator.serializeUser((user, done) => done(null, 'id' in user ? user.id : undefined));
@@ -29,7 +50,7 @@ export async function startExpressApp(
 
   const app = express();
   app.use(express.urlencoded());
-  app.use(session({ store: new RedisStore({ client }), secret: [...secrets], resave: false, saveUninitialized: false, ...options }));
+  app.use(session({ store, secret: [...secrets], resave: false, saveUninitialized: false, ...options }));
   app.use(authenticator.session());
   app.post('/login', authenticator.authenticate('local'), (request, response) => {
     const person = personOf(String(request.body.name));
@@ -40,7 +61,7 @@ export async function startExpressApp(
   app.get('/', (request, response) => {
     response.send(request.user && 'id' in request.user ? `hello, ${request.user.id}` : 'hello, stranger');
   });
-  return await appOfServer(createServer(app), async () => client.destroy());
+  return await appOfServer(createServer(app), async () => close());
 }
 
 function personOf(name: string) {

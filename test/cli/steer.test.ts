@@ -183,13 +183,13 @@ describe('crossfade explain', () => {
 });
 
 describe('crossfade status', () => {
-  it('shows stages with their reasons, ceilings, keys, the fleet and the guardrail, within 80 columns', async () => {
+  it('shows stages with their reasons, clamps, keys, the fleet and the guardrail, within 80 columns', async () => {
     await exchangeNative(world, await world.login('alice'));
     await expect
       .poll(async () => (await crossfade('status')).stdout, { timeout: 15_000 })
       .toMatch(/pilot +of android +\d+ [\s\S]*dual \(flag\) \d+ %/);
     const { stdout } = await crossfade('status');
-    for (const part of ['2 live', 'COHORTS', 'CEILINGS\n  none', 'KEYS', 'signs on 2 of 2', 'FLEET', 'GUARDRAIL (last 30 s)'])
+    for (const part of ['2 live', 'COHORTS', 'CLAMPS\n  none', 'KEYS', 'signs on 2 of 2', 'FLEET', 'GUARDRAIL (last 30 s)'])
       expect(stdout).toContain(part);
     for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80);
     expect(JSON.parse((await crossfade('status', '--json')).stdout)).toMatchObject({

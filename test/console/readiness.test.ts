@@ -7,7 +7,7 @@ const FIGURES: CohortFigures = {
   exchange: { granted: 1000, failed: 0 },
   refresh: { granted: 1000, failed: 0 },
   shadow: { same: 500, mismatch: 0, codes: {} },
-  waysBack: 3,
+  returns: 3,
   exchangeFirst: 0,
 };
 const INSTANCE = {
@@ -68,7 +68,7 @@ describe('readiness for the next stage', () => {
       '1,990 of 2,001 succeeded in 24 h',
     ],
     ['refreshes that failed', { stage: 'dual', figures: { refresh: { granted: 0, failed: 1 } } }, 'refresh', '0 of 1 succeeded in 24 h'],
-    ['a way back that nobody has taken', { stage: 'dual', figures: { waysBack: 0 } }, 'way back', 'not rehearsed in 30 days'],
+    ['a way back that nobody has taken', { stage: 'dual', figures: { returns: 0 } }, 'return', 'not rehearsed in 30 days'],
     ['a good credential that was refused', { stage: 'dual', refused: 1 }, 'refusals', '1 good credentials refused in the last hour'],
     [
       'people who still come with sessions alone',

@@ -89,10 +89,10 @@ describe('the console', () => {
 
   it('stops moving by one button and a reason, and tells of it live; the exchange is refused until it is released', async () => {
     await page.click('#stop');
-    await page.fill('#ceiling-why', 'the on-call of tonight is asleep');
+    await page.fill('#clamp-why', 'the on-call of tonight is asleep');
     await page.keyboard.press('Enter');
-    await page.locator('#ceilings tbody tr', { hasText: 'everybody' }).waitFor();
-    expect(await row('ceilings', 'everybody')).toEqual(
+    await page.locator('#clamps tbody tr', { hasText: 'everybody' }).waitFor();
+    expect(await row('clamps', 'everybody')).toEqual(
       expect.arrayContaining(['session-only', 'the operator', 'the on-call of tonight is asleep', 'released by hand']),
     );
     const cookie = await world.login('alice');
@@ -100,34 +100,34 @@ describe('the console', () => {
     expect([refused.status, await refused.json()]).toEqual([400, expect.objectContaining({ stage: 'session-only', reason: 'operator' })]);
     await page.locator('#events li', { hasText: 'stage.clamped' }).first().waitFor();
 
-    await page.locator('#ceilings button').click();
-    await page.fill('#ceiling-why', 'awake again');
+    await page.locator('#clamps button').click();
+    await page.fill('#clamp-why', 'awake again');
     await page.keyboard.press('Enter');
     await page.getByText('Nobody is held back.').waitFor();
     expect((await world.exchange(cookie)).status).toBe(200);
     expect(await page.locator('#events li', { hasText: 'stage.released' }).first().innerText()).toContain('awake again');
   });
 
-  it('sets a ceiling on one client for a time, by keyboard alone, and says how many it is for', async () => {
+  it('sets a clamp on one client for a time, by keyboard alone, and says how many it is for', async () => {
     await page.focus('#clamp');
     await page.keyboard.press('Enter');
     expect(
-      await page.evaluate(() => ['whom', 'stage', 'for'].map((name) => document.querySelector<HTMLSelectElement>(`#ceiling-${name}`)?.value)),
+      await page.evaluate(() => ['whom', 'stage', 'for'].map((name) => document.querySelector<HTMLSelectElement>(`#clamp-${name}`)?.value)),
     ).toEqual(['', 'session-only', '7200']);
-    await page.selectOption('#ceiling-whom', { label: 'client web' });
-    await page.selectOption('#ceiling-stage', 'shadow');
-    await page.selectOption('#ceiling-for', '1800');
+    await page.selectOption('#clamp-whom', { label: 'client web' });
+    await page.selectOption('#clamp-stage', 'shadow');
+    await page.selectOption('#clamp-for', '1800');
     await page.getByText(/people \(seen in ten minutes\) and .* requests a minute are above it now/).waitFor();
-    await page.focus('#ceiling-why');
+    await page.focus('#clamp-why');
     await page.keyboard.type('looking into roles');
     await page.keyboard.press('Enter');
-    await page.locator('#ceilings tbody tr', { hasText: 'client web' }).waitFor();
+    await page.locator('#clamps tbody tr', { hasText: 'client web' }).waitFor();
     const status = await api('/api/status');
     expect(status['clamps']).toEqual([
       expect.objectContaining({ selector: { on: 'client', name: 'web' }, stage: 'shadow', until: expect.any(Number) }),
     ]);
-    await page.locator('#ceilings button').click();
-    await page.fill('#ceiling-why', 'done');
+    await page.locator('#clamps button').click();
+    await page.fill('#clamp-why', 'done');
     await page.keyboard.press('Enter');
     await page.getByText('Nobody is held back.').waitFor();
   });

@@ -35,6 +35,22 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
       },
     },
   ],
+  ...([6, 10] as const).map((version): (typeof FORMATS)[number] => [
+    `express-session in connect-redis ${version}`,
+    async (redis, secrets) => await startExpressApp(redis.url, secrets, { cookie: { maxAge: 3_600_000 } }, version),
+    {
+      format: 'express-session',
+      rolling: true,
+      secretsFile: 'session-secrets',
+      principal: {
+        subject: 'passport.user',
+        tenant: 'profile.tenant',
+        roles: 'profile.roles',
+        scope: 'profile.scope',
+        authTime: 'profile.loggedInAt',
+      },
+    },
+  ]),
   [
     'express-session with a cookie that ends with the browser',
     async (redis, secrets) => await startExpressApp(redis.url, secrets),

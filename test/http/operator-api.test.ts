@@ -97,7 +97,7 @@ describe('without admin.tokenFile', () => {
   });
 });
 
-describe('setting a ceiling by the console', () => {
+describe('setting a clamp by the console', () => {
   it('needs the CSRF token and the console as its origin: nothing is set without', async () => {
     const own = { cookie, origin: service.admin };
     const cases: Record<string, string>[] = [

@@ -20,6 +20,10 @@ describe('sessions as koa-session writes them', () => {
     ['version 7, without an end of its own', { session: { maxAge: 'session' } }, {}],
     ['version 7, unsigned', { session: { signed: false } }, { signed: false }],
     ['version 7, under another cookie name', { session: { key: 'sid' } }, { cookie: 'sid' }],
+    ['version 6, as it comes', { version: 6 }, {}],
+    ['version 6, rolling', { version: 6, session: { rolling: true } }, { rolling: true }],
+    ['version 4, under its old cookie name', { version: 4 }, { cookie: 'koa:sess' }],
+    ['version 4, with a prefix', { version: 4, session: { prefix: 'v4-' } }, { cookie: 'koa:sess' }],
     ['version 5, under its old cookie name', { version: 5 }, { cookie: 'koa:sess' }],
     ['version 5, with a prefix', { version: 5, session: { prefix: 'v5-' } }, { cookie: 'koa:sess' }],
   ])('%s: the cookie opens the API, and is exchanged', async (_what, legacy, changes) => {

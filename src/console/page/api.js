@@ -41,7 +41,7 @@ export const signIn = (token) => post('/api/sign-in', { token });
 export const signOut = () => post('/api/sign-out', {});
 
 /**
- * What can be named in a ceiling; undefined: nobody is signed in.
+ * What can be named in a clamp; undefined: nobody is signed in.
  * @returns {Promise<{ clients: string[], cohorts: string[], stages: string[] } | undefined>}
  */
 export async function openSession() {
@@ -61,8 +61,8 @@ export const readSeries = (span) => ask(`/api/series?span=${span}`);
 /** @param {Selector} selector @param {string} stage @returns {Promise<{ subjects: number, requestsPerMinute: number }>} */
 export const readAffected = (selector, stage) => ask(`/api/affected?${new URLSearchParams({ ...selector, stage })}`);
 
-/** @param {Selector} selector @param {{ stage: string, why: string, forSeconds?: number }} ceiling */
-export const setCeiling = (selector, ceiling) => post('/api/clamps', { ...selector, ...ceiling });
+/** @param {Selector} selector @param {{ stage: string, why: string, forSeconds?: number }} clamp */
+export const setClamp = (selector, clamp) => post('/api/clamps', { ...selector, ...clamp });
 
 /** @param {Selector} selector @param {string} why */
-export const releaseCeiling = (selector, why) => post('/api/clamps/release', { ...selector, why });
+export const releaseClamp = (selector, why) => post('/api/clamps/release', { ...selector, why });

@@ -1,8 +1,8 @@
 import { ApiError, openSession, readSeries, readStatus, signIn, signOut } from './api.js';
-import { openCeiling, openRelease, prepareCeilings, stopMoving } from './ceilings.js';
 import { drawCharts } from './chart.js';
+import { openClamp, openRelease, prepareClamps, stopMoving } from './clamps.js';
 import { byId, clockTime, el, span } from './elements.js';
-import { showCeilings, showFleet, showKeys, showNow, showReadiness } from './sections.js';
+import { showClamps, showFleet, showKeys, showNow, showReadiness } from './sections.js';
 
 /** @typedef {import('../../telemetry/audit-feed.js').AuditEntry} AuditEntry */
 
@@ -28,7 +28,7 @@ async function refresh() {
     const found = await readStatus();
     toldAt = Date.now();
     showNow(found);
-    showCeilings(found, openRelease);
+    showClamps(found, openRelease);
     showReadiness(found);
     showKeys(found);
     showFleet(found);
@@ -112,7 +112,7 @@ async function start() {
   try {
     const session = await openSession();
     if (!session) return showSignIn();
-    prepareCeilings(session, () => void refresh());
+    prepareClamps(session, () => void refresh());
   } catch (error) {
     byId('sign-in-problem').textContent = error instanceof Error ? error.message : '';
     return showSignIn();
@@ -143,7 +143,7 @@ byId('sign-out').addEventListener('click', async () => {
   showSignIn();
 });
 byId('stop').addEventListener('click', () => void stopMoving());
-byId('clamp').addEventListener('click', openCeiling);
+byId('clamp').addEventListener('click', openClamp);
 spanChoice.addEventListener('change', () => void refreshSeries());
 measureChoice.addEventListener('change', () => void refreshSeries());
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {

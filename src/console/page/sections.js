@@ -2,7 +2,7 @@ import { el, number, show, span, svg, table } from './elements.js';
 
 /** @typedef {import('../overview.js').Overview} Overview */
 /** @typedef {Overview['cohorts'][number]} Cohort */
-/** @typedef {Overview['clamps'][number]} Ceiling */
+/** @typedef {Overview['clamps'][number]} Clamp */
 /** @typedef {Overview['keys'][number]} Key */
 
 /** @param {{ on: string, name?: string }} selector */
@@ -21,9 +21,9 @@ export function showNow(found) {
   show(
     'clients',
     table(
-      ['Client or cohort', 'Stage → next', 'What blocks the next step', 'On tokens, last hour', 'People today', 'Last came with a session'],
+      ['Cohort', 'Stage → next', 'What blocks the next step', 'On tokens, last hour', 'People today', 'Last came with a session'],
       found.cohorts.map((cohort) => [nameOf(cohort), stageOf(cohort), blocked(cohort), share(cohort), people(cohort), lastSessions(found, cohort)]),
-      'No client is configured.',
+      'No cohort is configured.',
     ),
   );
 }
@@ -59,7 +59,7 @@ function showCards({ refused, instances, keys, clamps, cohorts }) {
       `${configurations} ${configurations === 1 ? 'configuration' : 'configurations'}, flags ${[...new Set(instances.map(({ flags }) => flags))].join(', ') || 'unknown'}`,
     ),
     card(
-      'Ceilings',
+      'Clamps',
       String(clamps.length),
       clamps.length === 0 ? 'good' : 'warn',
       clamps.length === 0 ? 'nobody is held back' : clamps.map(({ selector }) => whomOf(selector)).join(', '),
@@ -149,29 +149,60 @@ function ago(ms) {
   return ms < 10_000 ? 'now' : `${span(ms)} ago`;
 }
 
-/** @param {Overview} found @param {(ceiling: Ceiling) => void} release */
-export function showCeilings({ clamps, at }, release) {
+/** @param {Overview} found @param {(clamp: Clamp) => void} release */
+export function showClamps({ clamps, at }, release) {
   show(
-    'ceilings',
+    'clamps',
     table(
       ['Whom', 'At most', 'By', 'Why', 'Since', 'Until', ''],
-      clamps.map((ceiling) => [
-        whomOf(ceiling.selector),
-        pill(ceiling.stage),
-        `the ${ceiling.by}`,
-        ceiling.why,
-        ago(at - ceiling.at),
-        ceiling.until === undefined ? 'released by hand' : new Date(ceiling.until).toISOString().slice(0, 16).replace('T', ' '),
-        el('button', { type: 'button', 'data-release': `${ceiling.selector.on} ${whomOf(ceiling.selector)}` }, 'Release'),
+      clamps.map((clamp) => [
+        whomOf(clamp.selector),
+        pill(clamp.stage),
+        `the ${clamp.by}`,
+        clamp.why,
+        ago(at - clamp.at),
+        clamp.until === undefined ? 'released by hand' : new Date(clamp.until).toISOString().slice(0, 16).replace('T', ' '),
+        el('button', { type: 'button', 'data-release': `${clamp.selector.on} ${whomOf(clamp.selector)}` }, 'Release'),
       ]),
       'Nobody is held back.',
     ),
   );
-  const buttons = document.querySelectorAll('#ceilings button[data-release]');
+  const buttons = document.querySelectorAll('#clamps button[data-release]');
   buttons.forEach((button, index) => {
-    const ceiling = clamps[index];
-    if (button instanceof HTMLElement && ceiling) button.onclick = () => release(ceiling);
+    const clamp = clamps[index];
+    if (button instanceof HTMLElement && clamp) button.onclick = () => release(clamp);
   });
+}
+
+const ANSWERS = {
+  token: '200 by token',
+  session: '200 by session',
+  nudge: '200 and a nudge',
+  'exchange-first': '401 exchange first',
+  unavailable: '503',
+};
+
+/** @param {NonNullable<Cohort['forecast']>} forecast */
+function ahead({ stage, rows, moving }) {
+  const { people, peakPerSecond, minutes } = moving;
+  const told = rows.filter(({ answer, requestsPerSecond }) => answer !== 'unavailable' && requestsPerSecond > 0);
+  if (told.length === 0) return [];
+  const moves = `${number(people)} people would ${stage === 'recall' ? 'return' : 'exchange'}, ${number(peakPerSecond)} a second at most${minutes === undefined ? '' : `, 95 % within about ${Math.max(1, Math.round(minutes))} min`}.`;
+  return [
+    el('p', { class: 'hint' }, `What if: at ${stage}, by the last hour.`),
+    el(
+      'ul',
+      { class: 'lines' },
+      ...told.map((row) =>
+        el(
+          'li',
+          {},
+          `${ANSWERS[row.answer]}: ${number(row.people)} people, ${number(row.requestsPerSecond)} requests/s (${row.versions.map((version) => (version === '-' ? 'no version' : version)).join(', ')})`,
+        ),
+      ),
+      el('li', {}, people === 0 ? 'Nobody would be told to move.' : moves),
+    ),
+  ];
 }
 
 /** @param {Overview} found */
@@ -180,7 +211,7 @@ export function showReadiness({ cohorts, sessionsOff, at }) {
     'checklists',
     ...cohorts
       .filter(({ stage }) => stage)
-      .map(({ cohort, stage, next, checks, blockedBy }) =>
+      .map(({ cohort, stage, next, checks, blockedBy, forecast }) =>
         el(
           'div',
           { class: 'card' },
@@ -197,6 +228,7 @@ export function showReadiness({ cohorts, sessionsOff, at }) {
               : 'No requests in the last minute.',
           ),
           el('ul', { class: 'checks' }, ...checks.map(check)),
+          ...(forecast ? ahead(forecast) : []),
         ),
       ),
   );

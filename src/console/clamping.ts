@@ -5,21 +5,21 @@ import { type Stage, stagesAbove } from '../rollout/stage.js';
 import { readTraffic, type TrafficCount } from '../rollout/traffic.js';
 import type { OverviewSource } from './overview.js';
 
-export interface CeilingSource extends OverviewSource {
-  /** Has every instance read the ceilings again. */
+export interface ClampSource extends OverviewSource {
+  /** Has every instance read the clamps again. */
   readonly tell: () => Promise<void>;
 }
 
-/** Which instances have the same ceilings in force as Redis has. */
+/** Which instances have the same clamps in force as Redis has. */
 export interface Confirmation {
   readonly instances: number;
   /** Hosts that have not said so. */
   readonly missing: readonly string[];
-  /** Hosts that do not have a cohort of this name; `held`: they hold the client and tenants that it had where the ceiling was set. */
+  /** Hosts that do not have a cohort of this name; `held`: they hold the client and tenants that it had where the clamp was set. */
   readonly otherNames: readonly { readonly host: string; readonly held: boolean }[];
 }
 
-export interface CeilingRequest {
+export interface ClampRequest {
   readonly selector: ClampSelector;
   readonly stage: Stage;
   readonly why: string;
@@ -45,9 +45,9 @@ function cohortsOf({ rollout }: Pick<Config, 'rollout'>, client: string): Readon
 
 /**
  * Holds somebody at a stage, on all instances, and waits until they have confirmed it.
- * @throws {CrossfadeError} `invalid_request` where somebody else has changed the ceilings in the same moment.
+ * @throws {CrossfadeError} `invalid_request` where somebody else has changed the clamps in the same moment.
  */
-export async function setCeiling(source: CeilingSource, { selector, stage, why, forMs }: CeilingRequest): Promise<Confirmation & { until?: number }> {
+export async function setClamp(source: ClampSource, { selector, stage, why, forMs }: ClampRequest): Promise<Confirmation & { until?: number }> {
   const at = await source.nowMs();
   const until = forMs === undefined ? {} : { until: at + forMs };
   const scope = selector.on === 'cohort' ? scopeOfCohort(source.config, selector.name) : undefined;
@@ -55,13 +55,13 @@ export async function setCeiling(source: CeilingSource, { selector, stage, why, 
   await source.tell();
   const confirmation = await confirm(source, selector);
   if (!source.control.clamps.all.some((one) => one.at === at && one.stage === stage))
-    throw new CrossfadeError('invalid_request', { message: 'somebody else has changed the ceilings at the same time: do the same again' });
+    throw new CrossfadeError('invalid_request', { message: 'somebody else has changed the clamps at the same time: do the same again' });
   return { ...confirmation, ...until };
 }
 
-/** Takes ceilings away, whoever has set them. */
-export async function releaseCeiling(
-  source: CeilingSource,
+/** Takes clamps away, whoever has set them. */
+export async function releaseClamp(
+  source: ClampSource,
   selector: ClampSelector,
   why?: string,
 ): Promise<Confirmation & { released: readonly Clamp[] }> {
@@ -85,13 +85,13 @@ async function confirm({ control, nowMs }: OverviewSource, selector?: ClampSelec
   }
 }
 
-/** Names that a ceiling can be set on. */
-export interface CeilingNames {
+/** Names that a clamp can be set on. */
+export interface ClampNames {
   readonly clients: readonly string[];
   readonly cohorts: readonly string[];
 }
 
-export function ceilingNames(config: Pick<Config, 'clients' | 'rollout'>): CeilingNames {
+export function clampNames(config: Pick<Config, 'clients' | 'rollout'>): ClampNames {
   const clients = [...config.clients.map(({ id }) => id), 'unknown'];
   return { clients, cohorts: [...config.rollout.cohorts.map(({ name }) => name), ...clients] };
 }

@@ -1,16 +1,16 @@
-import { readAffected, releaseCeiling, setCeiling } from './api.js';
+import { readAffected, releaseClamp, setClamp } from './api.js';
 import { byId, el, number } from './elements.js';
 import { whomOf } from './sections.js';
 
 /** @typedef {import('./api.js').Selector} Selector */
 
-const dialog = /** @type {HTMLDialogElement} */ (byId('ceiling-dialog'));
-const form = /** @type {HTMLFormElement} */ (byId('ceiling-form'));
-const whom = /** @type {HTMLSelectElement} */ (byId('ceiling-whom'));
-const stage = /** @type {HTMLSelectElement} */ (byId('ceiling-stage'));
-const forHow = /** @type {HTMLSelectElement} */ (byId('ceiling-for'));
-const why = /** @type {HTMLInputElement} */ (byId('ceiling-why'));
-const go = /** @type {HTMLButtonElement} */ (byId('ceiling-go'));
+const dialog = /** @type {HTMLDialogElement} */ (byId('clamp-dialog'));
+const form = /** @type {HTMLFormElement} */ (byId('clamp-form'));
+const whom = /** @type {HTMLSelectElement} */ (byId('clamp-whom'));
+const stage = /** @type {HTMLSelectElement} */ (byId('clamp-stage'));
+const forHow = /** @type {HTMLSelectElement} */ (byId('clamp-for'));
+const why = /** @type {HTMLInputElement} */ (byId('clamp-why'));
+const go = /** @type {HTMLButtonElement} */ (byId('clamp-go'));
 
 /** @type {Selector[]} */
 let choices = [];
@@ -20,9 +20,9 @@ let afterwards = () => {};
 
 /**
  * @param {{ clients: string[], cohorts: string[], stages: string[] }} names
- * @param {() => void} changed called after a ceiling was set or released
+ * @param {() => void} changed called after a clamp was set or released
  */
-export function prepareCeilings({ clients, cohorts, stages }, changed) {
+export function prepareClamps({ clients, cohorts, stages }, changed) {
   afterwards = changed;
   choices = [
     { on: 'all' },
@@ -37,11 +37,11 @@ export function prepareCeilings({ clients, cohorts, stages }, changed) {
 /** @param {{ title: string, text: string, button: string, hasFields: boolean, reason?: string }} shown @param {typeof act} action */
 function open({ title, text, button, hasFields, reason = '' }, action) {
   act = action;
-  byId('ceiling-title').textContent = title;
-  byId('ceiling-text').textContent = text;
-  byId('ceiling-problem').textContent = '';
-  byId('ceiling-affected').textContent = '';
-  byId('ceiling-fields').hidden = !hasFields;
+  byId('clamp-title').textContent = title;
+  byId('clamp-text').textContent = text;
+  byId('clamp-problem').textContent = '';
+  byId('clamp-affected').textContent = '';
+  byId('clamp-fields').hidden = !hasFields;
   whom.required = hasFields;
   go.textContent = button;
   go.className = 'go';
@@ -52,7 +52,7 @@ function open({ title, text, button, hasFields, reason = '' }, action) {
 
 /** The brake for the night: nobody new moves, nobody who moved notices. */
 export async function stopMoving() {
-  const ceiling = { stage: 'session-only' };
+  const clamp = { stage: 'session-only' };
   open(
     {
       title: 'Stop moving',
@@ -60,7 +60,7 @@ export async function stopMoving() {
       button: 'Stop moving',
       hasFields: false,
     },
-    (reason) => setCeiling({ on: 'all' }, { ...ceiling, why: reason }),
+    (reason) => setClamp({ on: 'all' }, { ...clamp, why: reason }),
   );
 }
 
@@ -70,13 +70,13 @@ function chosen() {
   return choice;
 }
 
-export function openCeiling() {
+export function openClamp() {
   // Opens with the mildest choice, and for no one.
   whom.value = '';
   stage.value = 'session-only';
   forHow.value = '7200';
-  open({ title: 'Set a ceiling', text: 'Whatever the flags say, nobody of these goes above it.', button: 'Set it', hasFields: true }, (reason) =>
-    setCeiling(chosen(), {
+  open({ title: 'Set a clamp', text: 'Whatever the flags say, nobody of these goes above it.', button: 'Set it', hasFields: true }, (reason) =>
+    setClamp(chosen(), {
       stage: stage.value,
       why: reason,
       ...(forHow.value === '' ? {} : { forSeconds: Number(forHow.value) }),
@@ -85,15 +85,15 @@ export function openCeiling() {
   void tellAffected();
 }
 
-/** @param {{ selector: Selector, stage: string, by: string, why: string }} ceiling */
+/** @param {{ selector: Selector, stage: string, by: string, why: string }} clamp */
 export function openRelease({ selector, stage: held, by, why: reason }) {
   open({ title: `Release ${whomOf(selector)}`, text: `Held at ${held} by the ${by}: ${reason}`, button: 'Release', hasFields: false }, (given) =>
-    releaseCeiling(selector, given),
+    releaseClamp(selector, given),
   );
 }
 
 async function tellAffected() {
-  const told = byId('ceiling-affected');
+  const told = byId('clamp-affected');
   const choice = whom.value === '' ? undefined : choices[Number(whom.value)];
   if (!choice) {
     told.textContent = '';
@@ -109,7 +109,7 @@ async function tellAffected() {
 
 whom.addEventListener('change', () => void tellAffected());
 stage.addEventListener('change', () => void tellAffected());
-byId('ceiling-cancel').addEventListener('click', () => dialog.close());
+byId('clamp-cancel').addEventListener('click', () => dialog.close());
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   go.disabled = true;
@@ -117,9 +117,9 @@ form.addEventListener('submit', async (event) => {
     const { missing } = await act(why.value.trim());
     afterwards();
     if (missing.length === 0) return dialog.close();
-    byId('ceiling-problem').textContent = `Done, but ${missing.join(', ')} did not confirm it within three seconds. See the fleet below.`;
+    byId('clamp-problem').textContent = `Done, but ${missing.join(', ')} did not confirm it within three seconds. See the fleet below.`;
   } catch (error) {
-    byId('ceiling-problem').textContent = error instanceof Error ? error.message : 'that did not work';
+    byId('clamp-problem').textContent = error instanceof Error ? error.message : 'that did not work';
   } finally {
     go.disabled = false;
   }
