@@ -35,5 +35,5 @@ declare module 'koa-session-6' {
 declare module 'connect-redis-6' {
   import type session from 'express-session';
   import type { Redis } from 'ioredis';
-  export default function connectRedis(library: typeof session): new (options: { client: Redis }) => session.Store;
+  export default function connectRedis(library: typeof session): new (options: { client: Redis; ttl?: number }) => session.Store;
 }

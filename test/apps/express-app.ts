@@ -19,19 +19,19 @@ declare module 'express-session' {
 
 /** A store of each major version of connect-redis that people run; 6 takes ioredis, the others node-redis. */
 const STORES = {
-  async 6(url: string) {
+  async 6(url: string, ttl: number) {
     const client = new Redis(url);
-    return { store: new (connectRedis6(session))({ client }), close: () => client.disconnect() };
+    return { store: new (connectRedis6(session))({ client, ttl }), close: () => client.disconnect() };
   },
-  async 9(url: string) {
+  async 9(url: string, ttl: number) {
     const client = createClient({ url });
     await client.connect();
-    return { store: new RedisStore({ client }), close: () => client.destroy() };
+    return { store: new RedisStore({ client, ttl }), close: () => client.destroy() };
   },
-  async 10(url: string) {
+  async 10(url: string, ttl: number) {
     const client = createClient({ url });
     await client.connect();
-    return { store: new RedisStore10({ client }), close: () => client.destroy() };
+    return { store: new RedisStore10({ client, ttl }), close: () => client.destroy() };
   },
 } as const;
 
@@ -40,9 +40,9 @@ export async function startExpressApp(
   redisUrl: string,
   secrets: readonly string[],
   options: Partial<session.SessionOptions> = {},
-  version: keyof typeof STORES = 9,
+  { version = 9, lifeSeconds = 86_400 }: { readonly version?: keyof typeof STORES; readonly lifeSeconds?: number } = {},
 ): Promise<ForeignApp> {
-  const { store, close } = await STORES[version](redisUrl);
+  const { store, close } = await STORES[version](redisUrl, lifeSeconds);
   const authenticator = new passport.Passport();
   authenticator.use(new Strategy({ usernameField: 'name', passwordField: 'name' }, (name, _, done) => done(null, personOf(name) ?? false)));
   authenticator.serializeUser((user, done) => done(null, 'id' in user ? user.id : undefined));

@@ -23,6 +23,21 @@ export interface HomeMade {
 
 const HOUR = 3600;
 
+/** The fields of a hash that each use prolongs, an unsigned cookie that ends with the browser. */
+export function rollingHash(lifeSeconds: number): HomeMade {
+  return {
+    ...hashOfFields,
+    async write(redis, id, person) {
+      await hashOfFields.write(redis, id, person);
+      await redis.expire(`app:{${id}}:session`, lifeSeconds);
+    },
+    async read(redis, id) {
+      await redis.expire(`app:{${id}}:session`, lifeSeconds);
+      return await hashOfFields.read(redis, id);
+    },
+  };
+}
+
 /** The fields of a hash, an unsigned cookie, an id in the middle of the key. */
 export const hashOfFields: HomeMade = {
   put: (ctx, id) => ctx.append('Set-Cookie', `sid=${id}; Path=/; HttpOnly`),

@@ -9,6 +9,8 @@ export interface Front {
   readonly url: string;
   /** Where requests go: as a load balancer after a rolling restart. */
   target: string;
+  /** The legacy app, for everything but the bridge's own paths and `/me`, where it is not part of the target. */
+  app?: string;
   close(): Promise<void>;
 }
 
@@ -41,7 +43,7 @@ export async function startFront(): Promise<Front> {
       const script = readFileSync(new URL(`../../dist${path}`, import.meta.url));
       return void response.setHeader('content-type', 'text/javascript').end(script);
     }
-    const { hostname, port } = new URL(front.target);
+    const { hostname, port } = new URL(front.app !== undefined && !/^\/(auth\/|\.well-known\/|me$)/.test(path) ? front.app : front.target);
     const onward = send({ hostname, port, path, method: request.method, headers: request.headers }, (answer) => {
       response.writeHead(answer.statusCode ?? 502, answer.headers);
       answer.pipe(response);
