@@ -242,6 +242,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   };
 
   const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
+  problems.add(() => flags.problems);
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);
   const rollout = createRollout({
     config: config.rollout,

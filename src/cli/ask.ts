@@ -8,8 +8,11 @@ export function isAtTerminal(): boolean {
 /** Asks on standard error; everything but yes is no. */
 export async function askYes(question: string): Promise<boolean> {
   const ask = createInterface({ input: process.stdin, output: process.stderr });
+  ask.once('close', () => process.stderr.write('\n'));
   try {
-    return /^y(es)?$/i.test((await ask.question(`${question} [y/N] `)).trim());
+    // Ctrl-C and Ctrl-D are no.
+    const answer = await ask.question(`${question} [y/N] `).catch(() => '');
+    return /^y(es)?$/i.test(answer.trim());
   } finally {
     ask.close();
   }

@@ -54,7 +54,7 @@ async function askApp({ name: entry, cookie, principal }: SessionConfig, http: W
     const text = await askWhoami(http, `${cookie}=${value}`);
     record = text === undefined ? undefined : readJsonRecord(text);
   } catch (error) {
-    return { entry, outcome: 'no-answer', why: error instanceof Error ? error.message : 'cannot be asked' };
+    return { entry, outcome: 'no-answer', why: `at ${http.url} ${error instanceof Error ? error.message : 'cannot be asked'}` };
   }
   if (!record) return { entry, outcome: 'nobody' };
   const found = principal ? await createPathMapping(principal)(record) : undefined;

@@ -127,19 +127,24 @@ export function describeLeft(done: Done, { untimed, beyond }: Reach, swept: Swep
     ...(swept?.resume === undefined ? [] : [`Go on with: crossfade end ${commandOf(options)} --resume ${swept.resume}`]),
     ...(!swept && untimed.length > 0
       ? [
-          `NOT ended: sessions of ${names(untimed)} that tokens were never made from: ${options.tenant === undefined ? 'their records say no time of the login (principal.authTime)' : 'they are found one by one'}. --sweep looks for them.`,
+          `NOT ended: sessions of ${names(untimed)} that tokens were never made from: ${options.tenant === undefined ? 'their records, or some of them, say no time of the login (principal.authTime)' : 'they are found one by one'}. --sweep looks for them.`,
         ]
       : []),
     ...(beyond.length > 0 ? [`Sessions of ${beyond.join(', ')} that tokens were never made from are the app's own to end.`] : []),
     ...(isUnknown
       ? [
-          `Nobody called ${options.subject}${options.tenant === undefined ? '' : ` of tenant ${options.tenant}`} was ever seen${swept ? '' : ' with tokens'}, as far as Redis knows: is it spelled as in "sub"?`,
+          `Nobody called ${printable(options.subject)}${options.tenant === undefined ? '' : ` of tenant ${printable(options.tenant)}`} was ever seen${swept ? '' : ' with tokens'}, as far as Redis knows: is it spelled as in "sub"?`,
         ]
       : []),
   ];
 }
 
-function commandOf({ config, subject, tenant, why, exceptSid, perSecond, yes }: EndOptions): string {
+/** What somebody typed, as it may go to a terminal. */
+function printable(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '\u{fffd}');
+}
+
+function commandOf({ config, subject, tenant, why, exceptSid, perSecond, yes, dryRun }: EndOptions): string {
   const given = [
     ['--subject', subject],
     ['--tenant', tenant],
@@ -148,7 +153,7 @@ function commandOf({ config, subject, tenant, why, exceptSid, perSecond, yes }: 
     ['--per-second', String(perSecond)],
     ['--config', config],
   ].flatMap(([name, value]) => (value === undefined ? [] : [`${name} ${quoted(value)}`]));
-  return [...given, ...(yes ? ['--yes'] : [])].join(' ');
+  return [...given, '--sweep', ...(yes ? ['--yes'] : []), ...(dryRun ? ['--dry-run'] : [])].join(' ');
 }
 
 function quoted(text: string): string {
@@ -159,12 +164,12 @@ function isNobody({ known }: Done, swept: Swept | undefined): boolean {
   return known === 0 && (swept === undefined || (swept.isWhole && swept.found === 0));
 }
 
-export function statusOf(done: Done, { untimed }: Reach, swept: Swept | undefined, { resume, dryRun }: EndOptions): number {
-  if (resume === undefined && isNobody(done, swept)) return UNKNOWN;
-  if (dryRun) return ENDED;
+export function statusOf(done: Done, { untimed }: Reach, swept: Swept | undefined, { dryRun }: EndOptions): number {
   if (done.missing.length > 0) return FAILED;
-  if (swept) return swept.isWhole && swept.busy === 0 && swept.otherTenants.size === 0 ? ENDED : INCOMPLETE;
-  return untimed.length > 0 ? INCOMPLETE : ENDED;
+  if (swept && !swept.isWhole) return INCOMPLETE;
+  if (isNobody(done, swept)) return UNKNOWN;
+  if (swept) return swept.busy === 0 && swept.otherTenants.size === 0 ? ENDED : INCOMPLETE;
+  return untimed.length > 0 && !dryRun ? INCOMPLETE : ENDED;
 }
 
 export function toJson(done: Done, { timed, untimed, beyond }: Reach, swept: Swept | undefined, { dryRun = false }: EndOptions): object {

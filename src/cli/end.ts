@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import type { Config, SessionConfig } from '../config/config.js';
-import { countKeys, type ScanPosition } from '../redis/scan.js';
+import type { SessionConfig } from '../config/config.js';
+import { countKeys, type ScanPosition, scanPages } from '../redis/scan.js';
 import { keyOf } from '../sessions/formats.js';
+import { readAs } from '../sessions/record.js';
 import { type SweepCounts, sweep } from '../sessions/sweep.js';
 import { askYes, isAtTerminal } from './ask.js';
 import {
@@ -25,19 +26,29 @@ import { print } from './print.js';
 import { changeInRoom, type Room } from './room.js';
 import { count } from './words.js';
 
+const counted = z.int().min(0);
 const resumeSchema = z.strictObject({
   entry: z.string(),
   until: z.number(),
   done: z.array(z.string()),
   runId: z.string(),
   cursor: z.string().regex(/^\d+$/),
+  /** What was found before. */
+  counts: z.strictObject({
+    keys: counted,
+    found: counted,
+    deleted: counted,
+    newer: counted,
+    busy: counted,
+    otherTenants: z.record(z.string(), counted),
+  }),
 });
 
 /** `crossfade end`: ends everything of a person, and says what was ended and what was not. Gives the exit status. */
 export async function end(options: EndOptions): Promise<number> {
   const resume = options.resume === undefined ? undefined : readResume(options.resume);
   return await changeInRoom(options, async (room) => {
-    const reach = reachOf(room.config, options);
+    const reach = await reachOf(room, options);
     const tenants = await tenantsOf(room, options);
     if (!resume && !options.dryRun && !(await isMeant(tenants, options))) return FAILED;
     const done = resume || options.dryRun ? await look(room, tenants, options, resume?.until) : await endNow(room, tenants, options);
@@ -55,17 +66,50 @@ export async function end(options: EndOptions): Promise<number> {
   });
 }
 
-function reachOf({ sessions }: Config, { tenant }: EndOptions): Reach {
+async function reachOf(room: Room, { tenant }: EndOptions): Promise<Reach> {
+  const { sessions } = room.config;
   const beyond = sessions.filter(({ http, principal }) => !principal || (http && principal.authTime === undefined));
   const own = sessions.filter((session) => !beyond.includes(session));
-  // What holds for a tenant alone stands on no record of the instances: its sessions are found one by one.
-  const isTimed = ({ principal }: SessionConfig) => tenant === undefined && principal?.authTime !== undefined;
+  const timed: SessionConfig[] = [];
+  for (const session of own) {
+    // What holds for a tenant alone stands on no record of the instances: its sessions are found one by one.
+    const isMapped = tenant === undefined && session.principal?.authTime !== undefined;
+    if (isMapped && (session.http || !(await hasUntimed(room, session)))) timed.push(session);
+  }
+  const rest = own.filter((session) => !timed.includes(session));
   return {
-    timed: own.filter(isTimed).map(({ name }) => name),
-    untimed: own.filter((session) => !isTimed(session) && !session.http),
-    beyond: [...beyond, ...own.filter((session) => !isTimed(session) && session.http)].map(({ name }) => name),
+    timed: timed.map(({ name }) => name),
+    untimed: rest.filter(({ http }) => !http),
+    beyond: [...beyond, ...rest.filter(({ http }) => http)].map(({ name }) => name),
   };
 }
+
+/** So many pages of records are looked at. */
+const MAX_PAGES = 20;
+const PAGE = 250;
+
+/** Whether some of an entry's logins have no time, though the configuration says where it is: half of an app's code may note it. */
+async function hasUntimed({ config, connections, lifecycle, clock }: Room, session: SessionConfig): Promise<boolean> {
+  const entry = lifecycle.entries.find(({ name }) => name === session.name);
+  if (!entry) return false;
+  const type = entry.format.storage === 'hash' ? 'hash' : 'string';
+  let pages = 0;
+  try {
+    for await (const { keys } of scanPages(connections.of(session), keyOf(session), { type, count: PAGE })) {
+      const own = keys.filter((key) => !key.startsWith(config.redis.keyPrefix));
+      const readings = await Promise.all(own.map(async (key) => await readAs(entry, { key, sid: '' }, await entry.store.read(key), clock)));
+      if (readings.some((reading) => reading.kind === 'session' && reading.session.identity.authTimeMs === undefined)) return true;
+      pages += 1;
+      if (pages >= MAX_PAGES) break;
+    }
+  } catch {
+    // A user that may not look cannot sweep either.
+  }
+  return false;
+}
+
+/** Stands for sessions of which nothing says any more in which tenant they were: no tenant has this name. */
+const UNKNOWN_TENANT = '\0';
 
 /** The sessions that tokens were made from, by tenant; '' stands for none. */
 async function tenantsOf({ config, lifecycle }: Room, { subject, tenant }: EndOptions): Promise<Map<string, string[]>> {
@@ -73,16 +117,20 @@ async function tenantsOf({ config, lifecycle }: Room, { subject, tenant }: EndOp
   if (tenant !== undefined && !isMapped) throw new Error('--tenant: no entry of sessions maps a tenant');
   const found = new Map<string, string[]>();
   for (const sid of await lifecycle.persons.sessionsOf(subject)) {
-    const owner = (await lifecycle.ledger.kept(sid)) ?? (await lifecycle.families.ownerOf(sid));
-    const name = owner?.subject === subject ? (owner.tenant ?? '') : '';
+    const owner = (await lifecycle.ledger.kept(sid)) ?? (await lifecycle.families.ownerOf(sid)) ?? (await lifecycle.ledger.marks(sid)).ended;
+    const name = owner?.subject === subject ? (owner.tenant ?? '') : UNKNOWN_TENANT;
     found.set(name, [...(found.get(name) ?? []), sid]);
   }
   return found;
 }
 
+function tenantNames(tenants: ReadonlyMap<string, unknown>): string[] {
+  return [...tenants.keys()].filter((name) => name !== UNKNOWN_TENANT);
+}
+
 /** More than one tenant may be more than one person. */
 async function isMeant(tenants: Map<string, string[]>, { tenant, yes = false }: EndOptions): Promise<boolean> {
-  const names = [...tenants.keys()].map(nameOfTenant);
+  const names = tenantNames(tenants).map(nameOfTenant);
   if (tenant !== undefined || yes || names.length < 2) return true;
   const told = `This name has sessions in ${count(names.length, 'tenant')}: ${names.join(', ')}.`;
   if (!isAtTerminal()) throw new Error(`${told} Nothing was done: --tenant NAME for one of them, --yes for all`);
@@ -106,7 +154,7 @@ async function endNow(room: Room, tenants: Map<string, string[]>, options: EndOp
     }
     audit('person.ended', { why, sessions, tenant: true });
   }
-  return { sessions, known, tenants: [...tenants.keys()], endedAt, ...(await confirm(room)) };
+  return { sessions, known, tenants: tenantNames(tenants), endedAt, ...(await confirm(room)) };
 }
 
 /** For `--dry-run` and `--resume`: nothing is ended at once. */
@@ -122,7 +170,7 @@ async function look(
   return {
     sessions: marks.filter(({ ended }) => !ended).length,
     known: [...tenants.values()].flat().length,
-    tenants: [...tenants.keys()],
+    tenants: tenantNames(tenants),
     endedAt: until ?? (await nowMs()),
     instances: live.length,
     missing: [],
@@ -152,17 +200,18 @@ async function confirm({ control, lifecycle, nowMs }: Room): Promise<Pick<Done, 
 /** The entries whose records are looked through; undefined: none are. */
 async function wantsSweep(room: Room, { timed, untimed }: Reach, options: EndOptions): Promise<readonly SessionConfig[] | undefined> {
   const { sessions } = room.config;
-  if (options.sweep || options.resume !== undefined) return sessions.filter(({ http, principal }) => principal && !http);
+  const swept = sessions.filter(({ http, principal }) => principal && !http);
+  if (options.sweep || options.resume !== undefined) return swept.length > 0 ? swept : undefined;
   if (untimed.length === 0 || options.json || options.yes || options.dryRun || !isAtTerminal()) return undefined;
-  const keys = await keysOf(room, untimed);
+  const keys = await keysOf(room, untimed).catch(() => undefined);
   const also = timed.length > 0 ? ` (not ${timed.join(', ')}: done)` : '';
-  const question = `Sessions of ${names(untimed)}${also} go on where no tokens were made from them. Look for them among ${describeWork(keys, options)}?`;
+  const question = `Sessions of ${names(untimed)}${also} go on where no tokens were made from them. Look for them${keys === undefined ? '' : ` among ${describeWork(keys, options)}`}?`;
   return (await askYes(question)) ? untimed : undefined;
 }
 
 async function keysOf({ connections }: Room, sessions: readonly SessionConfig[]): Promise<number> {
-  const all = new Set(sessions.map((session) => connections.of(session)));
-  const counts = await Promise.all([...all].map(async (connection) => await countKeys(connection)));
+  // Each entry is looked through by itself, also where two are in one Redis.
+  const counts = await Promise.all(sessions.map(async (session) => await countKeys(connections.of(session))));
   return counts.reduce((sum, one) => sum + one, 0);
 }
 
@@ -176,7 +225,10 @@ async function sweepAll(
 ): Promise<Swept> {
   const { config, lifecycle, connections, clock, audit } = room;
   const { subject, tenant, yes = false, json = false, exceptSid, dryRun = false, perSecond, why } = options;
-  const counts: SweepCounts = { keys: 0, found: 0, deleted: 0, newer: 0, otherTenants: new Map(), busy: 0 };
+  const before = resume?.counts;
+  const counts: SweepCounts = before
+    ? { ...before, otherTenants: new Map(Object.entries(before.otherTenants)) }
+    : { keys: 0, found: 0, deleted: 0, newer: 0, otherTenants: new Map(), busy: 0 };
   let total = 0;
   const interrupted = new AbortController();
   const interrupt = () => interrupted.abort();
@@ -187,7 +239,13 @@ async function sweepAll(
   let position: { readonly entry: string; readonly at: ScanPosition } | undefined;
   const after = (problem?: string): Swept => {
     const whole = problem === undefined && position === undefined;
-    const at = position && { entry: position.entry, until: endedAt, ...position.at };
+    const { otherTenants, ...numbers } = counts;
+    const at = position && {
+      entry: position.entry,
+      until: endedAt,
+      ...position.at,
+      counts: { ...numbers, otherTenants: Object.fromEntries(otherTenants) },
+    };
     return {
       ...counts,
       total,
@@ -198,8 +256,10 @@ async function sweepAll(
   };
 
   /** In which tenants it is meant: the one that was named; else those that were named to the operator, or are now. */
-  async function isMeantIn(name = ''): Promise<boolean> {
+  async function isMeantIn(name = '', authTimeMs?: number): Promise<boolean> {
     if (tenant !== undefined) return name === tenant;
+    // It has ended already, by its time.
+    if (authTimeMs !== undefined) return true;
     if (!isMapped || yes || dryRun || known.has(name)) return true;
     const answer =
       answers.get(name) ?? (isAtTerminal() && !json && (await askYes(`There are sessions in tenant ${nameOfTenant(name)}. End them too?`)));
@@ -232,7 +292,8 @@ async function sweepAll(
     if (from) return after(`there is no entry ${from.entry} whose records can be looked through`);
     return after();
   } catch (error) {
-    return after(describeFailure(error));
+    const entry = wanted.find(({ name }) => name === position?.entry) ?? wanted[0];
+    return after(describeFailure(error, entry && connections.of(entry).problem()));
   } finally {
     progress(undefined);
     process.off('SIGINT', interrupt);
@@ -242,12 +303,12 @@ async function sweepAll(
 }
 
 /** Of what Redis said only its first word is told: the rest may quote a key. */
-function describeFailure(error: unknown): string {
+function describeFailure(error: unknown, away: string | undefined): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   if (!(cause instanceof Error)) return 'it failed';
-  if (cause.message.startsWith('NOPERM'))
-    return 'Redis refuses it (NOPERM): for a sweep the user of the records needs +scan +dbsize +info +eval +evalsha';
-  return cause.name === 'ReplyError' ? `Redis refuses it (${cause.message.split(' ')[0]})` : `Redis does not answer (${cause.message})`;
+  if (/NOPERM|can't run this command/.test(cause.message))
+    return 'Redis refuses it (NOPERM): for a sweep the user of the records needs +scan +dbsize +info +eval +evalsha +del';
+  return cause.name === 'ReplyError' ? `Redis refuses it (${cause.message.split(' ')[0]})` : `Redis does not answer (${away ?? cause.message})`;
 }
 
 function readResume(text: string): z.output<typeof resumeSchema> {

@@ -32,7 +32,7 @@ interface Explanation {
   /** What the flag source sees as the user's key. */
   readonly userKey?: string;
   readonly flags?: readonly FlagExplanation[];
-  readonly ceilings?: readonly string[];
+  readonly heldBy?: readonly string[];
   readonly stage?: EffectiveStage;
   readonly answers: readonly string[];
 }
@@ -171,7 +171,7 @@ async function explainPerson(
       cohort,
       userKey,
       flags: [stageFlag, killSwitch].flatMap((one) => one ?? []),
-      ceilings: [
+      heldBy: [
         ...(source.state === 'live' ? [] : [`flag source: ${source.problem ?? source.state}`]),
         ...(instances.length === 0 ? ['signing: no instance is alive to say'] : []),
         ...(unsigned.length > 0 ? [`signing: ${unsigned.join(', ')} cannot sign: session-only there`] : []),
@@ -216,7 +216,7 @@ function describeAnswers(canSign: boolean, rules: StageRules, client: ResolvedCl
   ];
 }
 
-function pageOf({ credential, principal, cohort, userKey, flags = [], ceilings, stage, answers }: Explanation): string[] {
+function pageOf({ credential, principal, cohort, userKey, flags = [], heldBy, stage, answers }: Explanation): string[] {
   return [
     `credential   ${credential}`,
     ...(principal
@@ -233,7 +233,7 @@ function pageOf({ credential, principal, cohort, userKey, flags = [], ceilings, 
           ]
         : []),
     ]),
-    ...(ceilings ? [`ceilings     ${ceilings.join('; ') || 'none'}`] : []),
+    ...(heldBy ? [`held by      ${heldBy.join('; ') || 'nothing'}`] : []),
     ...(stage ? [`stage        ${stage.stage}, by ${stage.reason}`] : []),
     ...answers.map((answer, at) => `${at === 0 ? 'answers      ' : '             '}${answer}`),
   ];

@@ -1,5 +1,5 @@
 import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type SessionFormatName, withFormatDefaults } from '../config/session-formats.js';
 
@@ -26,12 +26,7 @@ export function init(directory: string, options: InitOptions): string[] {
     write(directory, 'admin-token', `${randomBytes(32).toString('base64url')}\n`, 0o600),
     ...(isSigned ? [write(directory, 'session-secrets', '', 0o600)] : []),
     write(directory, 'flags.json', FLAGS, 0o644),
-    write(
-      directory,
-      '.gitignore',
-      `# Secrets.\n${['keys/', 'fleet-secret', 'admin-token', ...(isSigned ? ['session-secrets'] : [])].map((name) => `/${name}\n`).join('')}`,
-      0o644,
-    ),
+    ignore(directory, ['keys/', 'fleet-secret', 'admin-token', ...(isSigned ? ['session-secrets'] : [])]),
     '',
     'Next:',
     ...[
@@ -71,6 +66,17 @@ function write(directory: string, name: string, text: string, mode: number): str
   if (existsSync(path)) return `  kept    ${path} (it was there)`;
   writeFileSync(path, text, { mode, flag: 'wx' });
   return `  wrote   ${path}`;
+}
+
+/** What is secret stays out of Git, also where a repository has a list of its own. */
+function ignore(directory: string, names: readonly string[]): string {
+  const path = join(directory, '.gitignore');
+  const there = existsSync(path) ? readFileSync(path, 'utf8') : '';
+  const missing = names.map((name) => `/${name}`).filter((line) => !there.split(/\r?\n/).includes(line));
+  if (missing.length === 0) return `  kept    ${path} (it was there)`;
+  const before = there === '' || there.endsWith('\n') ? '' : '\n';
+  appendFileSync(path, `${before}# Secrets of Crossfade.\n${missing.join('\n')}\n`);
+  return there === '' ? `  wrote   ${path}` : `  added   ${missing.join(', ')} to ${path}`;
 }
 
 /** Where a key is there, whatever it is called, another one would sign sooner or later. */

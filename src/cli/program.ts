@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { SESSION_FORMATS, type SessionFormatName } from '../config/session-formats.js';
 import { check } from './check.js';
 import { checkCookie } from './check-cookie.js';
@@ -27,7 +27,9 @@ program
   .command('serve')
   .description('run the bridge as a service: public and admin port')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
-  .option('--log-level <level>', 'trace, debug, info, warn, error, fatal or silent', 'info')
+  .addOption(
+    new Option('--log-level <level>', 'what is logged').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
+  )
   .action(async (options) => await serve(options));
 
 program
@@ -197,9 +199,9 @@ secrets
 program
   .command('end')
   .description('end all sessions and tokens of a person: a changed password, a ban')
-  .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`')
+  .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`', someText)
   .requiredOption('--why <text>', 'for the audit; no names')
-  .option('--tenant <id>', 'only of this tenant')
+  .option('--tenant <id>', 'only of this tenant', someText)
   .option('--except-sid <sid>', 'the session that is left as it is')
   .option('--sweep', 'look through all records for sessions that tokens were never made from, and end those as well')
   .option('--per-second <n>', 'keys that the sweep looks at in a second, at most', positiveInteger, 2000)
@@ -219,8 +221,14 @@ function parseFormat(text: string): SessionFormatName {
   return format;
 }
 
+function someText(text: string): string {
+  if (text.trim() === '') throw new InvalidArgumentError('a name, not an empty one');
+  return text;
+}
+
 function parseBasePath(text: string): string {
-  if (!/^(\/[A-Za-z0-9._~-]+)+$/.test(text)) throw new InvalidArgumentError('a path such as /crossfade: it starts with / and does not end with one');
+  if (!/^(\/(?!\.)[A-Za-z0-9._~-]+)+$/.test(text))
+    throw new InvalidArgumentError('a path such as /crossfade: it starts with / and does not end with one');
   return text;
 }
 

@@ -68,5 +68,5 @@ function describeMoving({ people, peakPerSecond, minutes, limited }: Forecast['m
   const [verb, noun] = stage === 'recall' ? ['return', 'returns'] : ['exchange', 'exchanges'];
   const limit = limited ? ` (rollout.nudgesPerSecond is ${nudges})` : '';
   const time = minutes === undefined ? '' : ` 95 % have in about ${minutes < 1 ? 'a minute' : `${Math.round(minutes)} min`}.`;
-  return `${people.toLocaleString('en-US')} people would ${verb}: ${peakPerSecond.toLocaleString('en-US')} ${noun} a second at most${limit}.${time}`;
+  return `${people === 1 ? '1 person' : `${people.toLocaleString('en-US')} people`} would ${verb}: ${peakPerSecond.toLocaleString('en-US')} ${noun} a second at most${limit}.${time}`;
 }

@@ -50,15 +50,15 @@ const GOOD_RATE = 0.995;
 /** Share of the people of a cohort who should be on tokens before sessions alone are no longer accepted. */
 const MOST_PEOPLE = 0.9;
 
-type CheckName = 'signing' | 'fleet' | 'ceilings' | 'client' | 'shadow' | 'exchange' | 'refresh' | 'return' | 'refusals' | 'people' | 'versions';
+type CheckName = 'signing' | 'fleet' | 'clamps' | 'client' | 'shadow' | 'exchange' | 'refresh' | 'return' | 'refusals' | 'people' | 'versions';
 
 /** What must be true before a cohort goes to a stage. */
 const REQUIRED: Readonly<Partial<Record<Stage, readonly CheckName[]>>> = {
   'session-only': ['signing', 'fleet'],
-  shadow: ['signing', 'fleet', 'ceilings'],
-  dual: ['client', 'shadow', 'signing', 'fleet', 'ceilings'],
-  'jwt-preferred': ['exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'ceilings'],
-  'jwt-only': ['people', 'versions', 'exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'ceilings'],
+  shadow: ['signing', 'fleet', 'clamps'],
+  dual: ['client', 'shadow', 'signing', 'fleet', 'clamps'],
+  'jwt-preferred': ['exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'clamps'],
+  'jwt-only': ['people', 'versions', 'exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'clamps'],
 };
 
 export interface ReadinessInput {
@@ -106,7 +106,7 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
   },
 
   // What holds a version that does not exchange is another line.
-  ceilings({ cohort: { stages } }) {
+  clamps({ cohort: { stages } }) {
     const held = stages.filter(({ reason }) => !['flag', 'default', 'client'].includes(reason));
     const reasons = [...new Set(held.map(({ reason }) => reason))];
     return { ok: held.length === 0, figure: reasons.length === 0 ? 'none' : `held by ${reasons.join(', ')}` };

@@ -52,6 +52,8 @@ export interface FlagsOptions {
 export interface Flags {
   /** Another one after each change: what was answered under an earlier one is void. */
   readonly version: number;
+  /** For an operator: values of the flags that mean nothing here, a sentence each. */
+  readonly problems: readonly string[];
   /** At once, where the answer is remembered. Never rejects. */
   evaluate(subject: RolloutSubject): FlagAnswer | Promise<FlagAnswer>;
 }
@@ -62,7 +64,7 @@ const MAX_REMEMBERED = 50_000;
 /** Evaluates the two flags, once for the same client, version, tenant and subject until flags change. */
 export function createFlags({ config, source, subjectKey, log, metrics }: FlagsOptions): Flags {
   const remembered = createRecent<string, FlagAnswer | Promise<FlagAnswer>>({ max: MAX_REMEMBERED });
-  const named = new Set<string>();
+  const named = new Map<string, string>();
   const answers = new Map<string, FlagAnswer>();
   let version = 0;
   source.onChange(() => {
@@ -97,7 +99,7 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
   function nameOnce(flag: string, value: unknown): void {
     const shown = typeof value === 'string' ? value.slice(0, 64) : typeof value;
     if (named.has(flag + shown)) return;
-    named.add(flag + shown);
+    named.set(flag + shown, `the flag ${flag} is ${JSON.stringify(shown)} for somebody, which means nothing here: the default stands`);
     log.warn({ flag, value: shown }, 'the flag has a value that means nothing here; the default stands');
   }
 
@@ -111,6 +113,9 @@ export function createFlags({ config, source, subjectKey, log, metrics }: FlagsO
   return {
     get version() {
       return version;
+    },
+    get problems() {
+      return [...named.values()];
     },
     evaluate(subject) {
       const key = keyOf(subject);

@@ -44,10 +44,10 @@ export function createRedisRecords({ client, reads }: Pick<RedisConnection, 'cli
     },
 
     async removeSame(key, text) {
-      const args =
-        storage === 'hash'
-          ? ['hash', ...Object.entries(toFields(text)).flat()]
-          : ['string', Buffer.from(text, storage === 'bytes' ? 'latin1' : 'utf8')];
+      // What is no UTF-8 was not read as it stands there.
+      const bytes = storage === 'text' ? await asking(client.getBuffer(key)) : Buffer.from(text, 'latin1');
+      if (storage === 'text' && bytes?.toString('utf8') !== text) return false;
+      const args = storage === 'hash' ? ['hash', ...Object.entries(toFields(text)).flat()] : ['string', bytes ?? ''];
       return (await asking(removeSame(client, [key], args))) === 1;
     },
   };

@@ -28,8 +28,8 @@ export interface SweepRequest {
   /** Logins after this time, in ms since the epoch, are left, where the record says when they were. */
   readonly until: number;
   readonly exceptSid?: string | undefined;
-  /** Whether sessions in this tenant are meant; undefined: in none. */
-  readonly isMeant: (tenant: string | undefined) => Promise<boolean>;
+  /** Whether a session in this tenant is meant (undefined: in none), at whose login this was the time, where its record says any. */
+  readonly isMeant: (tenant: string | undefined, authTimeMs: number | undefined) => Promise<boolean>;
   readonly dryRun: boolean;
   readonly perSecond: number;
   /** Where an interrupted one goes on. */
@@ -96,7 +96,7 @@ export async function sweep(
         counts.newer += 1;
         return;
       }
-      if (!(await isMeant(identity.tenant))) {
+      if (!(await isMeant(identity.tenant, identity.authTimeMs))) {
         const tenant = identity.tenant ?? '';
         counts.otherTenants.set(tenant, (counts.otherTenants.get(tenant) ?? 0) + 1);
         return;
@@ -124,6 +124,8 @@ export async function sweep(
         if (found) mine.push(key);
       }),
     );
+    // Not the time in which somebody is asked.
+    const took = performance.now() - askedAt;
     for (const key of mine) {
       seen.add(key);
       await end(key);
@@ -133,7 +135,6 @@ export async function sweep(
     at({ done: [...done], runId: page.runId, cursor: page.cursor });
     progress(counts);
     if (signal.aborted) return false;
-    const took = performance.now() - askedAt;
     await sleep(Math.max((count * 1000) / perSecond - took, took * (SHARE - 1)), undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return false;
     askedAt = performance.now();

@@ -18,7 +18,7 @@ const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
 export type LogLevel = (typeof LEVELS)[number];
 
 /** An app's own logger: pino and bunyan as they are, others with a function that turns the arguments around. */
-export type AppLog = Readonly<Record<LogLevel, (fields: object, message: string) => void>>;
+export type AppLog = Readonly<Record<LogLevel, (fields: object, message: string) => unknown>>;
 
 export interface LogOptions {
   /** pino's levels; `silent` for none. Default `info`. */
@@ -37,12 +37,18 @@ export function createLog({ level = 'info', destination }: LogOptions = {}): Log
   return pino(options, destination ?? standardOutput());
 }
 
-/** Writes to the app's logger. Law 8 is kept whatever that one makes of an error; one that throws costs a line, never a request. */
+/**
+ * Writes to the app's logger. Law 8 is kept whatever that one makes of an error; one that throws or rejects costs a line, never a request.
+ * @throws {TypeError} where a level is missing: its lines would be lost without a word.
+ */
 export function adoptLog(app: AppLog): Log {
+  for (const level of LEVELS)
+    if (typeof app[level] !== 'function') throw new TypeError(`log: has no function ${level}(fields, message); docs/in-app.md shows an adapter`);
   const write = (level: LogLevel) => (first: object | string, message?: string) => {
     const [fields, text] = typeof first === 'string' ? [{}, first] : [first, message ?? ''];
     try {
-      app[level]('err' in fields ? { ...fields, err: describeError(fields.err) } : fields, text);
+      const written = app[level]('err' in fields ? { ...fields, err: describeError(fields.err) } : fields, text);
+      if (written instanceof Promise) written.catch(() => undefined);
     } catch {}
   };
   return { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') };

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -52,6 +52,17 @@ describe('crossfade init', () => {
     expect(readFileSync(join(directory, 'fleet-secret'), 'utf8')).toBe(before);
     expect(readFileSync(join(directory, '.gitignore'), 'utf8').split('\n')).toEqual(
       expect.arrayContaining(['/keys/', '/fleet-secret', '/admin-token', '/session-secrets']),
+    );
+  });
+
+  it('adds what is secret to the .gitignore of a repository, once, and keeps the rest', async () => {
+    const at = join(directory, 'repository');
+    mkdirSync(at);
+    writeFileSync(join(at, '.gitignore'), 'node_modules');
+    for (let turn = 0; turn < 2; turn++) await runCli(['init', at]);
+    for (const name of ['fleet-secret', 'admin-token']) remember(readFileSync(join(at, name), 'utf8').trim());
+    expect(readFileSync(join(at, '.gitignore'), 'utf8')).toBe(
+      'node_modules\n# Secrets of Crossfade.\n/keys/\n/fleet-secret\n/admin-token\n/session-secrets\n',
     );
   });
 
@@ -184,12 +195,15 @@ describe('crossfade check', () => {
       ['/auth/token (OPTIONS is answered 204)'],
     ],
     ['metadata of its own', (path: string) => (path.startsWith('/.well-known/jwks') ? 200 : 404), ['/.well-known/jwks.json (GET is answered 200)']],
+    ['a slash that belongs behind', (path: string) => (path === '/auth/token' ? 301 : 404), []],
+    ['too many questions for whatever is asked', (path: string) => (path === '/auth/token' ? 429 : 404), []],
     ['a page for whatever is asked', () => 200, []],
     ['a login for whatever is asked', () => 302, []],
     ['another path under /auth', (path: string) => (path === '/auth/google' ? 302 : 404), []],
   ] as const)('names where the app has %s under a path of the bridge', async (_what, statusOf, clashes) => {
     const app = createServer((request, response) => {
-      response.writeHead(statusOf(request.url ?? '', request.method ?? ''), { location: '/login' }).end('the app');
+      const status = statusOf(request.url ?? '', request.method ?? '');
+      response.writeHead(status, { location: status === 301 ? `${request.url}/` : '/login' }).end('the app');
     }).listen(0, '127.0.0.1');
     await once(app, 'listening');
     edit(/^issuer: .*$/m, `issuer: ${urlOf(app)}`);
@@ -199,6 +213,22 @@ describe('crossfade check', () => {
     expect(findings.filter(({ path }) => path === 'http.basePath').map(({ message }) => message)).toEqual(
       clashes.map((clash) => expect.stringContaining(`the app has a route ${clash}`)),
     );
+  });
+
+  it('names a route of its own in an app that has a page for whatever is asked', async () => {
+    const app = createServer((request, response) => {
+      const isOwn = request.url === '/auth/logout';
+      if (request.method === 'OPTIONS') response.setHeader('allow', isOwn ? 'POST' : 'GET, HEAD');
+      response.end(request.url === '/auth/session' ? 'a page of its own' : 'the one page');
+    }).listen(0, '127.0.0.1');
+    await once(app, 'listening');
+    edit(/^issuer: .*$/m, `issuer: ${urlOf(app)}`);
+    const { findings }: { findings: { path: string; message: string }[] } = JSON.parse((await check('--json')).stdout);
+    await closeServer(app);
+    expect(findings.filter(({ path }) => path === 'http.basePath').map(({ message }) => message.split(' (')[0])).toEqual([
+      'the app has a route /auth/session',
+      'the app has a route /auth/logout',
+    ]);
   });
 
   it('takes its own endpoints for no clash', async () => {

@@ -156,6 +156,28 @@ describe('crossfade end, where records say when the login was', () => {
     expect(await me({ cookie: old })).toBe(401);
   });
 
+  it('some records say no time: their sessions go on, which is told and is status 3; --sweep ends them', async () => {
+    await exchangeNative(world, await world.login(name));
+    const cookie = await world.login(name);
+    const { key, text } = await recordOf();
+    const record = JSON.parse(text ?? '');
+    delete record.user.loggedInAt;
+    await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+    const { status, stdout } = await end('--subject', subject);
+    expect([status, stdout]).toEqual([3, expect.stringContaining('or some of them, say no time of the login')]);
+    expect(await me({ cookie })).toBe(200);
+    expect((await end('--subject', subject, '--sweep', '--yes')).status).toBe(0);
+    expect(await me({ cookie })).toBe(401);
+  });
+
+  it('may be repeated for somebody who has come again', async () => {
+    for (let turn = 0; turn < 2; turn++) {
+      const { access } = await exchangeNative(world, await world.login(name));
+      expect(await end('--subject', subject)).toMatchObject({ status: 0, stdout: expect.stringContaining('Ended: 1 session (tenant initech)') });
+      expect(await me({ bearer: access })).toBe(401);
+    }
+  });
+
   it('says that an instance has not confirmed it, and ends with 2', async () => {
     const own = await startTcpProxy(world.config.redis.url ?? '');
     const deaf = await startService(world, (config) => ({ ...ofFleetOf(world)(config), redis: { ...world.config.redis, url: own.url } }));
@@ -265,10 +287,40 @@ describe('crossfade end, where records say no time', () => {
     expect([resumed.status, resumed.stdout]).toEqual([0, expect.stringMatching(/Ended: \d+ sessions? that/)]);
     const ended = [...`${said}${resumed.stdout}`.matchAll(/Ended: (\d+) sessions? that \w+ found/g)].map(([, number]) => Number(number));
     expect(ended).toHaveLength(2);
-    expect(ended.reduce((sum, one) => sum + one, 0)).toBe(20);
+    // What was found before counts as well.
+    expect(ended[1]).toBe(20);
     for (const cookie of cookies) expect(await me({ cookie })).toBe(401);
     expect((await end('--subject', subject, '--resume', 'nonsense')).stderr).toContain('--resume: this is not what');
   }, 60_000);
+
+  it('interrupted, a dry run says so, and what it prints is one as well', async () => {
+    const cookie = await world.login(name);
+    const pipeline = world.legacy.redis.pipeline();
+    for (let n = 0; n < 2000; n++) pipeline.set(`page:${n}`, 'not a session', 'EX', 600);
+    await pipeline.exec();
+    const given = ['end', '--why', 'x', '--config', service.configFile, '--subject', subject, '--sweep', '--yes', '--dry-run', '--per-second', '250'];
+    const { status, stdout } = await run(process.execPath, cliArguments(given), 'Looking through');
+    expect([status, stdout]).toEqual([3, expect.stringMatching(/^Go on with: crossfade end .* --dry-run --resume /m)]);
+    await world.legacy.redis.del(...Array.from({ length: 2000 }, (_, n) => `page:${n}`));
+    expect(await me({ cookie })).toBe(200);
+  });
+
+  it('a record with bytes that are no UTF-8 is ended as well', async () => {
+    const cookie = await world.login(name);
+    const { key, text } = await recordOf();
+    const odd = Buffer.from((text ?? '').replace('"views":', '"views":').replace('{"user"', '{"note":"\u00ff","user"'), 'latin1');
+    await world.legacy.redis.set(key, odd, 'KEEPTTL');
+    expect(await me({ cookie })).toBe(200);
+    expect((await end('--subject', subject, '--sweep', '--yes')).status).toBe(0);
+    expect(await world.legacy.redis.exists(key)).toBe(0);
+  });
+
+  it('tells a terminal nothing but words, and takes no empty name', async () => {
+    const { stdout } = await end('--subject', 'u\u001b[2J\nall ended');
+    expect(stdout).not.toContain('\u001b');
+    expect(stdout).not.toMatch(/^all ended/m);
+    expect(await end('--subject', '')).toMatchObject({ status: 1, stdout: '' });
+  });
 
   it.each(['text', 'bytes', 'hash'] as const)('a record in Redis as %s is deleted only if it is, byte for byte, what was read', async (storage) => {
     const client = world.legacy.redis;

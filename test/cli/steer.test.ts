@@ -159,7 +159,7 @@ describe('crossfade explain', () => {
       expect(seen.size).toBeGreaterThan(1);
       const page = (await crossfade('explain', '--client', 'ios', '--subject', 'u1')).stdout;
       expect(page).toContain('by no rule: the fallthrough');
-      expect(page).toContain('ceilings     client: at most jwt-preferred (version unknown is below 4.2.0)');
+      expect(page).toContain('held by      client: at most jwt-preferred (version unknown is below 4.2.0)');
       expect(page).toContain('exchange: 400 unauthorized_client');
     });
   }, 60_000);

@@ -76,7 +76,7 @@ describe('readiness for the next stage', () => {
       'people',
       '89 of 100 people came with a token today',
     ],
-    ['a ceiling', { stage: 'shadow', reason: 'operator' }, 'ceilings', 'held by operator'],
+    ['a clamp', { stage: 'shadow', reason: 'operator' }, 'clamps', 'held by operator'],
     [
       'signing that is not healthy somewhere',
       { stage: 'dual', fleet: { instances: [INSTANCE, { ...INSTANCE, signing: 'degraded' }] } },

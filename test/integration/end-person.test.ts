@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
@@ -18,7 +19,12 @@ let other: Instance;
 let service: Service;
 beforeAll(async () => {
   remember(ADMIN_TOKEN);
-  world = await createWorld();
+  // Records of its own: what others have written says nothing of these.
+  const storePrefix = `ended-${randomUUID()}:`;
+  world = await createWorld({
+    legacy: { redisUrl: sharedRedisUrl(), secrets: ['a-secret-of-the-ends-5b7d20'], storePrefix },
+    configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((session) => ({ ...session, keyPrefix: storePrefix })) }),
+  });
   other = await world.another();
   service = await startService(world, ofFleetOf(world));
 });

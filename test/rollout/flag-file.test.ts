@@ -144,7 +144,7 @@ describe('flags from a file', () => {
     expect((await postExchange(late, await world.login('bob'))).status).toBe(200);
     const explained = (await runCli(['explain', '--config', config, '--subject', 'u-alice', '--client', 'android'])).stdout;
     expect(explained).toMatch(/^flag +auth-migration-stage → "dual"/m);
-    expect(explained).toMatch(/^ceilings +flag source: the flags file is broken: .*; the last known flags are in force/m);
+    expect(explained).toMatch(/^held by +flag source: the flags file is broken: .*; the last known flags are in force/m);
     expect(explained).toContain('stage        dual, by flag');
     rmSync(join(world.directory, 'flags.json'));
     await world.log.until((line) => line['audit'] === 'flags.failed' && String(line['reason']).includes('cannot be read'), from);
@@ -186,6 +186,11 @@ describe('flags from a file', () => {
       const told = world.log.all.slice(from).filter((line) => line['flag'] === 'auth-migration-stage');
       expect(told.length).toBe(value === null ? 0 : 1);
     }
+    const config = join(world.directory, 'crossfade.json');
+    writeFileSync(config, JSON.stringify(world.config));
+    await expect
+      .poll(async () => (await runCli(['status', '--config', config])).stdout.replaceAll(/\s+/g, ' '), { timeout: 15_000 })
+      .toContain('the flag auth-migration-stage is "object" for somebody, which means nothing here: the default stands');
   });
 
   it('a flag that left the file is gone', async () => {

@@ -7,7 +7,7 @@ function nudgesIn10Seconds(nudgesPerSecond: number, fleetSize: number): number {
   let now = 0;
   const rollout = createRollout({
     config: { defaultStage: 'dual', nudgesPerSecond },
-    flags: { version: 0, evaluate: async () => ({ stage: 'dual', killSwitch: false }) },
+    flags: { version: 0, problems: [], evaluate: async () => ({ stage: 'dual', killSwitch: false }) },
     clients: createClientRegistry([], []),
     clamps: { ceilingsOf: () => ({ guardrail: false }) },
     traffic: { count: () => undefined },

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingHttpHeaders } from 'node:http';
 import { closeServer, urlOf } from '../../scripts/lib/legacy-app.js';
 
-/** An app behind a proxy that answers with what has reached it. */
+/** An app behind a proxy that answers with what has reached it, by the status that `?status=` names. */
 export interface EchoApp {
   readonly url: string;
   /** How many requests have reached it. */
@@ -24,6 +24,7 @@ export async function startEchoApp(): Promise<EchoApp> {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk);
     const { method, url, headers } = request;
+    response.statusCode = Number(/[?&]status=(\d{3})/.exec(url ?? '')?.[1] ?? 200);
     response.setHeader('Content-Type', 'application/json');
     response.end(JSON.stringify({ method, url, headers, body: Buffer.concat(chunks).toString() }));
   }).listen(0, '127.0.0.1');

@@ -41,6 +41,22 @@ describe('the logger of the app', () => {
     const log = adoptLog({ debug: fails, info: fails, warn: fails, error: fails });
     expect(() => log.error({ a: 1 }, 'x')).not.toThrow();
   });
+
+  it('may reject: nobody hears of it', async () => {
+    const unheard: unknown[] = [];
+    const note = (reason: unknown) => void unheard.push(reason);
+    process.on('unhandledRejection', note);
+    const rejects = async () => await Promise.reject(new Error('away'));
+    adoptLog({ debug: rejects, info: rejects, warn: rejects, error: rejects }).error('x');
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('unhandledRejection', note);
+    expect(unheard).toEqual([]);
+  });
+
+  it('must have every level', () => {
+    // @ts-expect-error what a program in JavaScript may hand over
+    expect(() => adoptLog({ info: () => undefined })).toThrow('log: has no function debug(fields, message)');
+  });
 });
 
 it.each([
