@@ -106,8 +106,27 @@ function describeLoss(lost: number): string {
   return `${JSON.stringify({ level: 40, name: 'crossfade', time: new Date().toISOString(), lost, msg })}\n`;
 }
 
+interface DescribedError {
+  readonly name: string;
+  readonly message: string;
+  readonly code?: string;
+}
+
+/** Descriptions are not described again where one logger hands them to the next. */
+const described = new WeakSet<object>();
+
 /** An error as it may be logged. */
-function describeError(error: unknown): { name: string; message: string; code?: string } {
+function describeError(error: unknown): DescribedError {
+  const description = isDescribed(error) ? error : describe(error);
+  described.add(description);
+  return description;
+}
+
+function isDescribed(error: unknown): error is DescribedError {
+  return typeof error === 'object' && error !== null && described.has(error);
+}
+
+function describe(error: unknown): DescribedError {
   if (!(error instanceof Error)) return { name: 'NonError', message: typeof error };
   const code = 'code' in error && typeof error.code === 'string' ? error.code : undefined;
   const message = error.name === 'ReplyError' ? (error.message.split(' ')[0] ?? '') : error.message;

@@ -36,7 +36,7 @@ async function startBridge(more: Partial<ConfigInput> = {}): Promise<Service> {
 }
 
 const NGINX = () => `
-  location /api/ { include crossfade-guard.conf; proxy_pass ${app.url}; }
+  location /api/ { client_max_body_size 4m; include crossfade-guard.conf; proxy_pass ${app.url}; }
   location /orders/ { set $crossfade_settings "?scope=write:orders&service=orders"; include crossfade-guard.conf; proxy_pass ${app.url}; }
   location /public/ { set $crossfade_settings "?anonymous=allow"; include crossfade-guard.conf; proxy_pass ${app.url}; }
   location / { include crossfade-open.conf; proxy_pass ${app.url}; }`;
@@ -126,6 +126,13 @@ describe.each<[string, (bridge: string) => Promise<RunningProxy>]>([
     });
     expect(seen).toMatchObject({ method: 'POST', body: 'hello' });
     expect(app.reached()).toBe(before + 1);
+  });
+
+  it('an upload of 3 MB goes through, and is not sent to the bridge', async () => {
+    const body = 'x'.repeat(3_000_000);
+    const headers = { cookie: await world.login('alice'), 'content-type': 'text/plain', 'content-length': String(body.length) };
+    const { status, seen } = await ask('/api/upload', { method: 'POST', headers, body });
+    expect([status, seen?.body.length]).toEqual([200, body.length]);
   });
 
   it('401 for nobody and for a bad bearer, with the challenge; the app is not reached (law 3)', async () => {

@@ -307,7 +307,7 @@ describe('Law 1: under load, three instances on one Redis', () => {
     const { access } = await readTokens(await fetch(`${one.url}/auth/token`, { method: 'POST', body: new URLSearchParams(form) }));
     const forged = await resign(access, forger.privateKey, { header: { kid: forgedKid } });
     for (const { url } of all()) expect((await fetch(`${url}/auth/verify`, { headers: { authorization: `Bearer ${forged}` } })).status).toBe(401);
-    expect(await fleet.status()).toMatch(/CEILINGS\n {2}none/);
+    expect(await fleet.status()).toMatch(/CLAMPS\n {2}none/);
     // The stream is heard by all; of the others whoever looks first writes them again.
     await operatorSees(one, {
       log: ['value.refused', { key: 'events', reason: 'bad-mac' }],
