@@ -1,7 +1,12 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
+import { z } from 'zod';
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
+import { TOKEN_EXCHANGE } from '../http/exchange.js';
 import { POST_PATHS } from '../http/own-paths.js';
 import { JWKS_PATH, METADATA_PATH } from '../http/well-known.js';
+import { parseJson } from '../redis/replies.js';
+
+const metadata = z.object({ token_endpoint: z.string(), grant_types_supported: z.array(z.string()) });
 
 const TIMEOUT_MS = 3000;
 const METHODS = ['GET', 'OPTIONS'] as const;
@@ -20,11 +25,13 @@ export async function checkPaths({ issuer, http: { basePath } }: Config): Promis
   for (const method of METHODS) {
     const [one, other] = [await ask(method, nowhere()), await ask(method, nowhere())];
     if (!one || !other) return [];
-    usual.set(method, { ...one, isSteady: one.body === other.body });
+    usual.set(method, { ...one, isSteady: one.text === other.text });
   }
   const found: Finding[] = [];
+  // Whose metadata stand there says whose keys do.
+  const documents = isOurs((await ask('GET', at(METADATA_PATH)))?.text, `${basePath}/token`) ? [] : [JWKS_PATH, METADATA_PATH];
   // One after the other: an app may limit how often it is asked.
-  for (const path of [...POST_PATHS.map((name) => `${basePath}/${name}`), JWKS_PATH, METADATA_PATH]) {
+  for (const path of [...POST_PATHS.map((name) => `${basePath}/${name}`), ...documents]) {
     for (const method of METHODS) {
       const answer = await ask(method, at(path));
       if (answer?.isBridge) break;
@@ -41,8 +48,7 @@ interface Answer {
   readonly status: number;
   readonly allow: string;
   readonly location: string;
-  /** A digest of it. */
-  readonly body: string;
+  readonly text: string;
   /** Whether it is the bridge that has answered. */
   readonly isBridge: boolean;
 }
@@ -50,11 +56,17 @@ interface Answer {
 /** What the app answers to a path that it does not have; `isSteady`: the same each time. */
 type Usual = Answer & { readonly isSteady: boolean };
 
-function isRoute({ status, allow, location, body }: Answer, usual: Usual | undefined, url: string): boolean {
+function isRoute({ status, allow, location, text }: Answer, usual: Usual | undefined, url: string): boolean {
   if (!usual || status === 404 || status >= 500 || SAYS_NOTHING.has(status)) return false;
   // The same path with a slash behind is another one, and the app's.
-  if (location !== '' && new URL(location, url).href === `${url}/`) return false;
-  return status !== usual.status || allow !== usual.allow || (usual.isSteady && body !== usual.body);
+  if (URL.canParse(location, url) && new URL(location, url).href === `${url}/`) return false;
+  return status !== usual.status || allow !== usual.allow || (usual.isSteady && text !== usual.text);
+}
+
+/** Whether these are the metadata of a bridge: its token endpoint is where ours is, and exchanges tokens. */
+function isOurs(text: string | undefined, tokenPath: string): boolean {
+  const found = metadata.safeParse(parseJson(text ?? '')).data;
+  return found?.token_endpoint.endsWith(tokenPath) === true && found.grant_types_supported.includes(TOKEN_EXCHANGE);
 }
 
 /** Undefined: nobody has answered. */
@@ -68,14 +80,12 @@ async function ask(method: string, url: string): Promise<Answer | undefined> {
     });
     const { status, headers } = response;
     const text = await response.text();
-    const isRefused = status === 405 && text.includes('"method_not_allowed"');
-    const isDocument = status === 200 && /"(keys|token_endpoint)":/.test(text);
     return {
       status,
       allow: headers.get('allow') ?? '',
       location: headers.get('location') ?? '',
-      body: createHash('sha256').update(text).digest('base64url'),
-      isBridge: isRefused || isDocument,
+      text,
+      isBridge: status === 405 && text.includes('"method_not_allowed"'),
     };
   } catch {
     return undefined;

@@ -27,6 +27,8 @@ const UNKNOWN = 4;
 export interface Reach {
   /** By the time of the login, at once. */
   readonly timed: readonly string[];
+  /** Of those, the entries that could not be seen to have a time in all of their records. */
+  readonly unsure: readonly string[];
   /** Only by looking through their records. */
   readonly untimed: readonly SessionConfig[];
   /** Not by the bridge: the app is asked each time, or who a record belongs to is known to a function of the app. */
@@ -39,6 +41,8 @@ export interface Done {
   readonly sessions: number;
   /** Sessions of that name that are known, those in other tenants among them. */
   readonly known: number;
+  /** Sessions that were passed over, because nothing says any more in which tenant they were. */
+  readonly unplaced: number;
   readonly tenants: readonly string[];
   readonly endedAt: number;
   readonly instances: number;
@@ -104,16 +108,19 @@ function describeHeard(instances: number, missing: readonly string[]): string {
   return instances === 1 ? 'The live instance has confirmed it.' : `All ${instances} live instances have confirmed it.`;
 }
 
-export function describeSwept({ keys, total, found, deleted, newer, otherTenants, busy, isWhole, problem }: Swept, { dryRun }: EndOptions): string[] {
+export function describeSwept(swept: Swept, { dryRun, tenant }: EndOptions): string[] {
+  const { keys, total, found, deleted, newer, otherTenants, busy, isWhole, problem } = swept;
   const looked = `${Math.min(keys, total).toLocaleString('en-US')} keys`;
+  const meant = found - newer - [...otherTenants.values()].reduce((sum, one) => sum + one, 0);
+  const sentence = (sessions: number) => `${count(sessions, 'session')} that ${sessions === 1 ? 'was' : 'were'} found among ${looked}.`;
+  const cureOf = (name: string) =>
+    [...(name === '' ? [] : [`--tenant ${name}`]), ...(tenant === undefined ? ['--yes'] : [])].join(', or ') || '--yes without --tenant';
   return [
-    dryRun
-      ? `Would delete: ${count(found - newer, 'session')} that ${found - newer === 1 ? 'was' : 'were'} found among ${looked}.`
-      : `Ended: ${count(deleted, 'session')} that ${deleted === 1 ? 'was' : 'were'} found among ${looked}.`,
+    dryRun ? `Would delete: ${sentence(meant)}` : `Ended: ${sentence(deleted)}`,
     ...(newer > 0 ? [`Left: ${count(newer, 'login')} after that time.`] : []),
     ...[...otherTenants].map(
       ([name, sessions]) =>
-        `NOT ended: ${count(sessions, 'session')} in tenant ${nameOfTenant(name)}: ${name === '' ? '--yes' : `--tenant ${name}, or --yes,`} ends them`,
+        `NOT ended: ${count(sessions, 'session')} in tenant ${nameOfTenant(name)}: ${cureOf(name)} ends ${sessions === 1 ? 'it' : 'them'}`,
     ),
     ...(busy > 0 ? [`NOT ended: ${count(busy, 'session')} that the app writes all the time. Run the same again.`] : []),
     ...(isWhole ? [] : [`NOT through: ${problem}.`]),
@@ -121,7 +128,7 @@ export function describeSwept({ keys, total, found, deleted, newer, otherTenants
 }
 
 /** What goes on, and what would end it. */
-export function describeLeft(done: Done, { untimed, beyond }: Reach, swept: Swept | undefined, options: EndOptions): string[] {
+export function describeLeft(done: Done, { untimed, unsure, beyond }: Reach, swept: Swept | undefined, options: EndOptions): string[] {
   const isUnknown = isNobody(done, swept);
   return [
     ...(swept?.resume === undefined ? [] : [`Go on with: crossfade end ${commandOf(options)} --resume ${swept.resume}`]),
@@ -130,18 +137,19 @@ export function describeLeft(done: Done, { untimed, beyond }: Reach, swept: Swep
           `NOT ended: sessions of ${names(untimed)} that tokens were never made from: ${options.tenant === undefined ? 'their records, or some of them, say no time of the login (principal.authTime)' : 'they are found one by one'}. --sweep looks for them.`,
         ]
       : []),
+    ...(!swept && unsure.length > 0
+      ? [`Whether all records of ${unsure.join(', ')} say when the login was could not be seen: --sweep looks at each.`]
+      : []),
+    ...(done.unplaced > 0
+      ? [`NOT ended: ${count(done.unplaced, 'session')} of which nothing says any more in which tenant. --yes without --tenant ends them.`]
+      : []),
     ...(beyond.length > 0 ? [`Sessions of ${beyond.join(', ')} that tokens were never made from are the app's own to end.`] : []),
     ...(isUnknown
       ? [
-          `Nobody called ${printable(options.subject)}${options.tenant === undefined ? '' : ` of tenant ${printable(options.tenant)}`} was ever seen${swept ? '' : ' with tokens'}, as far as Redis knows: is it spelled as in "sub"?`,
+          `Nobody of this name${options.tenant === undefined ? '' : ' and tenant'} was ever seen${swept ? '' : ' with tokens'}, as far as Redis knows: is it spelled as in "sub"?`,
         ]
       : []),
   ];
-}
-
-/** What somebody typed, as it may go to a terminal. */
-function printable(text: string): string {
-  return text.replaceAll(/\p{Cc}/gu, '\u{fffd}');
 }
 
 function commandOf({ config, subject, tenant, why, exceptSid, perSecond, yes, dryRun }: EndOptions): string {

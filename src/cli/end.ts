@@ -48,10 +48,11 @@ const resumeSchema = z.strictObject({
 export async function end(options: EndOptions): Promise<number> {
   const resume = options.resume === undefined ? undefined : readResume(options.resume);
   return await changeInRoom(options, async (room) => {
-    const reach = await reachOf(room, options);
     const tenants = await tenantsOf(room, options);
     if (!resume && !options.dryRun && !(await isMeant(tenants, options))) return FAILED;
     const done = resume || options.dryRun ? await look(room, tenants, options, resume?.until) : await endNow(room, tenants, options);
+    // What is ended at once does not wait for it.
+    const reach = await reachOf(room, options);
     if (!resume && !options.json) for (const line of describeDone(done, reach, options)) print.line(line);
     if (!resume && !options.dryRun)
       room.did(`ended at once: ${count(done.sessions, 'session')} that tokens were made from, and what was made from them.`);
@@ -71,41 +72,50 @@ async function reachOf(room: Room, { tenant }: EndOptions): Promise<Reach> {
   const beyond = sessions.filter(({ http, principal }) => !principal || (http && principal.authTime === undefined));
   const own = sessions.filter((session) => !beyond.includes(session));
   const timed: SessionConfig[] = [];
+  const unsure: string[] = [];
   for (const session of own) {
     // What holds for a tenant alone stands on no record of the instances: its sessions are found one by one.
-    const isMapped = tenant === undefined && session.principal?.authTime !== undefined;
-    if (isMapped && (session.http || !(await hasUntimed(room, session)))) timed.push(session);
+    if (tenant !== undefined || session.principal?.authTime === undefined) continue;
+    const untimed = session.http ? 'none' : await lookForUntimed(room, session);
+    if (untimed !== 'some') timed.push(session);
+    if (untimed === 'unknown') unsure.push(session.name);
   }
   const rest = own.filter((session) => !timed.includes(session));
   return {
     timed: timed.map(({ name }) => name),
+    unsure,
     untimed: rest.filter(({ http }) => !http),
     beyond: [...beyond, ...rest.filter(({ http }) => http)].map(({ name }) => name),
   };
 }
 
-/** So many pages of records are looked at. */
+/** So many pages of keys are looked at, and as many sessions tell what the others say. */
 const MAX_PAGES = 20;
 const PAGE = 250;
+const ENOUGH = 1000;
 
 /** Whether some of an entry's logins have no time, though the configuration says where it is: half of an app's code may note it. */
-async function hasUntimed({ config, connections, lifecycle, clock }: Room, session: SessionConfig): Promise<boolean> {
+async function lookForUntimed({ config, connections, lifecycle, clock }: Room, session: SessionConfig): Promise<'none' | 'some' | 'unknown'> {
   const entry = lifecycle.entries.find(({ name }) => name === session.name);
-  if (!entry) return false;
+  if (!entry) return 'unknown';
   const type = entry.format.storage === 'hash' ? 'hash' : 'string';
-  let pages = 0;
+  let [pages, seen] = [0, 0];
   try {
     for await (const { keys } of scanPages(connections.of(session), keyOf(session), { type, count: PAGE })) {
       const own = keys.filter((key) => !key.startsWith(config.redis.keyPrefix));
       const readings = await Promise.all(own.map(async (key) => await readAs(entry, { key, sid: '' }, await entry.store.read(key), clock)));
-      if (readings.some((reading) => reading.kind === 'session' && reading.session.identity.authTimeMs === undefined)) return true;
+      const sessions = readings.flatMap((reading) => (reading.kind === 'session' ? [reading.session] : []));
+      if (sessions.some(({ identity }) => identity.authTimeMs === undefined)) return 'some';
       pages += 1;
-      if (pages >= MAX_PAGES) break;
+      seen += sessions.length;
+      if (seen >= ENOUGH) return 'none';
+      if (pages >= MAX_PAGES) return 'unknown';
     }
   } catch {
-    // A user that may not look cannot sweep either.
+    // This user may not look, or Redis is away.
+    return 'unknown';
   }
-  return false;
+  return 'none';
 }
 
 /** Stands for sessions of which nothing says any more in which tenant they were: no tenant has this name. */
@@ -126,6 +136,11 @@ async function tenantsOf({ config, lifecycle }: Room, { subject, tenant }: EndOp
 
 function tenantNames(tenants: ReadonlyMap<string, unknown>): string[] {
   return [...tenants.keys()].filter((name) => name !== UNKNOWN_TENANT);
+}
+
+/** Sessions that `--tenant` passes over, since nothing says where they were. */
+function unplacedOf(tenants: ReadonlyMap<string, readonly string[]>, tenant: string | undefined): number {
+  return tenant === undefined ? 0 : (tenants.get(UNKNOWN_TENANT)?.length ?? 0);
 }
 
 /** More than one tenant may be more than one person. */
@@ -154,7 +169,7 @@ async function endNow(room: Room, tenants: Map<string, string[]>, options: EndOp
     }
     audit('person.ended', { why, sessions, tenant: true });
   }
-  return { sessions, known, tenants: tenantNames(tenants), endedAt, ...(await confirm(room)) };
+  return { sessions, known, unplaced: unplacedOf(tenants, tenant), tenants: tenantNames(tenants), endedAt, ...(await confirm(room)) };
 }
 
 /** For `--dry-run` and `--resume`: nothing is ended at once. */
@@ -170,6 +185,7 @@ async function look(
   return {
     sessions: marks.filter(({ ended }) => !ended).length,
     known: [...tenants.values()].flat().length,
+    unplaced: unplacedOf(tenants, tenant),
     tenants: tenantNames(tenants),
     endedAt: until ?? (await nowMs()),
     instances: live.length,
@@ -260,9 +276,10 @@ async function sweepAll(
     if (tenant !== undefined) return name === tenant;
     // It has ended already, by its time.
     if (authTimeMs !== undefined) return true;
-    if (!isMapped || yes || dryRun || known.has(name)) return true;
+    if (!isMapped || yes || known.has(name)) return true;
     const answer =
-      answers.get(name) ?? (isAtTerminal() && !json && (await askYes(`There are sessions in tenant ${nameOfTenant(name)}. End them too?`)));
+      answers.get(name) ??
+      (isAtTerminal() && !json && !dryRun && (await askYes(`There are sessions in tenant ${nameOfTenant(name)}. End them too?`)));
     answers.set(name, answer);
     return answer;
   }

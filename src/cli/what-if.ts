@@ -15,6 +15,8 @@ export interface WhatIfOptions {
 }
 
 const MINUTES = 60;
+/** With a smaller share of the requests the figures are too small. */
+const COUNTED = 0.95;
 
 /** `crossfade what-if`: what the people of a cohort would be answered at a stage, by what they did in the last hour. Changes nothing. */
 export async function whatIf(options: WhatIfOptions): Promise<void> {
@@ -42,8 +44,8 @@ const ANSWERS: Readonly<Record<ForecastAnswer, string>> = {
   unavailable: '503',
 };
 
-function describe({ cohort, stage, minutes, rows, moving }: Forecast, held: readonly string[], nudges: number): string[] {
-  if (rows.every(({ requestsPerSecond }) => requestsPerSecond === 0))
+function describe({ cohort, stage, minutes, share, rows, moving }: Forecast, held: readonly string[], nudges: number): string[] {
+  if (rows.every(({ answer, requests }) => answer === 'unavailable' || requests === 0))
     return [`Nobody of ${cohort} came in the last hour: there is nothing to tell it by.`];
   const figure = (number: number) => number.toLocaleString('en-US');
   return [
@@ -57,14 +59,18 @@ function describe({ cohort, stage, minutes, rows, moving }: Forecast, held: read
         answer === 'unavailable' ? 'of all cohorts, as now' : versions.map((version) => (version === '-' ? 'none said' : version)).join(', '),
       ]),
     ]),
+    ...(share < COUNTED
+      ? [`Only ${Math.round(share * 100)} % of its requests are in this: an older release counts the others without saying how they came.`]
+      : []),
     describeMoving(moving, stage, nudges),
     ...held.map((one) => `${cohort} is ${one}: none of this happens before that is released.`),
     'Nothing was changed.',
   ];
 }
 
-function describeMoving({ people, peakPerSecond, minutes, limited }: Forecast['moving'], stage: Stage, nudges: number): string {
-  if (people === 0) return 'Nobody would be told to move.';
+function describeMoving({ people, requests, peakPerSecond, minutes, limited }: Forecast['moving'], stage: Stage, nudges: number): string {
+  if (requests === 0) return 'Nobody would be told to move.';
+  if (people === 0) return 'Fewer people would be told to move than can be told apart from those who hold a token.';
   const [verb, noun] = stage === 'recall' ? ['return', 'returns'] : ['exchange', 'exchanges'];
   const limit = limited ? ` (rollout.nudgesPerSecond is ${nudges})` : '';
   const time = minutes === undefined ? '' : ` 95 % have in about ${minutes < 1 ? 'a minute' : `${Math.round(minutes)} min`}.`;

@@ -1,6 +1,5 @@
 import type { Config } from '../config/config.js';
 import type { RedisClient } from '../redis/connection.js';
-import { type ClientRegistry, createClientRegistry } from '../rollout/clients.js';
 import { countShaped, nameOfShape, type ProgressBucket, type RequestShape, SLICES, shapeOfName } from '../rollout/progress.js';
 import { effectiveStage, STAGE_TABLE, type Stage } from '../rollout/stage.js';
 
@@ -11,6 +10,8 @@ export interface ForecastRow {
   readonly answer: ForecastAnswer;
   /** Distinct persons, by HyperLogLog: within about 1 % of all who came. Those who come by session and hold a token as well count by token. */
   readonly people: number;
+  /** In all. */
+  readonly requests: number;
   readonly requestsPerSecond: number;
   /** Versions of the client that would get it; `-`: requests that say none. */
   readonly versions: readonly string[];
@@ -23,10 +24,14 @@ export interface Forecast {
   readonly stage: Stage;
   /** Over how many minutes there were requests, at most 60. */
   readonly minutes: number;
+  /** Of its requests, the share that was counted in enough detail: a release before 0.2 does not. */
+  readonly share: number;
   readonly rows: readonly ForecastRow[];
   /** Those who would exchange, or at `recall` return. */
   readonly moving: {
+    /** 0 with requests: fewer than can be told apart from those who hold a token. */
     readonly people: number;
+    readonly requests: number;
     /** At the busiest. */
     readonly peakPerSecond: number;
     /** Until 95 % of them have; absent where nobody would. */
@@ -59,8 +64,8 @@ const DONE = 0.95;
 /** Changes nothing. Rejects with what ioredis rejects with. */
 export async function forecast(source: ForecastSource, { cohort, stage, lastHour, nowMs }: ForecastRequest): Promise<Forecast> {
   const { config, client, prefix } = source;
-  const clients = createClientRegistry(config.clients, config.rollout.cohorts);
   const id = config.rollout.cohorts.find(({ name }) => name === cohort)?.client ?? cohort;
+  const wayBack = config.clients.find((one) => one.id === id)?.wayBack === true;
   const shapes = shapesOf(lastHour, cohort);
   const seconds = secondsOf(lastHour, cohort, nowMs);
   const people = async (of: readonly RequestShape[]) => await countShaped(client, prefix, of, cohort, nowMs);
@@ -69,7 +74,7 @@ export async function forecast(source: ForecastSource, { cohort, stage, lastHour
   /** Without those who hold a token as well: they come by that. */
   const peopleBySession = async (of: readonly RequestShape[]) => (of.length === 0 ? 0 : Math.max(0, (await people([...of, ...byToken])) - withToken));
 
-  const answered = shapes.map((one) => ({ ...one, answer: answerOf(one.shape, stage, id, clients) }));
+  const answered = shapes.map((one) => ({ ...one, answer: answerOf(one.shape, stage, wayBack) }));
   const rows: ForecastRow[] = [];
   for (const answer of ['token', 'session', 'nudge', 'exchange-first'] as const) {
     const mine = answered.filter((one) => one.answer === answer);
@@ -79,11 +84,18 @@ export async function forecast(source: ForecastSource, { cohort, stage, lastHour
     rows.push({
       answer,
       people: bySession.length === of.length ? await peopleBySession(of) : await people(of),
+      requests: sum(mine.map(({ requests }) => requests)),
       requestsPerSecond: perSecond(sum(mine.map(({ requests }) => requests)), seconds),
       versions: [...new Set(of.map(({ version }) => version))].sort(),
     });
   }
-  rows.push({ answer: 'unavailable', people: 0, requestsPerSecond: perSecond(refusedOf(lastHour), seconds), versions: [] });
+  rows.push({
+    answer: 'unavailable',
+    people: 0,
+    requests: refusedOf(lastHour),
+    requestsPerSecond: perSecond(refusedOf(lastHour), seconds),
+    versions: [],
+  });
 
   const moving = answered.filter(({ answer }) => answer === 'nudge' || answer === 'exchange-first');
   const movers =
@@ -99,9 +111,11 @@ export async function forecast(source: ForecastSource, { cohort, stage, lastHour
     client: id,
     stage,
     minutes: Math.round(seconds / 60),
+    share: shareOf(lastHour, cohort, shapes),
     rows,
     moving: {
       people: movers,
+      requests: sum(moving.map(({ requests }) => requests)),
       peakPerSecond: movers === 0 ? 0 : round(peak),
       limited: isLimited && movers > 0 && busiest > limit,
       ...(minutes === undefined ? {} : { minutes }),
@@ -110,14 +124,12 @@ export async function forecast(source: ForecastSource, { cohort, stage, lastHour
 }
 
 /** At the stage itself, of what holds a cohort down only that of its client: a version that does not exchange. */
-function answerOf({ via, isPage, version }: RequestShape, flag: Stage, id: string, clients: ClientRegistry): ForecastAnswer {
-  const claimed = version === '-' || version === 'other' ? {} : { claimedVersion: version };
-  const client = clients.resolve({ provenId: id, ...claimed, header: () => undefined });
-  const { stage } = effectiveStage({ flag, defaultStage: flag, killSwitch: false, signing: true, clientExchanges: client.exchanges });
+function answerOf({ via, isPage, exchanges }: RequestShape, flag: Stage, wayBack: boolean): ForecastAnswer {
+  const { stage } = effectiveStage({ flag, defaultStage: flag, killSwitch: false, signing: true, clientExchanges: exchanges });
   const rules = STAGE_TABLE[stage];
-  if (via === 'jwt') return rules.nudge === 'back' && client.config?.wayBack ? 'nudge' : 'token';
+  if (via === 'jwt') return rules.nudge === 'back' && wayBack ? 'nudge' : 'token';
   if (rules.session === 'navigation' && !isPage) return 'exchange-first';
-  return rules.nudge === 'forward' && client.exchanges ? 'nudge' : 'session';
+  return rules.nudge === 'forward' && exchanges ? 'nudge' : 'session';
 }
 
 interface ShapeCount {
@@ -133,6 +145,12 @@ function shapesOf(buckets: readonly ProgressBucket[], wanted: string): ShapeCoun
     const shape = shapeOfName(name);
     return shape ? [{ shape, requests }] : [];
   });
+}
+
+function shareOf(buckets: readonly ProgressBucket[], wanted: string, shapes: readonly ShapeCount[]): number {
+  const all = buckets.flatMap(({ counts }) => counts.filter(({ what, cohort }) => what === 'requests' && cohort === wanted));
+  const requests = sum(all.map(({ times }) => times));
+  return requests === 0 ? 1 : Math.min(1, sum(shapes.map((one) => one.requests)) / requests);
 }
 
 function inMinute(bucket: ProgressBucket, cohort: string, of: readonly ShapeCount[]): number {

@@ -12,8 +12,10 @@ export interface KeyPage {
   readonly keys: readonly string[];
   /** The server that gave it: a cursor means something to that process alone. */
   readonly runId: string;
-  /** Where the scan of that server goes on; `0`: it is through. */
+  /** Where the scan of that server goes on. */
   readonly cursor: string;
+  /** Whether that server is through. */
+  readonly isThrough: boolean;
 }
 
 export interface ScanOptions {
@@ -35,15 +37,24 @@ export async function* scanPages(connection: Pick<RedisConnection, 'client'>, ke
   const { type, count, from } = options;
   const match = `${escapeGlob(keys.before)}*${escapeGlob(keys.behind)}`;
   for (const node of mastersOf(connection)) {
-    const runId = /^run_id:(\w+)/m.exec(await node.info('server'))?.[1] ?? '';
-    if (from?.done.includes(runId)) continue;
+    let runId = await runIdOf(node);
+    if (runId !== '' && from?.done.includes(runId)) continue;
     let cursor = from?.runId === runId && runId !== '' ? from.cursor : '0';
     do {
       const [next, found] = await node.scan(cursor, 'MATCH', match, 'COUNT', count, 'TYPE', type);
-      cursor = next;
-      yield { keys: found, runId, cursor };
-    } while (cursor !== '0');
+      const now = await runIdOf(node);
+      // Another process answers since: its keys are in another order.
+      cursor = now === runId ? next : '0';
+      const isThrough = now === runId && next === '0';
+      runId = now;
+      yield { keys: found, runId, cursor, isThrough };
+      if (isThrough) break;
+    } while (true);
   }
+}
+
+async function runIdOf(node: Redis): Promise<string> {
+  return /^run_id:(\w+)/m.exec(await node.info('server'))?.[1] ?? '';
 }
 
 /** How many keys there are in all, of whatever pattern. Rejects with what ioredis rejects with. */

@@ -19,6 +19,8 @@ const fileSchema = z.strictObject({
   flagValues: z.record(z.string(), z.unknown()).default({}),
 });
 
+const KEEP_AGAIN_MS = 60_000;
+
 /** LaunchDarkly's model needs ten; the values of a flag may have some of their own. */
 const MAX_DEPTH = 64;
 
@@ -126,7 +128,7 @@ export async function openFileFlagSource({ path, keys, lastKnown, log, audit, me
       latest = file;
       state = 'live';
       problem = undefined;
-      void lastKnown.keep({ features: Object.fromEntries(file.flags), segments: Object.fromEntries(file.segments) });
+      keep();
     } catch (error) {
       const reason = error instanceof Error ? error.message : 'unknown error';
       if (reason !== problem) audit('flags.failed', { source: 'file', reason });
@@ -135,6 +137,11 @@ export async function openFileFlagSource({ path, keys, lastKnown, log, audit, me
       state = latest ? 'last-known' : 'none';
     }
     metrics.flagsUp.set(state === 'live' ? 1 : 0);
+  }
+
+  function keep(): void {
+    if (state === 'live' && latest)
+      void lastKnown.keep({ features: Object.fromEntries(latest.flags), segments: Object.fromEntries(latest.segments) });
   }
 
   async function useLastKnown(): Promise<void> {
@@ -151,6 +158,9 @@ export async function openFileFlagSource({ path, keys, lastKnown, log, audit, me
   };
   reportErrors(client, log);
   const watch = watchDirectory(dirname(path), reload);
+  // Redis may have lost them, or have been away.
+  const again = setInterval(() => void (state === 'none' ? reload() : keep()), KEEP_AGAIN_MS);
+  again.unref();
   reload();
   await loading;
   await client.waitForInitialization({ timeout: 2 });
@@ -173,6 +183,7 @@ export async function openFileFlagSource({ path, keys, lastKnown, log, audit, me
     },
     async close() {
       watch.close();
+      clearInterval(again);
       await loading;
       client.close();
     },

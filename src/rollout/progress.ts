@@ -17,6 +17,8 @@ export interface RequestShape {
   readonly via: CountedCredential;
   /** Whether it is a browser's navigation to a page. */
   readonly isPage: boolean;
+  /** Whether the client, at its version, knew how to exchange. */
+  readonly exchanges: boolean;
   /** As `nameOf` has it: `-` where the request says none. */
   readonly version: string;
 }
@@ -112,7 +114,7 @@ export function createProgress({ client, prefix, clock }: ProgressOptions): Prog
       const name = nameOfShape({ ...shape, version: nameOf(id, version) });
       add(`shape ${name} ${cohort}`, requests);
       add(`slice ${Math.floor((clock.now() % SPANS.minute.ms) / (SPANS.minute.ms / SLICES))} ${cohort}`, 1);
-      comes(shapes, `${name} ${cohort}`, pseudonyms);
+      comes(shapes, `${nameOfKind(shape)} ${cohort}`, pseudonyms);
     },
     sawSession: (id, version, atMs) => void versions.set(`${nameOf(id, version)} ${id}`, atMs),
 
@@ -196,14 +198,19 @@ export async function readPeople(client: RedisClient, prefix: string, cohorts: r
   return { session, jwt, all };
 }
 
-export function nameOfShape({ via, isPage, version }: RequestShape): string {
-  return `${via}:${isPage ? 'page' : 'call'}:${version}`;
+export function nameOfShape(shape: RequestShape): string {
+  return `${nameOfKind(shape)}:${shape.version}`;
+}
+
+/** People are counted without the version: there may be many. */
+function nameOfKind({ via, isPage, exchanges }: Omit<RequestShape, 'version'>): string {
+  return `${via}:${isPage ? 'page' : 'call'}:${exchanges ? 'able' : 'unable'}`;
 }
 
 /** Undefined for what is no name of a shape. */
 export function shapeOfName(name: string): RequestShape | undefined {
-  const [, via, what, version = ''] = /^(session|jwt):(page|call):(.+)$/.exec(name) ?? [];
-  return via === 'session' || via === 'jwt' ? { via, isPage: what === 'page', version } : undefined;
+  const [, via, what, able, version = ''] = /^(session|jwt):(page|call):(able|unable):(.+)$/.exec(name) ?? [];
+  return via === 'session' || via === 'jwt' ? { via, isPage: what === 'page', exchanges: able === 'able', version } : undefined;
 }
 
 /** Distinct persons of the last hour whose requests had any of these shapes. Rejects with what ioredis rejects with. */
@@ -215,7 +222,8 @@ export async function countShaped(
   nowMs: number,
 ): Promise<number> {
   const times = Array.from({ length: 3_600_000 / SHAPE_MS + 1 }, (_, ago) => nowMs - ago * SHAPE_MS);
-  const keys = shapes.flatMap((shape) => times.map((at) => shapeKey(prefix, at, `${nameOfShape(shape)} ${cohort}`)));
+  const kinds = new Set(shapes.map(nameOfKind));
+  const keys = [...kinds].flatMap((kind) => times.map((at) => shapeKey(prefix, at, `${kind} ${cohort}`)));
   return keys.length === 0 ? 0 : await client.pfcount(...keys).catch(absentIfForeign(0));
 }
 

@@ -74,7 +74,7 @@ export function createRollout(options: RolloutOptions): Rollout {
       clientExchanges: client.exchanges,
       ...clamps.ceilingsOf(client.id, cohort, tenant),
     });
-    traffic.count({ client: client.id, version: client.version, cohort, subject, via, isPage }, decided);
+    traffic.count({ client: client.id, version: client.version, cohort, subject, via, isPage, exchanges: client.exchanges }, decided);
     return { stage: decided.stage, reason: decided.reason, cohort, rules: STAGE_TABLE[decided.stage] };
   }
 

@@ -17,6 +17,8 @@ export interface Comer {
   readonly via: CountedCredential | undefined;
   /** Whether it is a browser's navigation to a page. */
   readonly isPage: boolean;
+  /** Whether the client, at this version, knows how to exchange. */
+  readonly exchanges: boolean;
 }
 
 /** Who comes, by cohort and stage: counted in memory, written to Redis in batches, never on a request's path. */
@@ -59,7 +61,7 @@ interface Counted {
 
 /** What was counted since the last write, by version of the client: pages and other requests apart. */
 interface Batch {
-  readonly versions: Map<string | undefined, { readonly page: Shaped; readonly call: Shaped }>;
+  readonly versions: Map<string | undefined, { readonly exchanges: boolean; readonly page: Shaped; readonly call: Shaped }>;
 }
 
 interface Shaped {
@@ -117,6 +119,7 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
         // One of very many is counted as if it had said none.
         const name = batch.versions.size < MAX_VERSIONS ? comer.version : undefined;
         version = batch.versions.get(name) ?? {
+          exchanges: comer.exchanges,
           page: { requests: 0, subjects: new Set(), at: 0 },
           call: { requests: 0, subjects: new Set(), at: 0 },
         };
@@ -160,13 +163,16 @@ export function createTraffic({ client, prefix, progress, subjectKey, clock }: T
         const field = fieldOf(decided.stage, cohort);
         const known = new Map<string, string>();
         let requests = 0;
-        for (const [version, { page, call }] of versions) {
+        for (const [version, { exchanges, page, call }] of versions) {
           for (const shaped of [page, call]) {
             if (shaped.requests === 0) continue;
             requests += shaped.requests;
             const people = await pseudonyms(shaped.subjects, known);
             if (via === undefined) continue;
-            progress.shaped({ client: id, version, via, isPage: shaped === page }, { cohort, requests: shaped.requests, pseudonyms: people });
+            progress.shaped(
+              { client: id, version, via, isPage: shaped === page, exchanges },
+              { cohort, requests: shaped.requests, pseudonyms: people },
+            );
             if (via === 'session') progress.sawSession(id, version, shaped.at);
           }
         }

@@ -131,7 +131,7 @@ export async function sweep(
       await end(key);
     }
     counts.keys += count;
-    if (page.cursor === '0') done.push(page.runId);
+    if (page.isThrough) done.push(page.runId);
     at({ done: [...done], runId: page.runId, cursor: page.cursor });
     progress(counts);
     if (signal.aborted) return false;

@@ -515,6 +515,7 @@ describe('nginx, where a refusal may be a page', () => {
   it('a browser gets the app’s own page where it names one; a program is told what to do all the same', async () => {
     const { status, text, headers } = await ask('/own/x', browser);
     expect([status, JSON.parse(text).url, headers['www-authenticate']]).toEqual([401, '/login', 'Bearer']);
+    expect((await rawRequest(`${proxy.url}/own/x`, { method: 'POST', headers: { ...browser, 'content-length': '0' } })).text).toContain('<title>401');
     const told = await ask('/own/x', { cookie: await world.login('alice'), 'x-client-id': 'web', 'sec-fetch-mode': 'cors' });
     expect([told.status, JSON.parse(told.text), told.headers['auth-migration'], told.headers['cache-control']]).toEqual([
       401,

@@ -184,8 +184,8 @@ const ANSWERS = {
 
 /** @param {NonNullable<Cohort['forecast']>} forecast */
 function ahead({ stage, rows, moving }) {
-  const { people, peakPerSecond, minutes } = moving;
-  const told = rows.filter(({ answer, requestsPerSecond }) => answer !== 'unavailable' && requestsPerSecond > 0);
+  const { people, requests, peakPerSecond, minutes } = moving;
+  const told = rows.filter((row) => row.answer !== 'unavailable' && row.requests > 0);
   if (told.length === 0) return [];
   const moves = `${number(people)} people would ${stage === 'recall' ? 'return' : 'exchange'}, ${number(peakPerSecond)} a second at most${minutes === undefined ? '' : `, 95 % within about ${Math.max(1, Math.round(minutes))} min`}.`;
   return [
@@ -200,7 +200,7 @@ function ahead({ stage, rows, moving }) {
           `${ANSWERS[row.answer]}: ${number(row.people)} people, ${number(row.requestsPerSecond)} requests/s (${row.versions.map((version) => (version === '-' ? 'no version' : version)).join(', ')})`,
         ),
       ),
-      el('li', {}, people === 0 ? 'Nobody would be told to move.' : moves),
+      el('li', {}, people > 0 ? moves : requests > 0 ? 'Hardly anybody would be told to move.' : 'Nobody would be told to move.'),
     ),
   ];
 }
