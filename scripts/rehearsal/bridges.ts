@@ -40,7 +40,7 @@ export async function createBridgeProcess(directory: string, name: string, base:
   };
   writeFileSync(configFile, JSON.stringify(config));
   let cli: RunningCli | undefined;
-  const earlier: string[] = [];
+  const starts: RunningCli[] = [];
   const admin = `http://127.0.0.1:${adminPort}`;
   return {
     name,
@@ -50,12 +50,13 @@ export async function createBridgeProcess(directory: string, name: string, base:
     configFile,
     async start(env) {
       cli = startCli(['serve', '--config', configFile, '--log-level', 'info'], directory, env);
+      starts.push(cli);
       await cli.logged('crossfade is listening');
     },
     async stop() {
       if (!cli || !isAlive(cli)) return;
       cli.process.kill('SIGTERM');
-      earlier.push((await cli.ended()).text);
+      await cli.ended();
     },
     signal(name) {
       cli?.process.kill(name);
@@ -64,7 +65,7 @@ export async function createBridgeProcess(directory: string, name: string, base:
       config = change(config);
       writeFileSync(configFile, JSON.stringify(config));
     },
-    log: () => [...earlier, ...(cli && isAlive(cli) ? [cli.text()] : [])].join('\n'),
+    log: () => starts.map((one) => one.text()).join('\n'),
     async signing() {
       const answer: unknown = await (await fetch(`${admin}/readyz`)).json();
       return answer !== null && typeof answer === 'object' && 'signing' in answer ? String(answer.signing) : 'unknown';

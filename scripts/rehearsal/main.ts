@@ -66,7 +66,12 @@ async function rehearse(): Promise<void> {
   say(`seed ${seed}, ${size} clients; starting Redis, nginx, LaunchDarkly's protocol, the legacy app and three bridges`);
   const place = await openPlace();
   const interrupted = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+  let isStopped = false;
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => {
+      isStopped = true;
+      interrupted.abort();
+    });
   const visitors: Visitor[] = [];
   const consoles = place.bridges.map(({ admin }) => admin).join(', ');
   say(`the console, while it runs: ${consoles}, with the token ${ADMIN_TOKEN}`);
@@ -119,7 +124,8 @@ async function rehearse(): Promise<void> {
   } catch (error) {
     finish(true);
     writeLogs(place);
-    throw error;
+    // Ctrl-C ends Redis and the bridges as well: what fails after it is no news.
+    if (!isStopped) throw error;
   } finally {
     for (const visitor of visitors) visitor.stop();
     await place.close();

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -69,6 +69,36 @@ describe('scripts/drill against a staging of one’s own', () => {
     }
   }, 60_000);
 });
+
+it('broken off, the drill leaves its report and the logs of the bridges, says where, and no process', async () => {
+  const out = mkdtempSync(join(tmpdir(), 'crossfade-drill-out-'));
+  const child = spawn(DRILL, ['--short', '--keep', '--out', out], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, CROSSFADE_BUILT: '1' },
+    detached: true,
+  });
+  let said = '';
+  let interrupted = false;
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+      if (interrupted || !said.includes('the console, while it runs: http://')) return;
+      interrupted = true;
+      // Ctrl-C goes to all processes of the terminal.
+      process.kill(-(child.pid ?? 0), 'SIGINT');
+    });
+  const [status]: (number | null)[] = await once(child, 'close');
+  try {
+    expect([status, said]).toEqual([1, expect.stringContaining('Broken off: that proves nothing.')]);
+    expect(readdirSync(out).sort()).toEqual(['bridge-a.log', 'bridge-b.log', 'bridge-c.log', 'drill.html', 'drill.json']);
+    expect(said).toContain(join(out, 'bridge-a.log'));
+    expect(readFileSync(join(out, 'bridge-a.log'), 'utf8')).toContain('crossfade is listening');
+    // Nobody of the group is left.
+    expect(() => process.kill(-(child.pid ?? 0), 0)).toThrow('ESRCH');
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}, 90_000);
 
 /** A product that breaks a law: what no real one should be, and the drill must notice. */
 async function visitProduct(
