@@ -232,6 +232,29 @@ describe('crossfade end, where records say no time', () => {
     expect(await me({ cookie: unseen })).toBe(200);
   });
 
+  it('at a terminal it asks whether to look for them: no leaves them, yes ends them', async () => {
+    const cookie = await world.login(name);
+    await exchangeNative(world, await world.login(name));
+    const command = [process.execPath, ...cliArguments(['end', '--why', 'ban', '--config', service.configFile, '--subject', subject])].join(' ');
+    for (const [answer, status, after] of [
+      ['n', 3, 200],
+      ['y', 0, 401],
+    ] as const) {
+      const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
+      let said = '';
+      child.stdout.on('data', (chunk: Buffer) => {
+        if (!said.includes('[y/N]') && (said + chunk.toString()).includes('[y/N]')) child.stdin.write(`${answer}\n`);
+        said += chunk.toString();
+      });
+      const [ended]: (number | null)[] = await once(child, 'close');
+      expect([ended, said]).toEqual([
+        status,
+        expect.stringMatching(/Sessions of web go on where no tokens were made from them\. Look for them among [\s\S]* keys/),
+      ]);
+      expect(await me({ cookie })).toBe(after);
+    }
+  });
+
   it('more than one tenant: names them and does nothing; --tenant ends one of them', async () => {
     const acme = await world.login(name);
     await moveTo('acme');
