@@ -8,10 +8,10 @@ export function isAtTerminal(): boolean {
 /** Asks on standard error; everything but yes is no. */
 export async function askYes(question: string): Promise<boolean> {
   const ask = createInterface({ input: process.stdin, output: process.stderr });
-  ask.once('close', () => process.stderr.write('\n'));
   try {
-    // Ctrl-C and Ctrl-D are no.
-    const answer = await ask.question(`${question} [y/N] `).catch(() => '');
+    // Ctrl-C rejects, and Ctrl-D closes: both are no.
+    const closed = new Promise<string>((resolve) => ask.once('close', () => resolve('')));
+    const answer = await Promise.race([ask.question(`${question} [y/N] `).catch(() => ''), closed]);
     return /^y(es)?$/i.test(answer.trim());
   } finally {
     ask.close();

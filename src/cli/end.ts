@@ -37,9 +37,14 @@ const UNKNOWN_TENANT = '\0';
 async function tenantsOf({ config, lifecycle }: Room, { subject, tenant }: EndOptions): Promise<Map<string, string[]>> {
   const isMapped = config.sessions.some(({ principal }) => principal === undefined || principal.tenant !== undefined);
   if (tenant !== undefined && !isMapped) throw new Error('--tenant: no entry of sessions maps a tenant');
+  /** The tombstone of a session does not always say in which tenant it was. */
+  const endedOwner = async (sid: string) => {
+    const { ended } = await lifecycle.ledger.marks(sid);
+    return ended?.tenant === undefined ? undefined : ended;
+  };
   const found = new Map<string, string[]>();
   for (const sid of await lifecycle.persons.sessionsOf(subject)) {
-    const owner = (await lifecycle.ledger.kept(sid)) ?? (await lifecycle.families.ownerOf(sid)) ?? (await lifecycle.ledger.marks(sid)).ended;
+    const owner = (await lifecycle.ledger.kept(sid)) ?? (await lifecycle.families.ownerOf(sid)) ?? (await endedOwner(sid));
     const name = owner?.subject === subject ? (owner.tenant ?? '') : UNKNOWN_TENANT;
     found.set(name, [...(found.get(name) ?? []), sid]);
   }
@@ -56,11 +61,11 @@ function unplacedOf(tenants: ReadonlyMap<string, readonly string[]>, tenant: str
 }
 
 /** More than one tenant may be more than one person. */
-async function isMeant(tenants: Map<string, string[]>, { tenant, yes = false }: EndOptions): Promise<boolean> {
+async function isMeant(tenants: Map<string, string[]>, { tenant, yes = false, json = false }: EndOptions): Promise<boolean> {
   const names = tenantNames(tenants).map(nameOfTenant);
   if (tenant !== undefined || yes || names.length < 2) return true;
   const told = `This name has sessions in ${count(names.length, 'tenant')}: ${names.join(', ')}.`;
-  if (!isAtTerminal()) throw new Error(`${told} Nothing was done: --tenant NAME for one of them, --yes for all`);
+  if (json || !isAtTerminal()) throw new Error(`${told} Nothing was done: --tenant NAME for one of them, --yes for all`);
   return await askYes(`${told} End all of them?`);
 }
 

@@ -118,11 +118,14 @@ export function createPersons(options: PersonsOptions): Persons {
       await asking(events.publish(ended));
       apply(ended);
       const sessions = [...new Set([...(Array.isArray(sids) ? sids.map(String) : []), ...known(subject)])].filter((sid) => sid !== exceptSid);
-      const person = { subject, roles: [], scope: [] };
       const failures: unknown[] = [];
       let living = 0;
       for (const sid of sessions) {
-        if (!(await ledger.marks(sid).catch(() => NO_MARKS)).ended) living += 1;
+        const { ended: before } = await ledger.marks(sid).catch(() => NO_MARKS);
+        if (!before) living += 1;
+        // Ended once more, it is still known whose it was.
+        const tenant = before?.subject === subject ? before.tenant : undefined;
+        const person = { subject, roles: [], scope: [], ...(tenant === undefined ? {} : { tenant }) };
         const ending = logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
         await ending.catch((error: unknown) => failures.push(error));
       }

@@ -237,13 +237,15 @@ describe('crossfade end, where records say no time', () => {
     await exchangeNative(world, await world.login(name));
     const command = [process.execPath, ...cliArguments(['end', '--why', 'ban', '--config', service.configFile, '--subject', subject])].join(' ');
     for (const [answer, status, after] of [
-      ['n', 3, 200],
-      ['y', 0, 401],
+      ['n\n', 3, 200],
+      // Ctrl-D.
+      ['\u0004', 3, 200],
+      ['y\n', 0, 401],
     ] as const) {
       const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'ignore'] });
       let said = '';
       child.stdout.on('data', (chunk: Buffer) => {
-        if (!said.includes('[y/N]') && (said + chunk.toString()).includes('[y/N]')) child.stdin.write(`${answer}\n`);
+        if (!said.includes('[y/N]') && (said + chunk.toString()).includes('[y/N]')) child.stdin.write(answer);
         said += chunk.toString();
       });
       const [ended]: (number | null)[] = await once(child, 'close');
@@ -253,7 +255,7 @@ describe('crossfade end, where records say no time', () => {
       ]);
       expect(await me({ cookie })).toBe(after);
     }
-  });
+  }, 60_000);
 
   it('more than one tenant: names them and does nothing; --tenant ends one of them', async () => {
     const acme = await world.login(name);
