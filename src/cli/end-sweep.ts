@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { SessionConfig } from '../config/config.js';
+import { parseJson } from '../redis/replies.js';
 import { countKeys, type ScanPosition } from '../redis/scan.js';
 import { keyOf } from '../sessions/formats.js';
 import { type SweepCounts, sweep } from '../sessions/sweep.js';
@@ -25,6 +26,7 @@ const resumeSchema = z.strictObject({
     otherTenants: z.record(z.string(), counted),
   }),
 });
+
 /** Where a sweep was interrupted, and what it had found. */
 export type Resume = z.output<typeof resumeSchema>;
 
@@ -126,7 +128,7 @@ export async function sweepAll(
     return after();
   } catch (error) {
     const entry = wanted.find(({ name }) => name === position?.entry) ?? wanted[0];
-    return after(describeFailure(error, entry && connections.of(entry).problem()));
+    return after(describeRefusal(error, entry && connections.of(entry).problem()));
   } finally {
     progress(undefined);
     process.off('SIGINT', interrupt);
@@ -136,7 +138,7 @@ export async function sweepAll(
 }
 
 /** Of what Redis said only its first word is told: the rest may quote a key. */
-function describeFailure(error: unknown, away: string | undefined): string {
+function describeRefusal(error: unknown, away: string | undefined): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   if (!(cause instanceof Error)) return 'it failed';
   if (/NOPERM|can't run this command/.test(cause.message))
@@ -146,11 +148,7 @@ function describeFailure(error: unknown, away: string | undefined): string {
 
 /** @throws {Error} in words for an operator. */
 export function readResume(text: string): Resume {
-  let value: unknown;
-  try {
-    value = JSON.parse(Buffer.from(text, 'base64url').toString());
-  } catch {}
-  const found = resumeSchema.safeParse(value);
+  const found = resumeSchema.safeParse(parseJson(Buffer.from(text, 'base64url').toString()));
   if (!found.success) throw new Error('--resume: this is not what an interrupted sweep printed');
   return found.data;
 }

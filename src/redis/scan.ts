@@ -40,16 +40,16 @@ export async function* scanPages(connection: Pick<RedisConnection, 'client'>, ke
     let runId = await runIdOf(node);
     if (runId !== '' && from?.done.includes(runId)) continue;
     let cursor = from?.runId === runId && runId !== '' ? from.cursor : '0';
-    do {
+    let isThrough = false;
+    while (!isThrough) {
       const [next, found] = await node.scan(cursor, 'MATCH', match, 'COUNT', count, 'TYPE', type);
       const now = await runIdOf(node);
       // Another process answers since: its keys are in another order.
       cursor = now === runId ? next : '0';
-      const isThrough = now === runId && next === '0';
+      isThrough = now === runId && next === '0';
       runId = now;
       yield { keys: found, runId, cursor, isThrough };
-      if (isThrough) break;
-    } while (true);
+    }
   }
 }
 
