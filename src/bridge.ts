@@ -5,11 +5,12 @@ import { type Clock, createFleetClock, systemClock } from './clock.js';
 import { type Config, ConfigError, type ConfigInput } from './config/config.js';
 import { unmappedSessions } from './config/cross-checks.js';
 import { isResolved, resolveConfig } from './config/load.js';
-import { deriveKey } from './config/secret.js';
 import { createFleetAudit } from './console/fleet-audit.js';
 import { nameOfInstance } from './console/status.js';
 import { createControl } from './control.js';
 import { createEndpoints } from './endpoints.js';
+import { chooseAtStart, followFleetSecrets } from './fleet/secret-file.js';
+import { createSecretRotation } from './fleet/secret-rotation.js';
 import type { Readiness } from './http/admin.js';
 import { createExternalKey, type ExternalKey } from './http/external-key.js';
 import type { IssueFor } from './http/issue-for.js';
@@ -20,6 +21,7 @@ import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
 import { createLiveFiles } from './live-files.js';
 import { createMembership } from './membership.js';
 import type { News } from './redis/events.js';
+import { FleetSecrets } from './redis/fleet-secrets.js';
 import { describeUnknownClamp, scopeOfCohort } from './rollout/clamps.js';
 import { createClientRegistry } from './rollout/clients.js';
 import { openFlagSource } from './rollout/flag-source.js';
@@ -34,6 +36,7 @@ import type { EndSubjectOptions } from './sessions/person.js';
 import { createSessionStore, createTokenSessionNames, type SessionStore } from './sessions/session-store.js';
 import { createAudit } from './telemetry/audit.js';
 import { createAuditFeed } from './telemetry/audit-feed.js';
+import { watchLately } from './telemetry/lately.js';
 import { type AppLog, adoptLog, createLog } from './telemetry/log.js';
 import { createMetrics, type Metrics } from './telemetry/metrics.js';
 import { createProblems } from './telemetry/problems.js';
@@ -47,6 +50,11 @@ export interface BridgeOptions {
   readonly launchdarkly?: LDClient;
   /** For `mode: observe`: whom the app itself found. Default: what the header says that `observe.expectedHeader` names. */
   readonly observe?: { readonly expected: Expected };
+  /**
+   * An operator lets this instance act though it skips a release, or though Redis holds what no secret of `fleetSecretFile` opens, which it
+   * then takes for junk. `why`: for the audit.
+   */
+  readonly force?: { readonly why: string };
   /** The app's own logger: `(fields, message)`, as in pino. Default: JSON lines on standard output, from `info` on. */
   readonly log?: AppLog;
   /** Default: metrics of their own, at `bridge.metrics.registry`. */
@@ -134,13 +142,20 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let clockOffMs = () => 0;
-  const control = createControl({ config, client: own.client, fleetNowMs: () => machine.now() - clockOffMs(), audit, metrics });
+  const isForced = options.force !== undefined;
+  if (options.force) audit('start.forced', { why: options.force.why });
+  const secrets = new FleetSecrets(config.fleetSecret.current);
+  const secretFile = followFleetSecrets(files, config, secrets);
+  const control = createControl({ config, client: own.client, secrets, isForced, fleetNowMs: () => machine.now() - clockOffMs(), audit, metrics });
+  await chooseAtStart(control, own);
   const { prefix, clamps } = control;
   const heard: Record<News, (wasLost: boolean) => void> = { keys: () => undefined, clamps: () => undefined };
   const lifecycle = createLifecycle({
     config,
     connections,
     files,
+    secrets,
+    isStranger: () => control.blocked.length > 0,
     principal: options.principal,
     onNews: (about, wasLost = false) => heard[about](wasLost),
     random: systemRandom,
@@ -156,7 +171,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   events.follow();
 
   const tell = (about: News) => void events.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
-  const subjectKey = deriveKey(config.fleetSecret, 'traffic');
+  const subjectKey = secrets.names.traffic;
   const progress = createProgress({ client: own.client, prefix, clock });
   const traffic = createTraffic({ client: own.client, prefix, progress, subjectKey, clock });
   const guardrail = createGuardrail({
@@ -187,10 +202,13 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   problems.add(() => (guardrail.held ? [describeHold(guardrail.held)] : []));
   const flagSource = await openFlagSource(config, options.launchdarkly, { lastKnown: createLastKnownFlags(control.flags, log), log, audit, metrics });
   problems.add(() => (flagSource.problem === undefined ? [] : [flagSource.problem]));
+  const lately = watchLately(metrics, () => clock.now());
+  await lately.look();
   const membership = await createMembership({
     config,
     instance,
     control,
+    isForced,
     revocations: {
       get wereRead() {
         return events.wasRead;
@@ -201,6 +219,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       flags: flagSource.state,
       cohorts: traffic.lastMinute,
       windows: guardrail.windows,
+      ...(lately.now ? { lately: lately.now } : {}),
       ...(events.readAt === undefined ? {} : { eventsReadAt: events.readAt }),
       ...(guardrail.held ? { held: guardrail.held } : {}),
     }),
@@ -211,9 +230,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     fleetNowMs: () => own.nowMs(),
     tellKeys: () => tell('keys'),
     onBeat() {
+      void lately.look();
       void lifecycle.nodes.look();
       hearClamps();
       hearSecrets();
+      void rotation.sync();
       guardrail.judge();
     },
     random: systemRandom,
@@ -232,7 +253,34 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   heard.keys = () => {
     void signing.reload();
     hearSecrets();
+    void rotation.sync();
   };
+  const rotation = createSecretRotation({
+    secrets,
+    denied: control.deniedSecrets,
+    values: control.values,
+    others: () => fleet.others,
+    strangers: () => fleet.strangers,
+    connection: own,
+    prefix,
+    writeCookieSecrets: cookieSecrets.sync,
+    writeEvents: events.writeAgain,
+    forgetLearned() {
+      membership.ring.forgetStored();
+      void signing.reload();
+    },
+    onChange: () => fleet.announceChanges(),
+    random: systemRandom,
+    log,
+    audit,
+  });
+  problems.add(() => rotation.problems);
+  problems.add(() => membership.blocked);
+  secretFile.onChange(() => void rotation.sync());
+  files.onChange(() => {
+    membership.readSettings();
+    fleet.announceChanges();
+  });
   cookieSecrets.onChange(() => fleet.announceChanges());
   cookieSecrets.onNews(() => tell('keys'));
   heard.clamps = () => {
@@ -241,7 +289,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     fleet.announce();
   };
 
-  const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: deriveKey(config.fleetSecret, 'subject'), log, metrics });
+  const flags = createFlags({ config: config.rollout, source: flagSource, subjectKey: secrets.names.subject, log, metrics });
   problems.add(() => flags.problems);
   const clients = createClientRegistry(config.clients, config.rollout.cohorts);
   const rollout = createRollout({
@@ -250,17 +298,18 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     clients,
     clamps,
     traffic,
-    canSign: () => signing.canSign && !clock.inDoubt && !guardrail.held,
+    canSign: () => signing.canSign && membership.blocked.length === 0 && !clock.inDoubt && !guardrail.held,
     fleetSize: () => fleet.size,
     nowMs: () => clock.now(),
   });
 
-  const fleetAudit = createFleetAudit({ client: own.client, prefix, macKey: deriveKey(config.fleetSecret, 'mac'), feed });
+  const fleetAudit = createFleetAudit({ client: own.client, prefix, secrets, feed });
   const source = {
     config,
     control,
     client: own.client,
     nowMs: async () => await own.nowMs(),
+    redisProblems: () => connections.problems,
     tell: async () => {
       hearClamps();
       await events.tell('clamps');
@@ -322,11 +371,11 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
       const unread = ofRecords.find(({ canRead }) => !canRead);
       // Until it was read no bearer can be judged. It is given up where Redis is away, and after a minute.
       const waitsForEvents = !events.wasRead && own.canRead && performance.now() - startedAt < EVENTS_START_MS;
-      const ready = !unread && !waitsForEvents;
+      const ready = !unread && !waitsForEvents && !membership.hasSkipped;
       const { state, canSign, problems: ofKeys } = signing.report();
       return {
         ready,
-        canIssue: ready && own.canWrite && canSign && !clock.inDoubt && !guardrail.held,
+        canIssue: ready && own.canWrite && canSign && membership.blocked.length === 0 && !clock.inDoubt && !guardrail.held,
         parts: {
           redis: own.state,
           records: unread?.state ?? 'up',
@@ -334,7 +383,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
           flags: flagSource.state,
           events: events.wasRead ? 'read' : 'unread',
         },
-        problems: [...ofKeys, ...connections.problems],
+        problems: [...new Set([...ofKeys, ...membership.blocked, ...connections.problems])],
       };
     },
     signing: () => signing.report(),
@@ -347,6 +396,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     },
     async close() {
       clearInterval(counting);
+      rotation.close();
       await fleet.close();
       await signing.close();
       await flagSource.close();

@@ -1,11 +1,12 @@
 import type { Config } from './config/config.js';
-import { deriveKey } from './config/secret.js';
+import { createDeniedSecrets, type DeniedSecrets, type DeniedSecretsContent, deniedSecretsCodec } from './fleet/denied-secrets.js';
 import { createFleetStore, type FleetStore } from './fleet/store.js';
-import { createDenyList, type DenyList, type DenyListContent, denyListSchema } from './keys/deny-list.js';
-import { type StoredJwks, storedJwksSchema } from './keys/jwks.js';
+import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from './keys/deny-list.js';
+import { type StoredJwks, storedJwksCodec } from './keys/jwks.js';
 import type { RedisClient } from './redis/connection.js';
-import { SignedValue } from './redis/signed-value.js';
-import { type ClampList, type Clamps, clampsSchema, createClamps } from './rollout/clamps.js';
+import type { FleetSecrets } from './redis/fleet-secrets.js';
+import { SignedValue, UnreadableValue, whole } from './redis/signed-value.js';
+import { type ClampList, type Clamps, clampsCodec, createClamps } from './rollout/clamps.js';
 import { type FlagSnapshot, flagSnapshotSchema } from './rollout/flag-store.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Metrics } from './telemetry/metrics.js';
@@ -13,6 +14,9 @@ import type { Metrics } from './telemetry/metrics.js';
 export interface ControlOptions {
   readonly config: Config;
   readonly client: RedisClient;
+  readonly secrets: FleetSecrets;
+  /** Whether an operator has said that what cannot be opened is junk. */
+  readonly isForced?: boolean;
   /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
   readonly fleetNowMs: () => number;
   readonly audit: Audit;
@@ -23,28 +27,57 @@ export interface ControlOptions {
 export interface Control {
   /** What all of the bridge's keys start with. */
   readonly prefix: string;
+  readonly secrets: FleetSecrets;
   /** The fleet's public keys. */
   readonly jwks: SignedValue<StoredJwks>;
   readonly denyList: DenyList;
   readonly clamps: Clamps;
   /** The last known flags. */
   readonly flags: SignedValue<FlagSnapshot>;
+  readonly deniedSecrets: DeniedSecrets;
   readonly fleet: FleetStore;
+  /** All signed values. */
+  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'writeAnew' | 'forget'>[];
+  /** Why this instance must not act for the fleet, a sentence each: what decides stands in Redis, and was never understood here since the start. */
+  readonly blocked: readonly string[];
 }
 
-export function createControl({ config, client, fleetNowMs, audit, metrics }: ControlOptions): Control {
+export function createControl({ config, client, secrets, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
   const prefix = `${config.redis.keyPrefix}v1:`;
-  const macKey = deriveKey(config.fleetSecret, 'mac');
-  const stored = { client, macKey, audit, metrics };
+  const fleet = createFleetStore({ client, prefix, secrets, audit, metrics });
+  const stored = { client, secrets, mayBegin: () => fleet.strangers === 0, isForced: () => isForced, audit, metrics };
   const cohorts = new Set([...config.rollout.cohorts.map(({ name }) => name), ...config.clients.map(({ id }) => id), 'unknown']);
-  const denied = new SignedValue<DenyListContent>({ ...stored, name: 'revoked-kids', key: `${prefix}revoked-kids`, schema: denyListSchema });
-  const clamps = new SignedValue<ClampList>({ ...stored, name: 'clamps', key: `${prefix}clamps`, schema: clampsSchema });
+  const jwks = new SignedValue<StoredJwks>({ ...stored, name: 'jwks', key: `${prefix}jwks`, codec: storedJwksCodec });
+  const denied = new SignedValue<DenyListContent>({ ...stored, name: 'revoked-kids', key: `${prefix}revoked-kids`, codec: denyListCodec });
+  const clamps = new SignedValue<ClampList>({ ...stored, name: 'clamps', key: `${prefix}clamps`, codec: clampsCodec });
+  const flags = new SignedValue<FlagSnapshot>({ ...stored, name: 'flags', key: `${prefix}flags`, codec: whole(flagSnapshotSchema) });
+  const deniedSecrets = new SignedValue<DeniedSecretsContent>({
+    ...stored,
+    name: 'denied-secrets',
+    key: `${prefix}denied-secrets`,
+    codec: deniedSecretsCodec,
+  });
   return {
     prefix,
-    jwks: new SignedValue({ ...stored, name: 'jwks', key: `${prefix}jwks`, schema: storedJwksSchema }),
+    secrets,
+    jwks,
     denyList: createDenyList(denied),
     clamps: createClamps({ knowsCohort: (name) => cohorts.has(name), stored: clamps, fleetNowMs, audit, metrics }),
-    flags: new SignedValue({ ...stored, name: 'flags', key: `${prefix}flags`, schema: flagSnapshotSchema }),
-    fleet: createFleetStore({ client, prefix, macKey, audit, metrics }),
+    flags,
+    deniedSecrets: createDeniedSecrets(deniedSecrets),
+    fleet,
+    values: [jwks, denied, clamps, flags, deniedSecrets],
+    get blocked() {
+      // Flags are known from their source as well: nothing waits for them.
+      const deciding = [jwks, denied, clamps, deniedSecrets];
+      const unread = deciding.filter(({ standing }) => standing === 'later' || (standing === 'foreign' && !isForced));
+      const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !isForced;
+      return [
+        ...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message),
+        ...(isStranger && unread.length === 0
+          ? [`${fleet.strangers} live instances have another fleet secret, and nothing here is of this one`]
+          : []),
+      ];
+    },
   };
 }

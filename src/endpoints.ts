@@ -164,7 +164,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     resume,
     cookies,
     guarded,
-    hasOtherReleases: () => options.membership.hasOtherReleases,
+    mayBeOfOthers: () => options.membership.mayBeOfOthers,
     clock,
     metrics,
   });
@@ -198,6 +198,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
           createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
         ],
       ]),
+      metrics,
     ),
     session: createWayBack({
       readRefresh,

@@ -28,7 +28,19 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS;
 
 /** Why a request got 503: what the bridge was waiting for. */
-export type UnavailableReason = 'redis' | 'keys' | 'revocations' | 'signing' | 'mapping' | 'whoami' | 'settings' | 'clock' | 'held' | 'family';
+export type UnavailableReason =
+  | 'redis'
+  | 'keys'
+  | 'revocations'
+  | 'signing'
+  | 'mapping'
+  | 'whoami'
+  | 'settings'
+  | 'clock'
+  | 'held'
+  | 'family'
+  | 'secret'
+  | 'release';
 
 export interface CrossfadeErrorOptions {
   /** For the client's eyes: never a secret, never a value out of a session or token. */

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from './clock.js';
 import type { Config, RedisTarget, SessionConfig } from './config/config.js';
-import { deriveKey } from './config/secret.js';
 import type { LiveFiles } from './live-files.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { createEventStream, type EndEvent, type EventStream, type News } from './redis/events.js';
+import type { FleetSecrets } from './redis/fleet-secrets.js';
 import { createNodeWatch, type NodeWatch } from './redis/node-watch.js';
 import { ownProbeKey, recordsProbeKey } from './redis/probe.js';
 import { startTracking } from './redis/tracking.js';
@@ -42,6 +42,9 @@ export interface LifecycleOptions {
   readonly connections: Connections;
   /** Where secrets are looked up again when they change. */
   readonly files: LiveFiles;
+  readonly secrets: FleetSecrets;
+  /** Whether what no secret here opens may be of this fleet all the same. */
+  readonly isStranger: () => boolean;
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction | undefined;
   /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
@@ -152,15 +155,18 @@ const SURPRISING_MS = 3_600_000;
 /** How long a read of the event stream waits for news. */
 const BLOCK_MS = 1000;
 
+/** How long what has ended matters to tokens, in ms. */
+export function keepEventsMs({ tokens: { accessTtlSeconds, clockSkewSeconds }, keys }: Pick<Config, 'tokens' | 'keys'>): number {
+  return (accessTtlSeconds + clockSkewSeconds + keys.publishSeconds) * 1000;
+}
+
 export function createLifecycle(options: LifecycleOptions): Lifecycle {
-  const { config, connections, random, clock, log, audit, metrics } = options;
+  const { config, connections, secrets, isStranger, random, clock, log, audit, metrics } = options;
   const { client, reads } = connections.own;
   const prefix = `${config.redis.keyPrefix}v1:`;
-  const macKey = deriveKey(config.fleetSecret, 'mac');
-  const sealKey = deriveKey(config.fleetSecret, 'seal');
-  const personKey = deriveKey(config.fleetSecret, 'person');
-  const { refreshAbsoluteSeconds, accessTtlSeconds, clockSkewSeconds, resurrectionSeconds } = config.tokens;
-  const keepMs = (accessTtlSeconds + clockSkewSeconds + config.keys.publishSeconds) * 1000;
+  const personKey = secrets.names.person;
+  const { refreshAbsoluteSeconds, clockSkewSeconds, resurrectionSeconds } = config.tokens;
+  const keepMs = keepEventsMs(config);
   const keepPersonMs = Math.max(refreshAbsoluteSeconds, ...config.sessions.map(({ absoluteTtlSeconds }) => absoluteTtlSeconds)) * 1000;
 
   const revocations = createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics });
@@ -171,7 +177,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     if (isNews && event.type === 'subject.ended') void persons.endKnown(event).catch(() => undefined); // What it finds is refused all the same where it has a time.
     if (event.type === 'session.ended' && event.unfinished) void logout.finish(event.sid, event).catch(() => undefined); // Its cookie will meet the tombstone.
   }
-  const ledger = createSessionLedger({ client, reads, prefix, macKey, sealKey, personKey, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
+  const ledger = createSessionLedger({ client, reads, prefix, secrets, isStranger, keepSeconds: refreshAbsoluteSeconds, audit, metrics });
   const asked = new Map<string, Whoami>();
   for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
   const cookieSecrets = createCookieSecrets({
@@ -180,9 +186,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     ),
     client,
     prefix,
-    macKey,
-    sealKey,
-    nameKey: deriveKey(config.fleetSecret, 'cookie-secret'),
+    secrets,
     nowMs: () => clock.now(),
     log,
     audit,
@@ -217,20 +221,21 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     follower: connections.follower,
     key: `${prefix}events`,
     instance: random.token(9),
-    macKey,
+    secrets,
     keepMs,
     blockMs: BLOCK_MS,
     apply,
     onNews: options.onNews ?? (() => undefined),
     onLoss() {
-      nodes.note();
+      nodes.noteLoss();
       rememberedEnds.writeAll();
     },
     known: () => revocations.known(),
     lasting: {
       load: async () => (await persons.load()).forEach(apply),
       isWhole: async () => revocations.knownPersons().length === 0 || (await persons.areStored()),
-      store: async () => await persons.store(revocations.knownPersons()),
+      all: () => revocations.knownPersons(),
+      store: async (some) => await persons.store(some),
     },
     clock,
     log,
@@ -268,7 +273,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     readKnown: sessions.readKnown,
     forget: (place) => watch.forget(place),
     placeOf: places.of,
-    mayHaveLost: () => nodes.hasChangedWithin(SURPRISING_MS),
+    mayHaveLost: () => nodes.mayHaveLostWithin(SURPRISING_MS),
     resurrectionSeconds,
     clock,
     personKey,
@@ -313,8 +318,8 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     known: places.ofSubject,
     events,
     apply,
-    macKey,
-    subjectKey: personKey,
+    secrets,
+    isStranger,
     keepMs: keepPersonMs,
     skewMs: clockSkewSeconds * 1000,
     clock,
@@ -342,9 +347,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
         return nodes.hasChangedWithin(SURPRISING_MS);
       },
       config: config.tokens,
-      sealKey,
-      personKey,
-      counterKey: deriveKey(config.fleetSecret, 'counter'),
+      secrets,
       random,
       clock,
       audit,

@@ -29,6 +29,8 @@ export interface LiveFiles {
   follow<T>(followed: Followed<T>): Live<T>;
   /** Looks into all files now. */
   rereadAll(): void;
+  /** Calls back whenever a file has changed and its value is in force. */
+  onChange(listener: () => void): void;
   /** What is wrong with files that have changed, a sentence each: the values before stay in force. */
   readonly problems: readonly string[];
   close(): void;
@@ -42,6 +44,7 @@ export function createLiveFiles({ log, audit }: { readonly log: Log; readonly au
   const watches = new Map<string, DirectoryWatch>();
   const rereads: { readonly files: readonly string[]; reread(): void }[] = [];
   const problems = new Map<string, string>();
+  const anyListeners: (() => void)[] = [];
   let closed = false;
 
   function watch(file: string): void {
@@ -88,6 +91,7 @@ export function createLiveFiles({ log, audit }: { readonly log: Log; readonly au
         current = value;
         audit('secret.changed', { setting: at });
         for (const listener of listeners) listener(value);
+        for (const listener of anyListeners) listener();
       }
 
       const reread = () => look(false);
@@ -101,6 +105,7 @@ export function createLiveFiles({ log, audit }: { readonly log: Log; readonly au
         reread,
       };
     },
+    onChange: (listener) => void anyListeners.push(listener),
     rereadAll() {
       for (const { reread } of rereads) reread();
     },

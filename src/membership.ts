@@ -1,10 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import type { Clock, FleetClock } from './clock.js';
 import type { Config } from './config/config.js';
 import type { Control } from './control.js';
-import { type Announcement, fingerprintOf } from './fleet/announcement.js';
+import type { Announcement } from './fleet/announcement.js';
+import { digestSettings, fingerprintOf } from './fleet/drift.js';
 import { createFleet, type Fleet } from './fleet/fleet.js';
+import { describeSkipped, FORMS } from './fleet/format.js';
 import { describeStrangers } from './fleet/store.js';
 import { KeyRing } from './keys/key-ring.js';
 import { acceptsAudience, clockAgainstMost, policyOf } from './keys/rotation.js';
@@ -17,15 +18,18 @@ import type { Problems } from './telemetry/problems.js';
 import { createIssuer, type IssueAccessToken, type RandomSource } from './tokens/issue.js';
 import { createProbe } from './tokens/probe.js';
 import { createVerifier, type Revocations, type VerifyBearer } from './tokens/verify.js';
+import { VERSION } from './version.js';
 
 export interface MembershipOptions {
   readonly config: Config;
   /** Random, anew at each start. */
   readonly instance: string;
-  readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList'>;
+  readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList' | 'secrets' | 'blocked'>;
+  /** Whether an operator lets this instance act though it skips a release. */
+  readonly isForced: boolean;
   readonly revocations: Revocations;
   /** What the others are told beside keys. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;
   /** A digest of the clamps that are in force here. */
   readonly clampsDigest: () => string;
   /** Clamps on cohorts that this configuration does not have. */
@@ -58,8 +62,14 @@ export interface Membership {
   readonly isTargetElsewhere: (audience: string) => boolean;
   /** Called where the clock of this machine has jumped. */
   readonly settleClock: () => void;
-  /** Whether a live instance is of another release. */
-  readonly hasOtherReleases: boolean;
+  /** Whether what does not open here may be of another live instance: one of another release, or with a secret that is not here. */
+  readonly mayBeOfOthers: boolean;
+  /** Why this instance must not act for the fleet, a sentence each. */
+  readonly blocked: readonly string[];
+  /** Whether a release lies between this instance and those that were there before it. */
+  readonly hasSkipped: boolean;
+  /** Takes the settings of the configuration as they are in its files now. */
+  readonly readSettings: () => void;
   readonly issueAccessToken: IssueAccessToken;
   readonly verifyBearer: VerifyBearer;
   /** The same for a token that nobody will show again. */
@@ -126,11 +136,17 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
   }
   const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
   const ring = new KeyRing(() => clock.now());
+  const { secrets } = control;
+  metrics.buildInfo.set({ version: VERSION, reads: String(FORMS.reads) }, 1);
+  let settings = digestSettings(secrets.names.settings, config.readWritten());
+  const skipped = () => (options.isForced ? [] : describeSkipped(fleet.others, fleet.startedAt));
+  const blocked = () => [...control.blocked, ...skipped()];
+  const opensMore = ({ opens }: Announcement) => (opens ?? []).some((name) => !secrets.opens.includes(name));
   let signing: Signing | undefined;
 
   const fleet = createFleet({
     store: control.fleet,
-    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], targets, fingerprint: fingerprintOf(config) },
+    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], targets, reads: FORMS.reads },
     keys() {
       const signs = signing?.signingKey()?.kid;
       const files = signing?.files;
@@ -151,6 +167,10 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
         problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...options.problems.all],
         clamps: clampsDigest(),
         endedSecrets: [...options.endedSecrets()],
+        opens: [...secrets.opens],
+        writes: secrets.writes,
+        fingerprint: fingerprintOf(settings),
+        settings,
         unknownCohorts: options
           .unknownClamps()
           .flatMap(({ selector, scope }) => (selector.on === 'cohort' ? [{ name: selector.name, held: scope !== undefined }] : [])),
@@ -179,6 +199,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     stored: control.jwks,
     denyList: control.denyList,
     fleet: fleet.view,
+    blocked,
     fleetNowMs,
     clockOffMs: () => (fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0)),
     clockSkewSeconds,
@@ -211,8 +232,17 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     ring,
     signing,
     settleClock,
-    get hasOtherReleases() {
-      return fleet.others.some(({ version }) => version !== VERSION);
+    get mayBeOfOthers() {
+      return control.blocked.length > 0 || fleet.strangers > 0 || fleet.others.some((other) => other.version !== VERSION || opensMore(other));
+    },
+    get blocked() {
+      return blocked();
+    },
+    get hasSkipped() {
+      return skipped().length > 0;
+    },
+    readSettings() {
+      settings = digestSettings(secrets.names.settings, config.readWritten());
     },
     isTargetElsewhere: (wanted) => fleet.others.some((other) => other.targets?.includes(wanted) || acceptsAudience(other, issuer, wanted)),
     fleet,
@@ -221,5 +251,3 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     verifyOnce: createVerifier(verifying),
   };
 }
-
-const { version: VERSION }: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));

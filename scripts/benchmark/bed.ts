@@ -43,6 +43,11 @@ export class Bed {
     return await known;
   }
 
+  /** Where the sessions of most rows are. */
+  async redisUrl(): Promise<string> {
+    return (await this.#server('few')).redis.url;
+  }
+
   /** How many commands all servers have carried out, but for those of this count. */
   async commands(): Promise<number> {
     let sum = 0;

@@ -9,6 +9,7 @@ import { type Sample, sample } from './measure.js';
 import { installPeers } from './peers.js';
 import { describeNoise, type Fact, type Findings, keyOf, linesOf, noiseOf, toMarkdown, toTable } from './report.js';
 import { APP_SPECS, type AppId, type Measure, ROWS } from './rows.js';
+import { measureSizes } from './size.js';
 
 const options = new Command('scripts/bench')
   .description('Measures the bridge, its peers and a bare Koa in one run; everything is a ratio to the bare Koa. Loopback only.')
@@ -18,9 +19,10 @@ const options = new Command('scripts/bench')
   .option('--seconds <n>', 'seconds of each measure (2; --quick: 1)', Number)
   .option('--soak <minutes>', 'after that, one bridge under load for so long: memory and latency', Number)
   .option('--profile <directory>', 'writes a CPU profile of each bridge there; figures are worse for it')
+  .option('--size <families>', 'instead: what so many families cost in Redis, for crossfade size', Number)
   .option('--out <directory>', 'where bench.json and bench.md go', 'bench-results')
   .parse()
-  .opts<{ quick?: true; only?: string; rounds?: number; seconds?: number; soak?: number; profile?: string; out: string }>();
+  .opts<{ quick?: true; only?: string; rounds?: number; seconds?: number; soak?: number; profile?: string; size?: number; out: string }>();
 const rounds = options.rounds ?? (options.quick ? 3 : 5);
 const seconds = options.seconds ?? (options.quick ? 1 : 2);
 const began = performance.now();
@@ -30,6 +32,10 @@ function say(what: string): void {
   process.stderr.write(`${String(elapsed).padStart(5)} s  ${what}\n`);
 }
 
+if (options.size !== undefined) {
+  process.stdout.write(`${JSON.stringify(await measureSizes(options.size, say), null, 2)}\n`);
+  process.exit(0);
+}
 try {
   provide('wrk');
 } catch (error) {

@@ -11,9 +11,9 @@ export interface CliResult {
   readonly stderr: string;
 }
 
-/** The command line as a process of its own; `input` is what stands on its standard input. */
-export async function runCli(args: readonly string[], cwd = ROOT, input = ''): Promise<CliResult> {
-  const child = start(args, cwd);
+/** The command line as a process of its own; `input` is what stands on its standard input. `main`: the program of another release. */
+export async function runCli(args: readonly string[], cwd = ROOT, input = '', main = MAIN): Promise<CliResult> {
+  const child = start(args, cwd, {}, main);
   child.stdin?.end(input);
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
   const [status]: (number | null)[] = await once(child, 'close');

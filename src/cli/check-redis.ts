@@ -1,11 +1,14 @@
 import { Cluster } from 'ioredis';
 import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/config.js';
 import { createControl } from '../control.js';
+import type { Announcement } from '../fleet/announcement.js';
+import { describeGroup, digestSettings, findDrift } from '../fleet/drift.js';
 import { toMember } from '../fleet/fleet.js';
 import { describeStrangers } from '../fleet/store.js';
 import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/connection.js';
+import { FleetSecrets } from '../redis/fleet-secrets.js';
 import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
 import { whyNoEpoch } from '../sessions/store-epoch.js';
 import { createMetrics } from '../telemetry/metrics.js';
@@ -82,7 +85,8 @@ const MAY_LOSE =
 
 /** Whether an instance with this configuration would fit those that are alive. */
 async function checkFleet(config: Config, client: RedisClient, nowMs: number): Promise<Finding[]> {
-  const { fleet } = createControl({ config, client, fleetNowMs: () => nowMs, audit: () => undefined, metrics: createMetrics() });
+  const secrets = new FleetSecrets(config.fleetSecret.current);
+  const { fleet } = createControl({ config, client, secrets, fleetNowMs: () => nowMs, audit: () => undefined, metrics: createMetrics() });
   const { live, strangers } = await fleet.read(nowMs);
   const { issuer, audience } = config;
   const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0, hasKeys: true };
@@ -96,7 +100,15 @@ async function checkFleet(config: Config, client: RedisClient, nowMs: number): P
     // Who signs for another issuer accepts none of these.
     ...(most ? [{ path: 'issuer', message: describeDifference(self, most) }] : notYet),
     ...describeStrangers(strangers).map((message) => ({ path: 'fleetSecretFile', message })),
+    ...driftOf(config, secrets, live),
   ];
+}
+
+/** Settings that are not those of the live instances. */
+function driftOf(config: Config, secrets: FleetSecrets, live: readonly Announcement[]): Finding[] {
+  const here = { name: 'here', settings: digestSettings(secrets.names.settings, config.readWritten()) };
+  const drift = findDrift([here, ...live.map((one) => ({ name: one.host, settings: one.settings }))]);
+  return drift.map((one) => ({ path: one.setting, message: `differs: ${one.groups.map(describeGroup).join(' / ')}` }));
 }
 
 /** Whether a logout that the legacy app does alone can be noticed at once, and told from an eviction. */

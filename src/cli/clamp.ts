@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from 'commander';
 import { type ClampNames, type Confirmation, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
 import { nameOfInstance } from '../console/status.js';
-import { type ClampSelector, isSame, nameOf } from '../rollout/clamps.js';
+import { type Clamp, type ClampSelector, idOf, isSame, nameOf } from '../rollout/clamps.js';
 import { isStage, type Stage } from '../rollout/stage.js';
 import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
 import { askYes, isAtTerminal } from './ask.js';
@@ -89,19 +89,30 @@ async function releaseInstance(
 const RELEASE_MS = 8000;
 
 /** `crossfade release`: takes clamps away, whoever has set them. */
-export async function release(options: SelectorOptions & { readonly why?: string; readonly instance?: string }): Promise<void> {
+export async function release(
+  id: string | undefined,
+  options: SelectorOptions & { readonly why?: string; readonly instance?: string },
+): Promise<void> {
   if (options.instance !== undefined) return await releaseInstance(options.instance, options);
   await changeInRoom(options, async (room) => {
     const { config, control } = room;
     await control.clamps.sync();
     // Also of what the configuration no longer has.
-    const held = control.clamps.all.map((one) => one.selector);
+    const { all } = control.clamps;
+    const held = all.map((one) => one.selector);
     const { clients, cohorts } = clampNames(config);
-    const selector = selectorOf(options, {
-      clients: [...clients, ...held.flatMap((one) => (one.on === 'client' ? [one.name] : []))],
-      cohorts: [...cohorts, ...held.flatMap((one) => (one.on === 'cohort' ? [one.name] : []))],
-    });
-    const { released, ...confirmation } = await releaseClamp(room, selector, options.why);
+    const byId = id === undefined ? undefined : findById(all, id, options);
+    const selector =
+      byId?.selector ??
+      selectorOf(options, {
+        clients: [...clients, ...held.flatMap((one) => (one.on === 'client' ? [one.name] : []))],
+        cohorts: [...cohorts, ...held.flatMap((one) => (one.on === 'cohort' ? [one.name] : []))],
+      });
+    const { released, ...confirmation } = await releaseClamp(
+      room,
+      id === undefined && selector.on !== 'unknown' ? selector : { id: id ?? '' },
+      options.why,
+    );
     if (options.json) print.json({ selector, released, ...confirmation });
     else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
     else {
@@ -115,6 +126,15 @@ function describeConfirmation({ instances, missing }: Confirmation): string {
   if (instances === 0) return 'for whatever starts: no instance is alive';
   if (missing.length === 0) return `on ${instances === 1 ? 'the live instance' : `all ${instances} live instances`}`;
   return `but ${missing.join(', ')} did not confirm it: see crossfade status`;
+}
+
+/** A clamp whose selector a later release has written has no other name. */
+function findById(clamps: readonly Clamp[], id: string, { client, cohort, all }: SelectorOptions): Clamp {
+  if (client !== undefined || cohort !== undefined || all !== undefined)
+    throw new Error('say whom: an id, or one of --client ID, --cohort NAME, --all');
+  const found = clamps.find((clamp) => idOf(clamp) === id);
+  if (!found) throw new Error(`no clamp has the id ${id}: crossfade status --json names them`);
+  return found;
 }
 
 function selectorOf({ client, cohort, all }: SelectorOptions, { clients, cohorts }: ClampNames): ClampSelector {

@@ -1,5 +1,4 @@
 import { text as readAll } from 'node:stream/consumers';
-import { deriveKey } from '../config/secret.js';
 import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
 import { holds } from '../rollout/clamps.js';
@@ -138,7 +137,7 @@ async function explainPerson(
   const { rollout } = config;
   const named = clients.cohortOf(client.id, tenant);
   const cohort = named ?? client.id;
-  const userKey = flagUserKey(rollout, deriveKey(config.fleetSecret, 'subject'), subject);
+  const userKey = flagUserKey(rollout, control.secrets.names.subject, subject);
   const context = toContext({ client: client.id, clientVersion: client.version, cohort: named, tenant, subject }, userKey);
   const log = createLog({ level: 'silent' });
   const source = await openFlagSource(config, undefined, {

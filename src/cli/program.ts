@@ -6,12 +6,14 @@ import { checkCookie } from './check-cookie.js';
 import { clamp, parseDuration, parseStage, release } from './clamp.js';
 import { end } from './end.js';
 import { explain } from './explain.js';
+import { addSecret, finishSecret, revokeSecret } from './fleet-secrets.js';
 import { init, initClient } from './init.js';
 import { generate, list, retire, revoke, rotate } from './keys.js';
 import { print } from './print.js';
 import { sampleFromConfig, sampleFromFlags } from './sample.js';
 import { dropSecret, listSecrets } from './secrets.js';
 import { serve } from './serve.js';
+import { MEASURED, size } from './size.js';
 import { status } from './status.js';
 import { whatIf } from './what-if.js';
 
@@ -30,6 +32,11 @@ program
   .addOption(
     new Option('--log-level <level>', 'what is logged').choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info'),
   )
+  .option(
+    '--force',
+    'sign and write although a release is skipped, or although Redis holds what no secret of fleetSecretFile opens: that counts as junk',
+  )
+  .option('--why <text>', 'with --force: for the audit')
   .action(async (options) => await serve(options));
 
 program
@@ -103,6 +110,16 @@ program
   .action(async (options) => await whatIf(options));
 
 program
+  .command('size')
+  .description("what so many sessions need of the bridge's own Redis: memory, commands a second, and whether one is enough")
+  .requiredOption('--sessions <n>', 'sessions that tokens were made from and that may still live', positiveInteger)
+  .requiredOption('--active <n>', 'of these, how many people come all the time', positiveInteger)
+  .option('--record-bytes <n>', 'size of a session record', positiveInteger, MEASURED.recordBytes)
+  .option('-c, --config <file>', 'for the lives of tokens and the rate of nudges; without it the defaults')
+  .option('--json', 'for programs')
+  .action(async (options) => await size(options));
+
+program
   .command('clamp')
   .description('hold a client, a cohort or everybody at a stage, at once and on every instance, whatever the flags say')
   .argument('<stage>', 'the highest that they may be at', parseStage)
@@ -121,6 +138,7 @@ program
 program
   .command('release')
   .description('release a clamp, whether an operator or the guardrail has set it; or let an instance go on that is held')
+  .argument('[id]', 'instead: the clamp that status shows with this id')
   .option('--instance <name>', 'instead: an instance that is held because it fails where others do not, as status names it')
   .option('--client <id>', 'as it was set')
   .option('--cohort <name>', 'as it was set')
@@ -128,7 +146,7 @@ program
   .option('--why <text>', 'for the audit; no names')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await release(options));
+  .action(async (id, options) => await release(id, options));
 
 // A kid may begin with -, which looks like an option; a real one that is unknown is then one argument too many.
 const keys = program.command('keys').description('signing keys: make, show, rotate, take out of use');
@@ -178,14 +196,42 @@ keys
   .option('--json', 'for programs')
   .action(async (kid, options) => await revoke(kid, options));
 
-const secrets = program.command('secrets').description('cookie secrets of the app: which verify, and taking one out that has leaked');
+const secrets = program
+  .command('secrets')
+  .description('the fleet secret: rotating it, taking one out that has leaked; and the cookie secrets of the app');
+
+secrets
+  .command('add')
+  .description('put a new fleet secret into fleetSecretFile; it writes once every live instance has it')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (options) => await addSecret(options));
 
 secrets
   .command('list')
-  .description('the cookie secrets of every entry, by name')
+  .description('the fleet secrets, who has them and what is written under each; and the cookie secrets of every entry')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await listSecrets(options));
+
+secrets
+  .command('finish')
+  .description('take a fleet secret out of use for good, once nothing is left under it')
+  .argument('<name>', 'as secrets list calls it')
+  .option('--why <text>', 'for the audit')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs')
+  .action(async (name, options) => await finishSecret(name, options));
+
+secrets
+  .command('revoke')
+  .description('take a fleet secret out of use that has leaked: families under it end, and their people exchange again')
+  .argument('<name>', 'as secrets list calls it')
+  .requiredOption('--why <text>', 'for the audit')
+  .option('-y, --yes', 'do not ask, though there is a terminal')
+  .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
+  .option('--json', 'for programs; does not ask')
+  .action(async (name, options) => await revokeSecret(name, options));
 
 secrets
   .command('drop')

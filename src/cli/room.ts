@@ -2,15 +2,17 @@ import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
-import { deriveKey } from '../config/secret.js';
 import type { ClampSource } from '../console/clamping.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
 import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
+import { chooseAtStart } from '../fleet/secret-file.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
 import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
+import { FleetSecrets } from '../redis/fleet-secrets.js';
 import type { ProbeKind } from '../redis/probe.js';
+import { unlessUnreadable } from '../redis/signed-value.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
 import { createAuditFeed } from '../telemetry/audit-feed.js';
 import { createLog } from '../telemetry/log.js';
@@ -79,11 +81,17 @@ export async function withRoom<T>(
   // The machine of an operator may have any time: what counts is that of Redis.
   let offMs = 0;
   const clock: Clock = { now: () => systemClock.now() - offMs };
-  const lifecycle = createLifecycle({ config, connections, files, random: systemRandom, clock, log: quiet, audit, metrics });
-  const control = createControl({ config, client: own.client, fleetNowMs: () => clock.now(), audit, metrics });
-  const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, macKey: deriveKey(config.fleetSecret, 'mac'), feed });
+  const secrets = new FleetSecrets(config.fleetSecret.current);
+  const control = createControl({ config, client: own.client, secrets, fleetNowMs: () => clock.now(), audit, metrics });
+  const isStranger = () => control.blocked.length > 0;
+  const lifecycle = createLifecycle({ config, connections, files, secrets, isStranger, random: systemRandom, clock, log: quiet, audit, metrics });
+  const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, secrets, feed });
   try {
     offMs = systemClock.now() - (await own.nowMs());
+    // Commands write with the secret that the fleet writes with.
+    await chooseAtStart(control, own);
+    await control.deniedSecrets.sync().catch(unlessUnreadable);
+    secrets.deny(control.deniedSecrets.all);
     begun = true;
     return await work({
       config,
@@ -96,6 +104,7 @@ export async function withRoom<T>(
       audit,
       metrics,
       nowMs: async () => await own.nowMs(),
+      redisProblems: () => connections.problems,
       tell: async () => await lifecycle.events.tell('clamps'),
     });
   } catch (error) {
@@ -126,6 +135,7 @@ export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) =
 /** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */
 function whyOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
+  if (error instanceof CrossfadeError && (error.details['reason'] === 'secret' || error.details['reason'] === 'release')) return undefined;
   if (error instanceof CrossfadeError) return error.code === 'temporarily_unavailable' ? (whyOf(error.cause) ?? 'it cannot be known now') : undefined;
   if (error.message === 'Command timed out') return `no answer within ${COMMAND_TIMEOUT_MS / 1000} s`;
   if (/^(Connection is closed|Stream isn't writeable|Redis is connected and cannot be used)/.test(error.message)) return 'the connection was lost';

@@ -1,4 +1,5 @@
 import type { CookieSecretStatus } from '../sessions/cookie-secrets.js';
+import { fleetSecretLines, readFleetSecrets } from './fleet-secrets.js';
 import { print } from './print.js';
 import { changeInRoom, type Room, withRoom } from './room.js';
 import { table } from './words.js';
@@ -8,14 +9,23 @@ export interface SecretsOptions {
   readonly json?: boolean;
 }
 
-/** `crossfade secrets list`: the cookie secrets of every entry, by name, and what each still does. */
+/** `crossfade secrets list`: the fleet secrets and the cookie secrets of every entry, by name, and what each still does. */
 export async function listSecrets({ config: path, json = false }: SecretsOptions): Promise<void> {
-  await withRoom({ config: path, json }, async ({ lifecycle: { cookieSecrets } }) => {
+  await withRoom({ config: path, json }, async (room) => {
+    const { cookieSecrets } = room.lifecycle;
     await cookieSecrets.sync();
     const { all } = cookieSecrets;
-    if (json) print.json(all);
-    else if (all.length === 0) print.line('no entry of sessions has a signed cookie');
-    else for (const line of table(all.map((one) => [one.entry, one.name, describe(one)]))) print.line(line);
+    const fleet = await readFleetSecrets(room);
+    if (json) {
+      print.json({ fleet, cookies: all });
+      return;
+    }
+    print.line('FLEET (fleetSecretFile, newest first)');
+    for (const line of fleetSecretLines(fleet)) print.line(`  ${line}`);
+    print.line('');
+    print.line('COOKIES OF THE APP (sessions[].secretsFile)');
+    if (all.length === 0) print.line('  no entry of sessions has a signed cookie');
+    for (const line of table(all.map((one) => [one.entry, one.name, describe(one)]))) print.line(`  ${line}`);
   });
 }
 

@@ -15,6 +15,9 @@ import { listenToSignals } from './signals.js';
 export interface ServeOptions {
   readonly config: string;
   readonly logLevel: string;
+  /** Lets the instance act though it skips a release, or though Redis holds what it cannot open. */
+  readonly force?: boolean;
+  readonly why?: string;
 }
 
 /**
@@ -31,6 +34,8 @@ const SERVER = { maxHeaderSize: 48 * 1024, requireHostHeader: false, keepAliveTi
 
 /** `crossfade serve`: both ports, until SIGTERM or SIGINT; then requests under way are answered, and the status is 0. */
 export async function serve(options: ServeOptions): Promise<void> {
+  const { force = false, why } = options;
+  if (force !== (why !== undefined)) throw new Error('--force and --why go together: the reason is for the audit');
   const signals = listenToSignals();
   const config = await loadConfig(options.config);
   const inForce = readSettings(options.config);
@@ -38,7 +43,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const metrics = createMetrics({ processMetrics: true });
   let accepting = false;
 
-  const bridge = await createBridge(config, { log, metrics });
+  const bridge = await createBridge(config, { log, metrics, ...(why === undefined ? {} : { force: { why } }) });
   if (signals.received !== undefined) {
     await bridge.close();
     log.info({ signal: signals.received }, 'crossfade was asked to end before it had started');

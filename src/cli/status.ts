@@ -1,6 +1,6 @@
 import { type Overview, readOverview } from '../console/overview.js';
 import { type FleetStatus, nameOfInstance } from '../console/status.js';
-import { nameOf } from '../rollout/clamps.js';
+import { describeGroup } from '../fleet/drift.js';
 import { keyLines } from './keys.js';
 import { print } from './print.js';
 import { type Room, withRoom } from './room.js';
@@ -63,6 +63,10 @@ function pageOf(found: Overview, room: Pick<Room, 'config'>): string[] {
       ]),
     ]),
     '',
+    'RELEASES (last 5 minutes)',
+    ...found.releases.flatMap((release) => releaseLines(release)),
+    ...wrap(describeLastRelease(found.lastRelease), '  '),
+    '',
     `GUARDRAIL (last ${room.config.rollout.guardrail.windowSeconds} s)`,
     ...(found.windows.length === 0
       ? ['  nothing to judge']
@@ -75,6 +79,17 @@ function pageOf(found: Overview, room: Pick<Room, 'config'>): string[] {
           ]),
         )),
   ];
+}
+
+function releaseLines({ version, instances, lately }: FleetStatus['releases'][number]): string[] {
+  const figures = lately
+    ? `${count(lately.requests, 'request')}, ${lately.unavailable} answered 503, ${count(lately.faults, 'own fault')}; exchange and refresh: half within ${lately.p50Ms} ms, 99 % within ${lately.p99Ms} ms`
+    : 'no figures: nothing came, or this release does not announce them';
+  return [`  ${version} on ${describeGroup(instances)}`, ...wrap(figures, '    ')];
+}
+
+function describeLastRelease({ canStart, why }: FleetStatus['lastRelease']): string {
+  return canStart ? 'The last release can still be started on this Redis.' : `The last release can no longer be started: ${why}.`;
 }
 
 function headline({ problems, instances }: FleetStatus): string[] {
@@ -91,8 +106,9 @@ function cohortRows({ cohort, client, requests, stages }: FleetStatus['cohorts']
   return [[`  ${cohort}`, cohort === client ? '' : `of ${client}`, String(requests), first], ...more.map((stage) => ['', '', '', stage])];
 }
 
-function describeClamp({ selector, stage, by, why, at, until }: FleetStatus['clamps'][number], nowMs: number): string[] {
-  const whom = selector.on === 'all' ? 'everybody' : `${selector.on} ${nameOf(selector)}`;
+function describeClamp({ id, text, selector, stage, by, why, at, until }: FleetStatus['clamps'][number], nowMs: number): string[] {
+  const whom = 'name' in selector ? `${selector.on} ${selector.name}` : 'everybody';
+  const unread = text === undefined ? [] : wrap(`of a later release, and not understood in all parts: crossfade release ${id} ends it`, '    ');
   const till = until === undefined ? '' : `, for another ${span(until - nowMs)}`;
-  return [`  ${whom} at most ${stage}, by the ${by} ${span(nowMs - at)} ago${till}`, ...wrap(why, '    ')];
+  return [`  ${whom} at most ${stage}, by the ${by} ${span(nowMs - at)} ago${till}`, ...wrap(why, '    '), ...unread];
 }

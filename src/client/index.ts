@@ -223,8 +223,9 @@ export function createClient(options: ClientOptions): Client {
       const bearer = token?.value;
       const response = await sendPatiently(request, bearer);
       if (!bearer && response.ok && mine === turn) {
-        grants.accepted();
-        if (!response.headers.has('auth-migration')) void exchangeUnasked();
+        // Only who has a session is told to exchange it: any other answer may be one for everybody, such as a style sheet.
+        if (response.headers.has('auth-migration')) grants.accepted();
+        else void exchangeUnasked();
       }
       const demand = demandOf(response, bearer);
       if (!demand || mine !== turn || sends === MOST_SENDS || (demand === 'refresh' && state === 'signed-out')) return response;

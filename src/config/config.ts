@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import { CrossfadeError } from '../errors.js';
 import type { configSchema } from './schema.js';
 import type { Secret } from './secret.js';
+import type { WrittenSetting } from './written-settings.js';
 
 /** The configuration as a person writes it: the object behind the YAML file. */
 export type ConfigInput = z.input<typeof configSchema>;
@@ -63,6 +64,20 @@ export interface FileSecrets {
   readonly at: string;
 }
 
+/** The lines of `fleetSecretFile`, newest first. `pseudonyms`: the line of that name, from which the names of persons come once there are several. */
+export interface FleetSecretLines {
+  readonly secrets: readonly Secret[];
+  readonly pseudonyms?: Secret;
+}
+
+/** `fleetSecretFile`, as it was when the configuration was loaded. */
+export interface FleetSecretFile {
+  readonly file: string;
+  readonly current: FleetSecretLines;
+  /** The same as it is in the file now. */
+  readonly read: () => Reread<FleetSecretLines>;
+}
+
 export type SessionConfig = Omit<
   Parsed['sessions'][number],
   'redis' | 'secretsFile' | 'cookie' | 'keyPrefix' | 'signed' | 'signature' | 'serializeHandler' | 'rolling'
@@ -86,7 +101,9 @@ export type ClientConfig = Omit<Parsed['clients'][number], 'secretHashFile'> & {
 /** The configuration as the program uses it: defaults filled in, paths absolute, secrets read and wrapped, frozen. */
 export type Config = Omit<Parsed, 'admin' | 'redis' | 'sessions' | 'clients' | 'fleetSecretFile'> & {
   readonly admin: Omit<Parsed['admin'], 'tokenFile'> & { readonly token?: FileSecrets };
-  readonly fleetSecret: Secret;
+  readonly fleetSecret: FleetSecretFile;
+  /** What is written in the configuration and its files with secrets, for digests. */
+  readonly readWritten: () => readonly WrittenSetting[];
   readonly redis: RedisTarget & { readonly keyPrefix: string; readonly commandTimeoutMs: number };
   readonly sessions: readonly SessionConfig[];
   readonly clients: readonly ClientConfig[];

@@ -10,6 +10,7 @@ import { configSchema } from './schema.js';
 import { Secret } from './secret.js';
 import { readAdminToken, readFleetSecret, readSecret, readSecretHashes, readSessionSecrets } from './secret-files.js';
 import { withFormatDefaults } from './session-formats.js';
+import { readWrittenSettings } from './written-settings.js';
 
 export interface ResolveOptions {
   /** What relative paths are relative to. Default: the working directory. */
@@ -67,6 +68,7 @@ export function resolveConfig(input: unknown, options: ResolveOptions = {}): Con
   const { tokenFile, ...admin } = config.admin;
   const result: Config = {
     ...rest,
+    readWritten: () => readWrittenSettings(substituted, config, absolute),
     admin: { ...admin, ...(tokenFile ? { token: readAdminToken(absolute(tokenFile), problems) } : {}) },
     keys: { ...rest.keys, directory: absolute(rest.keys.directory) },
     rollout: { ...rest.rollout, ...(rest.rollout.flags ? { flags: resolveFlags(rest.rollout.flags, baseDir) } : {}) },

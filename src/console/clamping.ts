@@ -59,13 +59,13 @@ export async function setClamp(source: ClampSource, { selector, stage, why, forM
   return { ...confirmation, ...until };
 }
 
-/** Takes clamps away, whoever has set them. */
+/** Takes clamps away, whoever has set them: those with this selector, or the one with this id. */
 export async function releaseClamp(
   source: ClampSource,
-  selector: ClampSelector,
+  which: ClampSelector | { readonly id: string },
   why?: string,
 ): Promise<Confirmation & { released: readonly Clamp[] }> {
-  const released = await source.control.clamps.release(selector, why);
+  const released = await source.control.clamps.release(which, why);
   await source.tell();
   return { ...(await confirm(source)), released };
 }

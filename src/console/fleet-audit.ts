@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { RedisClient } from '../redis/connection.js';
+import type { Seals } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign } from '../redis/script.js';
-import { openSignedText, signText } from '../redis/signed-text.js';
 import { AUDIT_EVENTS, type AuditEvent } from '../telemetry/audit.js';
 import type { AuditEntry, AuditFeed } from '../telemetry/audit-feed.js';
 
@@ -22,7 +22,7 @@ export interface FleetAuditOptions {
   readonly client: RedisClient;
   /** What all keys start with. */
   readonly prefix: string;
-  readonly macKey: Buffer;
+  readonly secrets: Pick<Seals, 'sign' | 'openSigned'>;
   readonly feed: AuditFeed;
 }
 
@@ -43,7 +43,7 @@ const entrySchema = z.object({
   fields: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
 });
 
-export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOptions): FleetAudit {
+export function createFleetAudit({ client, prefix, secrets, feed }: FleetAuditOptions): FleetAudit {
   const key = `${prefix}progress:audit`;
   let waiting: AuditEntry[] = [];
   let timer: NodeJS.Timeout | undefined;
@@ -60,7 +60,7 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
     waiting = [];
     // All of them or none: what could not be written waits.
     const transaction = client.multi();
-    for (const entry of entries) transaction.xadd(key, 'MAXLEN', '~', MAX_KEPT, '*', 'entry', signText(macKey, 'audit', JSON.stringify(entry)));
+    for (const entry of entries) transaction.xadd(key, 'MAXLEN', '~', MAX_KEPT, '*', 'entry', secrets.sign('audit', JSON.stringify(entry)));
     await transaction.exec().catch(() => {
       waiting = [...entries, ...waiting].slice(-MAX_WAITING);
       writeSoon();
@@ -75,7 +75,7 @@ export function createFleetAudit({ client, prefix, macKey, feed }: FleetAuditOpt
 
   /** What somebody else wrote there is left out. */
   function open(fields: readonly string[]): AuditEntry[] {
-    const text = openSignedText(macKey, 'audit', fields[fields.indexOf('entry') + 1] ?? '');
+    const text = secrets.openSigned('audit', fields[fields.indexOf('entry') + 1] ?? '');
     const entry = text === undefined ? undefined : entrySchema.safeParse(parseJson(text));
     return entry?.success ? [entry.data] : [];
   }

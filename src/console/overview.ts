@@ -3,7 +3,8 @@ import type { FleetStore } from '../fleet/store.js';
 import type { DenyList } from '../keys/deny-list.js';
 import type { StoredJwks } from '../keys/jwks.js';
 import type { RedisClient } from '../redis/connection.js';
-import type { SignedValue } from '../redis/signed-value.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import { type SignedValue, unlessUnreadable } from '../redis/signed-value.js';
 import type { Clamps } from '../rollout/clamps.js';
 import {
   type Counted,
@@ -29,10 +30,15 @@ export interface OverviewSource {
     readonly jwks: SignedValue<StoredJwks>;
     readonly denyList: DenyList;
     readonly clamps: Clamps;
+    /** What of it cannot be understood here, a sentence each. */
+    readonly blocked: readonly string[];
+    readonly secrets: Pick<FleetSecrets, 'writes' | 'first'>;
   };
   readonly client: RedisClient;
   /** By Redis' clock, in ms. */
   readonly nowMs: () => Promise<number>;
+  /** What of Redis cannot be used from here, a sentence each: instances cannot announce it where Redis takes no writes. */
+  readonly redisProblems: () => readonly string[];
 }
 
 /** Requests with a good credential that were answered 401 or 503. */
@@ -74,16 +80,26 @@ const QUIET_MS = 14 * 86_400_000;
 const BY_DESIGN = '401:exchange-first';
 
 /** The fleet as Redis has it now. Rejects with what ioredis rejects with. */
-export async function readStatus({ config, control, nowMs }: Omit<OverviewSource, 'client'>): Promise<FleetStatus> {
+export async function readStatus({ config, control, redisProblems, nowMs }: Omit<OverviewSource, 'client'>): Promise<FleetStatus> {
   const at = await nowMs();
   const [{ live, strangers }, stored] = await Promise.all([
     control.fleet.read(at),
     control.jwks.read(),
-    control.denyList.sync(),
-    control.clamps.sync(),
+    control.denyList.sync().catch(unlessUnreadable),
+    control.clamps.sync().catch(unlessUnreadable),
   ]);
   const denied = [...control.denyList.kids.values()];
-  return composeStatus({ config, announcements: live, strangers, keys: stored?.keys ?? [], denied, clamps: control.clamps.all, nowMs: at });
+  return composeStatus({
+    config,
+    announcements: live,
+    strangers,
+    keys: stored?.keys ?? [],
+    denied,
+    clamps: control.clamps.all,
+    blocked: [...control.blocked, ...redisProblems()],
+    firstSecret: control.secrets.first,
+    nowMs: at,
+  });
 }
 
 /** The same with all that was counted. Rejects with what ioredis rejects with. */

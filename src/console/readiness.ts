@@ -64,7 +64,7 @@ const REQUIRED: Readonly<Partial<Record<Stage, readonly CheckName[]>>> = {
 export interface ReadinessInput {
   readonly cohort: CohortStatus;
   readonly figures: CohortFigures;
-  readonly fleet: Pick<FleetStatus, 'instances' | 'clamps' | 'problems'>;
+  readonly fleet: Pick<FleetStatus, 'instances' | 'configurations' | 'clamps' | 'problems'>;
   readonly config: Pick<Config, 'clients'>;
   /** Good credentials that were refused in the last hour. */
   readonly refused: number;
@@ -96,8 +96,7 @@ const CHECKS: Readonly<Record<CheckName, Judge>> = {
     return { ok: instances.length > 0 && healthy === instances.length, figure: `${healthy} of ${instances.length} instances healthy` };
   },
 
-  fleet({ fleet: { instances, problems } }) {
-    const configurations = new Set(instances.map(({ fingerprint }) => fingerprint)).size;
+  fleet({ fleet: { instances, configurations, problems } }) {
     const needed = problems.length === 0 ? 'nothing needs you' : `${problems.length} ${problems.length === 1 ? 'thing needs' : 'things need'} you`;
     return {
       ok: configurations === 1 && problems.length === 0,

@@ -1,9 +1,11 @@
 import type { Config } from '../config/config.js';
 import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
+import { type Drift, describeDrift, describeGroup, findDrift } from '../fleet/drift.js';
 import type { DeniedKey } from '../keys/deny-list.js';
 import type { StoredKey } from '../keys/jwks.js';
 import { type Hold, startsAt, whatHolds } from '../keys/rotation.js';
-import type { Clamp } from '../rollout/clamps.js';
+import { type Clamp, idOf, nameOf } from '../rollout/clamps.js';
+import type { Lately } from '../telemetry/lately.js';
 
 export interface StatusInput {
   readonly config: Pick<Config, 'clients' | 'rollout' | 'tokens' | 'keys'>;
@@ -13,6 +15,10 @@ export interface StatusInput {
   readonly keys: readonly StoredKey[];
   readonly denied: readonly DeniedKey[];
   readonly clamps: readonly Clamp[];
+  /** What of Redis cannot be used or understood here, a sentence each. */
+  readonly blocked: readonly string[];
+  /** The fleet secret that release 0.1 knows, where it is here. */
+  readonly firstSecret: string | undefined;
   /** By Redis' clock. */
   readonly nowMs: number;
 }
@@ -49,6 +55,17 @@ export interface InstanceStatus {
   readonly lagSeconds?: number;
   readonly clockOffSeconds: number;
   readonly fingerprint: string;
+  /** Name of the fleet secret that it writes with; absent: of a release that knows one only. */
+  readonly writes?: string;
+}
+
+/** How the instances of one release fare, of the last minutes. */
+export interface ReleaseStatus {
+  readonly version: string;
+  /** Names of its instances. */
+  readonly instances: readonly string[];
+  /** Absent: this release does not announce it, or nothing came. */
+  readonly lately?: Lately;
 }
 
 export interface CohortStatus {
@@ -65,11 +82,21 @@ export interface FleetStatus {
   /** What somebody should look at, a sentence each. */
   readonly problems: readonly string[];
   readonly instances: readonly InstanceStatus[];
+  /** How many different ones there are, of those that say what they are configured with. */
+  readonly configurations: number;
   readonly cohorts: readonly CohortStatus[];
-  readonly clamps: readonly Clamp[];
+  readonly clamps: readonly ClampStatus[];
   readonly keys: readonly KeyStatus[];
   readonly windows: readonly GuardrailWindow[];
+  readonly releases: readonly ReleaseStatus[];
+  /** Settings that are not the same on all live instances. */
+  readonly drift: readonly Drift[];
+  /** Whether instances of the last release can still be started on this Redis, and why not. */
+  readonly lastRelease: { readonly canStart: boolean; readonly why?: string };
 }
+
+/** With the name that `release` takes. */
+export type ClampStatus = Clamp & { readonly id: string };
 
 /** Later than this, revocations by others arrive late. */
 const LATE_SECONDS = 5;
@@ -81,15 +108,19 @@ export function composeStatus(input: StatusInput): FleetStatus {
     at: nowMs,
     problems: describeProblems(input, instances),
     instances,
+    configurations: Math.max(1, new Set(announcements.flatMap(({ settings, fingerprint }) => (settings ? [fingerprint] : []))).size),
     cohorts: toCohorts(input),
-    clamps,
+    clamps: clamps.map((clamp) => ({ ...clamp, id: idOf(clamp) })),
     keys: toKeys(input),
     windows: toWindows(announcements),
+    releases: toReleases(announcements),
+    drift: driftOf(announcements),
+    lastRelease: judgeLastRelease(input),
   };
 }
 
 function toInstance(one: Announcement, nowMs: number): InstanceStatus {
-  const { instance, host, version, signs, signing, flags, fingerprint, eventsReadAt } = one;
+  const { instance, host, version, signs, signing, flags, fingerprint, eventsReadAt, writes } = one;
   return {
     instance,
     host,
@@ -101,16 +132,62 @@ function toInstance(one: Announcement, nowMs: number): InstanceStatus {
     ...(eventsReadAt === undefined ? {} : { lagSeconds: Math.max(0, Math.round((one.at + one.clockOffMs - eventsReadAt) / 1000)) }),
     clockOffSeconds: Math.round(one.clockOffMs / 100) / 10,
     fingerprint,
+    ...(writes === undefined ? {} : { writes }),
   };
 }
 
-function describeProblems({ announcements, strangers, clamps, config }: StatusInput, instances: readonly InstanceStatus[]): string[] {
+/** By the machine, where that is one name for one instance. */
+function namesOf(announcements: readonly Announcement[]): (one: Announcement) => string {
+  const hosts = announcements.map(({ host }) => host);
+  const areUnique = new Set(hosts).size === hosts.length;
+  return (one) => (areUnique ? one.host : nameOfInstance(one));
+}
+
+function driftOf(announcements: readonly Announcement[]): Drift[] {
+  const nameOf = namesOf(announcements);
+  return findDrift(announcements.map((one) => ({ name: nameOf(one), settings: one.settings })));
+}
+
+function toReleases(announcements: readonly Announcement[]): ReleaseStatus[] {
+  const nameOf = namesOf(announcements);
+  const versions = [...new Set(announcements.map(({ version }) => version))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
+  return versions.map((version) => {
+    const its = announcements.filter((one) => one.version === version);
+    const told = its.flatMap(({ lately }) => lately ?? []);
+    return { version, instances: its.map(nameOf), ...(told.length > 0 ? { lately: sumLately(told) } : {}) };
+  });
+}
+
+/** Times of the slowest: one slow instance is what somebody looks for. */
+function sumLately(all: readonly Lately[]): Lately {
+  const sum = (of: (one: Lately) => number) => all.reduce((total, one) => total + of(one), 0);
+  return {
+    requests: sum(({ requests }) => requests),
+    unavailable: sum(({ unavailable }) => unavailable),
+    faults: sum(({ faults }) => faults),
+    p50Ms: Math.max(...all.map(({ p50Ms }) => p50Ms)),
+    p99Ms: Math.max(...all.map(({ p99Ms }) => p99Ms)),
+  };
+}
+
+/** It reads what stands under the first secret only. */
+function judgeLastRelease({ announcements, firstSecret }: StatusInput): FleetStatus['lastRelease'] {
+  const other = announcements.find(({ writes }) => writes !== undefined && writes !== firstSecret);
+  if (other) return { canStart: false, why: `the fleet writes with the secret ${other.writes}, and release 0.1 knows the first one only` };
+  const several = announcements.some(({ opens }) => opens !== undefined && opens.length > 1);
+  if (several) return { canStart: false, why: 'fleetSecretFile holds several secrets, and release 0.1 takes one only' };
+  return { canStart: true };
+}
+
+function describeProblems({ announcements, strangers, clamps, blocked, config }: StatusInput, instances: readonly InstanceStatus[]): string[] {
   if (announcements.length === 0) {
-    return [strangers === 0 ? 'no instance is alive on this Redis' : `no instance with this fleet secret is alive, and ${strangers} with another`];
+    const none =
+      strangers === 0 ? 'no instance is alive on this Redis' : `no instance with this fleet secret is alive, and ${strangers} with another`;
+    return [...blocked, blocked.length === 0 ? none : `${none}, or none can announce itself`];
   }
   const said = announcements.flatMap((one) => one.problems.map((problem) => `${nameOfInstance(one)}: ${problem}`));
   const late = instances.filter(({ lagSeconds }) => lagSeconds === undefined || lagSeconds > LATE_SECONDS);
-  const fingerprints = new Set(announcements.map(({ fingerprint }) => fingerprint));
+  const releases = toReleases(announcements);
   const without = (state: Announcement['flags']) => announcements.filter(({ flags }) => flags === state).map(nameOfInstance);
   const source = config.rollout.flags?.file === undefined ? 'the flag source is away' : 'the flags file is broken';
   const [lastKnown, none] = config.rollout.flags ? [without('last-known'), without('none')] : [[], []];
@@ -118,14 +195,16 @@ function describeProblems({ announcements, strangers, clamps, config }: StatusIn
     ...new Set([
       ...said,
       ...late.map((one) => `${nameOfInstance(one)}: does not hear the event stream: revocations by others arrive late`),
-      ...(fingerprints.size > 1
-        ? [`${fingerprints.size} different configurations are running: a deployment under way, or one that stopped half-way`]
+      ...blocked,
+      ...(releases.length > 1
+        ? [
+            `${releases.length} releases are running: ${releases.map(({ version, instances: names }) => `${version} on ${describeGroup(names)}`).join(', ')}`,
+          ]
         : []),
+      ...describeDrift(driftOf(announcements)),
       ...(lastKnown.length > 0 ? [`${source}: the last known flags are in force on ${lastKnown.join(', ')}`] : []),
       ...(none.length > 0 ? [`${source} and nothing is known of it: ${config.rollout.defaultStage} on ${none.join(', ')}`] : []),
-      ...clamps
-        .filter(({ by }) => by === 'guardrail')
-        .map(({ selector, why }) => `the guardrail holds ${selector.on === 'all' ? 'everybody' : selector.name}: ${why}`),
+      ...clamps.filter(({ by }) => by === 'guardrail').map(({ selector, why }) => `the guardrail holds ${nameOf(selector)}: ${why}`),
     ]),
   ];
 }

@@ -1,9 +1,8 @@
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import type { Config } from '../config/config.js';
 import { STAGES } from '../config/schema.js';
 import { SIGNING_STATES } from '../keys/health.js';
-import { publicJwkSchema } from '../keys/load.js';
+import { type PublicJwk, readPublicJwk } from '../keys/load.js';
+import type { Lately } from '../telemetry/lately.js';
 
 /** How far one cohort is on one instance, by what its requests of the last minute got. */
 const cohortSchema = z.object({
@@ -27,6 +26,28 @@ const windowSchema = z.object({
   failing: z.array(z.string()),
 });
 
+/** A key that an instance has the private half of. One that is not understood is none that this instance can verify with. */
+const keySchema = z.object({
+  jwk: z.unknown().transform((jwk, context): PublicJwk => {
+    const known = readPublicJwk(jwk);
+    if (known) return known;
+    context.addIssue('a key of a kind that is not known');
+    return z.NEVER;
+  }),
+  file: z.string().optional(),
+  signsFrom: z.number().optional(),
+});
+const keysSchema = z.array(z.unknown()).transform((keys) => keys.flatMap((key) => keySchema.safeParse(key).data ?? []));
+
+/** What its requests of the last minutes got. */
+const latelySchema: z.ZodType<Lately> = z.object({
+  requests: z.int(),
+  unavailable: z.int(),
+  faults: z.int(),
+  p50Ms: z.number(),
+  p99Ms: z.number(),
+});
+
 /**
  * What an instance says of itself, every few seconds. Times are Redis' own, in ms. Another release may say more, or other words: what
  * decides about keys must be understood, the rest is for people.
@@ -34,55 +55,58 @@ const windowSchema = z.object({
 export const announcementSchema = z.object({
   /** Random, anew at each start. */
   instance: z.string(),
-  host: z.string(),
-  version: z.string(),
-  startedAt: z.number(),
+  host: z.string().catch('?'),
+  version: z.string().catch('?'),
+  startedAt: z.number().catch(0),
   at: z.number(),
   /** How far its clock is ahead of that of Redis, in ms. */
-  clockOffMs: z.number(),
+  clockOffMs: z.number().catch(0),
   issuer: z.string(),
-  audience: z.array(z.string()),
-  /** Equal where the configurations are, but for ports, files and secrets. */
-  fingerprint: z.string(),
+  audience: z.array(z.string()).catch([]),
+  /** One name for its configuration. */
+  fingerprint: z.string().catch('?'),
+  /** A digest of each setting that is written, by its path. Absent: of a release that does not say. */
+  settings: z.record(z.string(), z.string()).optional().catch(undefined),
+  /** The newest form of what stands in Redis that it reads. Absent: 1. */
+  reads: z.int().positive().optional().catch(undefined),
+  /** Names of the fleet secrets that open there, and of the one that writes. Absent: of a release that knows one secret only. */
+  opens: z.array(z.string()).optional().catch(undefined),
+  writes: z.string().optional().catch(undefined),
+  /** Absent: of a release that does not say, or nothing came. */
+  lately: latelySchema.optional().catch(undefined),
   /** The keys that it has private halves of, with the file that each is in at the moment, and the time in front of its name. */
-  keys: z.array(z.object({ jwk: publicJwkSchema, file: z.string().optional(), signsFrom: z.number().optional() })),
+  keys: keysSchema.catch([]),
   /** All that a token may be asked for there, services included. Absent: of a release that does not say. */
-  targets: z.array(z.string()).optional(),
+  targets: z.array(z.string()).optional().catch(undefined),
   /** Issuers and audiences that it accepts. */
-  accepts: z.array(z.string()),
+  accepts: z.array(z.string()).catch([]),
   /** Kids that it verifies. */
-  verifies: z.array(z.string()),
+  verifies: z.array(z.string()).catch([]),
   /** The kid that it signs with. */
-  signs: z.string().optional(),
+  signs: z.string().optional().catch(undefined),
   signing: z.enum(SIGNING_STATES).catch('broken'),
   /** Why it is not healthy, a sentence each. */
   problems: z.array(z.string()).catch([]),
   flags: z.enum(['live', 'last-known', 'none']).catch('none'),
   /** A digest of the clamps that are in force there. */
-  clamps: z.string(),
+  clamps: z.string().catch('?'),
   /** Names of cookie secrets that verify nothing there any more. Absent: of a release that knows none. */
-  endedSecrets: z.array(z.string()).optional(),
+  endedSecrets: z.array(z.string()).optional().catch(undefined),
   /** Cohorts with a clamp that it calls otherwise; `held`: it holds those whom the cohort had where the clamp was set. */
-  unknownCohorts: z.array(z.object({ name: z.string(), held: z.boolean() })).optional(),
+  unknownCohorts: z
+    .array(z.object({ name: z.string(), held: z.boolean() }))
+    .optional()
+    .catch(undefined),
   /** Why it is held, where it fails and others do not. */
-  held: z.object({ cohort: z.string(), of: z.string(), fault: z.string(), at: z.number(), needsOperator: z.boolean() }).optional(),
+  held: z.object({ cohort: z.string(), of: z.string(), fault: z.string(), at: z.number(), needsOperator: z.boolean() }).optional().catch(undefined),
   /** When it last heard the event stream; absent: never. */
-  eventsReadAt: z.number().optional(),
+  eventsReadAt: z.number().optional().catch(undefined),
   cohorts: z.array(cohortSchema).catch([]),
   windows: z.array(windowSchema).catch([]),
   /** It has ended, and counts no longer. */
-  left: z.boolean().default(false),
+  left: z.boolean().default(false).catch(false),
 });
 
 export type Announcement = z.output<typeof announcementSchema>;
 export type CohortReport = z.output<typeof cohortSchema>;
 export type GuardrailWindow = z.output<typeof windowSchema>;
-
-/** One name for the configuration of an instance, without what may differ from one machine to the next, and without secrets. */
-export function fingerprintOf({ listen: _, admin: __, keys: { directory: ___, ...keys }, ...config }: Config): string {
-  const text = JSON.stringify({ ...config, keys }, (name, value: unknown) => (name.endsWith('File') || FROM_FILES.has(name) ? undefined : value));
-  return createHash('sha256').update(text).digest('base64url').slice(0, 12);
-}
-
-/** What stands in files that may change while an instance runs. */
-const FROM_FILES: ReadonlySet<string> = new Set(['file', 'files', 'access', 'secrets', 'secretHashes']);

@@ -12,13 +12,16 @@ const HEARTBEAT_MS = 5000;
 export interface FleetOptions {
   readonly store: FleetStore;
   /** What this instance is, and stays for as long as it lives. */
-  readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'targets' | 'fingerprint'>;
+  readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'targets' | 'reads'>;
   /** What decides about keys, as it is at the moment. */
   readonly keys: () => Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'>;
   /** What the others should hear of at once where it changes. */
-  readonly state: () => Pick<Announcement, 'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts'>;
+  readonly state: () => Pick<
+    Announcement,
+    'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts' | 'opens' | 'writes' | 'fingerprint' | 'settings'
+  >;
   /** What else it is at the moment. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held'>;
+  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;
   /** The time by Redis' clock, in ms. */
   readonly fleetNowMs: () => Promise<number>;
   readonly nowMs: () => number;
@@ -38,6 +41,8 @@ export interface Fleet {
   readonly size: number;
   /** How many instances on these keys have another fleet secret. */
   readonly strangers: number;
+  /** When this instance started, by Redis' clock, in ms. */
+  readonly startedAt: number;
   /** How far the clock here is ahead of that of Redis, in ms; undefined: Redis was not asked yet. */
   readonly clockOffMs: number | undefined;
   /** Asks Redis for the time. Rejects with what ioredis rejects with. */
@@ -141,6 +146,9 @@ export function createFleet(options: FleetOptions): Fleet {
     },
     get size() {
       return others.length + 1;
+    },
+    get startedAt() {
+      return startedAt;
     },
     get clockOffMs() {
       return clockOffMs;

@@ -1,9 +1,9 @@
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { RedisClient } from '../redis/connection.js';
+import type { Seals } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
-import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type Announcement, announcementSchema } from './announcement.js';
@@ -15,7 +15,7 @@ export interface FleetStoreOptions {
   readonly client: RedisClient;
   /** What all keys start with. */
   readonly prefix: string;
-  readonly macKey: Buffer;
+  readonly secrets: Pick<Seals, 'sign' | 'openSigned'>;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
@@ -28,6 +28,8 @@ export interface FleetStore {
   readRelease(instance: string): Promise<Release | undefined>;
   write(announcement: Announcement): Promise<void>;
   read(nowMs: number): Promise<FleetReading>;
+  /** How many strangers the last reading found. */
+  readonly strangers: number;
 }
 
 /** `heldAt`: of the hold that is released, as the instance has announced it. */
@@ -52,7 +54,7 @@ const MAX_INSTANCES = 500;
 const announce = loadScript('announce', ['hash']);
 const enroll = loadScript('enroll', ['zset']);
 
-export function createFleetStore({ client, prefix, macKey, audit, metrics }: FleetStoreOptions): FleetStore {
+export function createFleetStore({ client, prefix, secrets, audit, metrics }: FleetStoreOptions): FleetStore {
   const index = `${prefix}fleet`;
   const keyOf = (instance: string) => `${index}:${instance}`;
   const refused = new LRUCache<string, true>({ max: 2 * MAX_INSTANCES });
@@ -66,35 +68,40 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
 
   function open(instance: string, signed: string | null, nowMs: number): Announcement | 'stranger' | undefined {
     if (signed === null) return undefined;
-    const text = openSignedText(macKey, `fleet\0${instance}`, signed);
+    const text = secrets.openSigned(`fleet\0${instance}`, signed);
     if (text === undefined) {
       refuse(instance, 'bad-mac');
       return 'stranger';
     }
     const found = announcementSchema.safeParse(parseJson(text)).data;
-    if (!found || found.instance !== instance) refuse(instance, 'unknown-shape');
+    if (!found || found.instance !== instance) {
+      // A later release says it in words that are not understood: it counts as one that opens nothing.
+      refuse(instance, 'unknown-shape');
+      return 'stranger';
+    }
     // What carries a MAC may still be an old one that somebody put back: a dead instance must not seem alive.
-    else if (Math.abs(nowMs - found.at) > GONE_MS) refuse(instance, 'replayed');
-    else return found;
+    if (Math.abs(nowMs - found.at) <= GONE_MS) return found;
+    refuse(instance, 'replayed');
     return undefined;
   }
 
+  let strangers = 0;
   const releaseKey = (instance: string) => `${index}:${instance}:released`;
 
   return {
     async release(instance, release) {
-      const signed = signText(macKey, `release\0${instance}`, JSON.stringify(release));
+      const signed = secrets.sign(`release\0${instance}`, JSON.stringify(release));
       await client.set(releaseKey(instance), signed, 'PX', RELEASE_KEEP_MS);
     },
     async readRelease(instance) {
       const signed = await client.get(releaseKey(instance)).catch(absentIfForeign(null));
-      const text = signed === null ? undefined : openSignedText(macKey, `release\0${instance}`, signed);
+      const text = signed === null ? undefined : secrets.openSigned(`release\0${instance}`, signed);
       return text === undefined ? undefined : releaseSchema.safeParse(parseJson(text)).data;
     },
 
     async write(announcement) {
       const { instance, at } = announcement;
-      await announce(client, [keyOf(instance)], [signText(macKey, `fleet\0${instance}`, JSON.stringify(announcement)), GONE_MS]);
+      await announce(client, [keyOf(instance)], [secrets.sign(`fleet\0${instance}`, JSON.stringify(announcement)), GONE_MS]);
       await enroll(client, [index], [instance, at, at - GONE_MS, at + GONE_MS, GONE_MS]);
     },
 
@@ -109,11 +116,15 @@ export function createFleetStore({ client, prefix, macKey, audit, metrics }: Fle
         ),
       );
       const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
+      strangers = found.filter((one) => one === 'stranger').length;
       return {
         left: known.filter(({ left }) => left).map(({ instance }) => instance),
         live: known.filter(({ left }) => !left).sort((one, other) => one.startedAt - other.startedAt),
-        strangers: found.filter((one) => one === 'stranger').length,
+        strangers,
       };
+    },
+    get strangers() {
+      return strangers;
     },
   };
 }

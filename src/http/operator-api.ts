@@ -37,7 +37,7 @@ const schemas = {
   end: z.strictObject({ subject: z.string().min(1), why, exceptSid: z.string().optional() }),
   affected: z.object({ ...selector, stage: z.enum(STAGES) }),
   clamp: z.strictObject({ ...selector, stage: z.enum(STAGES), why, forSeconds: z.int().min(1).max(31_536_000).optional() }),
-  release: z.strictObject({ ...selector, why }),
+  release: z.union([z.strictObject({ id: z.string(), why }), z.strictObject({ ...selector, why })]),
   span: z.object({ span: z.enum(['minute', 'hour', 'day']).default('hour') }),
 };
 
@@ -122,7 +122,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
   });
   router.post('/clamps/release', async (ctx: Context) => {
     const { why: reason, ...given } = parse(schemas.release, await readJson(ctx));
-    ctx.body = await asked(releaseClamp(source, selectorOf(given), reason));
+    ctx.body = await asked(releaseClamp(source, 'id' in given ? given : selectorOf(given), reason));
     overview = undefined;
   });
   router.post('/subjects/end', async (ctx: Context) => {

@@ -32,8 +32,8 @@ export interface PresentedRefreshOptions {
   readonly resume: ResumeSession;
   readonly cookies: BridgeCookies;
   readonly guarded: Pick<Guarded, 'lost'>;
-  /** Whether another release is at work on this Redis. */
-  readonly hasOtherReleases: () => boolean;
+  /** Whether what does not open here may be of another live instance, of another release or with another secret. */
+  readonly mayBeOfOthers: () => boolean;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
@@ -42,7 +42,7 @@ export interface PresentedRefreshOptions {
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
 export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh {
-  const { families, requests, others, resume, cookies, guarded, hasOtherReleases, clock, metrics } = options;
+  const { families, requests, others, resume, cookies, guarded, mayBeOfOthers, clock, metrics } = options;
 
   /** One in the form; in the cookie there may be several, of which the good one counts. */
   function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
@@ -66,7 +66,7 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
       metrics.familiesLost.inc();
       return { why: 'lost' };
     }
-    if (found.kind === 'unreadable') return { why: 'unreadable', token };
+    if (found.kind === 'unreadable') return { why: found.why === 'later' ? 'later' : 'unreadable', token };
     if (found.kind === 'ended') return { why: found.reason };
     // Another client's token is none of this one's business: the family stays as it is.
     if ((found.kind === 'returned' ? found.client : found.grant.client) !== client.id) return { why: 'other-client' };
@@ -96,9 +96,9 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
     return (await resume(token.sid, found.grant.identity)).kind !== 'ended';
   }
 
-  /** The grant may be of another release. Nobody has ended it: the cookie stays. */
-  function refuseUnreadable(client: ResolvedClient, { token }: BadRefresh): CrossfadeError {
-    if (hasOtherReleases()) return unavailable('family');
+  /** The grant may be of a later release, or under another secret. Nobody has ended it: the cookie stays. */
+  function refuseUnreadable(client: ResolvedClient, { why, token }: BadRefresh): CrossfadeError {
+    if (why === 'later' || mayBeOfOthers()) return unavailable('family');
     if (token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
     return new CrossfadeError('invalid_grant', { cause: 'unreadable' });
   }
@@ -111,8 +111,10 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
     const good = await withSession(found);
     const [best] = good;
     if (!best) {
-      const unreadable = bad.find(({ why }) => why === 'unreadable');
+      const unreadable = bad.find(({ why }) => why === 'later') ?? bad.find(({ why }) => why === 'unreadable');
       if (unreadable) throw refuseUnreadable(client, unreadable);
+      // A Redis that has lost its data may get it back: the cookie stays.
+      if (bad.some(({ why }) => why === 'lost')) throw new CrossfadeError('invalid_grant', { cause: 'lost' });
       throw invalidGrant(client, cookies, bad[0]?.why ?? 'malformed');
     }
     const persons = good.flatMap(({ token: { sid }, found }) => (found.kind === 'live' ? [{ sid, ...found.grant.identity }] : []));

@@ -13,7 +13,7 @@ import type { Restore } from '../sessions/restore.js';
 import type { ResumeSession } from '../sessions/resume.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Families } from '../tokens/families.js';
+import type { Families, LiveFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
 import { assertInTime } from './budget.js';
@@ -87,10 +87,11 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   }
 
   /** Makes the session anew; of two requests at once both get the same. */
-  async function bringBack(token: RefreshToken, grant: Grant, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
+  async function bringBack(token: RefreshToken, found: LiveFamily, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
+    const { grant } = found;
     const made = await restore.restore(kept, grant.endsAt * 1000);
     if (!made) throw unauthorized('this session cannot be made anew');
-    const counts = await families.close(token, made);
+    const counts = await families.close(token, found, made);
     if (counts?.sid !== made.sid) await restore.discard(made);
     if (!counts) throw invalidGrant(client, cookies, 'session-ended');
     await link(token, counts, grant.identity, grant.endsAt * 1000, client);
@@ -120,7 +121,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     }
     // Whether its person has logged out meanwhile cannot be told: a second record must not bring that back.
     if (resumed.isThere) throw unavailable('mapping');
-    giveCookies(ctx, client, await openSession(client, await bringBack(token, grant, resumed.kept, client)));
+    giveCookies(ctx, client, await openSession(client, await bringBack(token, found, resumed.kept, client)));
     return 'restored';
   }
 

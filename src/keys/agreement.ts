@@ -1,7 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { DenyList } from './deny-list.js';
-import type { StoredJwks, StoredPolicy } from './jwks.js';
+import { NOTHING_UNREAD, type StoredJwks, type StoredPolicy, type UnreadJwks, unreadKids } from './jwks.js';
 import type { KeyRing } from './key-ring.js';
 import type { LoadedKey } from './load.js';
 import {
@@ -34,6 +34,8 @@ export interface AgreementOptions {
   readonly fleet: () => FleetView;
   /** The time by which keys are first seen, published and kept: that of Redis, in ms. Rejects while Redis is away. */
   readonly fleetNowMs: () => Promise<number>;
+  /** Why this instance must not act for the fleet, a sentence each. */
+  readonly blocked: () => readonly string[];
   /** Called after Redis was told of keys that the others should hear of. */
   readonly tell: () => void;
 }
@@ -68,10 +70,11 @@ export interface Agreed {
 export type Agree = (sound: readonly LoadedKey[]) => Promise<Agreed>;
 
 export function createAgreement(options: AgreementOptions): Agree {
-  const { config, ring, stored, denyList, fleet, fleetNowMs, tell } = options;
+  const { config, ring, stored, denyList, fleet, blocked, fleetNowMs, tell } = options;
   const keepMs = 2 * options.longestLifeSeconds * 1000;
   const publishMs = config.publishSeconds * 1000;
   let knownPolicies: readonly StoredPolicy[] = [];
+  let unread: UnreadJwks = NOTHING_UNREAD;
 
   return async function agree(sound) {
     // The fleet's own clock: an instance whose clock is off must not make a key older or younger than it is.
@@ -79,17 +82,17 @@ export function createAgreement(options: AgreementOptions): Agree {
     const own = ring.own.map(({ publicJwk }) => publicJwk);
     const candidates = config.use === 'verify' ? [] : sound;
     const { self, others } = fleet();
-    ring.setAnnounced(new Set(others.flatMap(({ verifies }) => verifies)));
     const against = majorityAgainst(self, others);
     const isUrgent = [...denyList.kids.values()].some(({ how, at }) => how === 'revoked' && at + publishMs > nowMs);
     const input = { others, nowMs, publishMs, isUrgent };
 
     let before: StoredJwks | undefined;
-    let next: StoredJwks = { keys: [], policies: [] };
+    let next: StoredJwks = { keys: [], policies: [], unread };
     let active: string | undefined;
     let unaccepted: ReadonlyMap<string, readonly FleetMember[]> = new Map();
     await stored.update((current) => {
       before = current;
+      unread = current?.unread ?? unread;
       const merged = mergeKeys({ stored: uniteKeys(ring.stored, current?.keys ?? []), own, nowMs, keepMs }).filter(
         ({ jwk }) => !ring.isDenied(jwk.kid),
       );
@@ -103,11 +106,12 @@ export function createAgreement(options: AgreementOptions): Agree {
         }),
       );
       const issued = self.audience.filter((audience) => !unaccepted.has(audience));
-      active = against || issued.length === 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
+      active = against || issued.length === 0 || blocked().length > 0 ? undefined : chooseActive(candidates, { ...input, stored: merged });
       const used = active === undefined ? [] : issued.map((audience) => ({ issuer: self.issuer, audience: [audience], lastSignedAt: nowMs, keepMs }));
       next = {
         keys: merged.map((key) => (key.jwk.kid === active ? { ...key, signedAt: key.signedAt ?? nowMs, lastSignedAt: nowMs } : key)),
         policies: unitePolicies([...policies, ...used], nowMs),
+        unread,
       };
       // What was read verifies, also where Redis takes no claim.
       ring.setStored(merged);
@@ -115,6 +119,7 @@ export function createAgreement(options: AgreementOptions): Agree {
       return isNews(current, next, keepMs) ? next : undefined;
     });
     ring.setStored(next.keys);
+    ring.setAnnounced(new Set([...others.flatMap(({ verifies }) => verifies), ...unreadKids(unread)]));
     knownPolicies = next.policies;
     const newKey = next.keys.some(({ jwk }) => !before?.keys.some((key) => key.jwk.kid === jwk.kid));
     const newPolicy = next.policies.some((policy) => !before?.policies.some((one) => policyOf(one) === policyOf(policy)));

@@ -92,6 +92,12 @@ export class KeyRing implements KeySource {
     this.#publish();
   }
 
+  /** Forgets the keys that this instance has no file of. */
+  forgetStored(): void {
+    this.#stored = this.#stored.filter(({ jwk }) => this.#own.has(jwk.kid));
+    this.#publish();
+  }
+
   /** Takes the kids that the other instances verify. */
   setAnnounced(kids: ReadonlySet<string>): void {
     this.#announced = kids;

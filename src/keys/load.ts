@@ -16,6 +16,15 @@ export const publicJwkSchema = z.discriminatedUnion('kty', [
   z.strictObject({ kty: z.literal('RSA'), alg: z.enum(['RS256', 'PS256']), ...jwkCommon, n: z.string(), e: z.string() }),
 ]);
 
+/** The known members of a public key, without what a later release may have added. Undefined: of a kind that is not known here. */
+export function readPublicJwk(jwk: unknown): PublicJwk | undefined {
+  const found = z.looseObject({ kty: z.string() }).safeParse(jwk).data;
+  const schema = publicJwkSchema.options.find(({ shape }) => shape.kty.value === found?.kty);
+  if (!found || !schema) return undefined;
+  const known = Object.fromEntries(Object.entries(found).filter(([name]) => name in schema.shape));
+  return publicJwkSchema.safeParse(known).data;
+}
+
 const privateJwkSchema = z.looseObject({
   kty: z.enum(['EC', 'OKP', 'RSA']),
   d: z.string(),

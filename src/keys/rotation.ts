@@ -147,7 +147,8 @@ export function uniteKeys(one: readonly StoredKey[], other: readonly StoredKey[]
   for (const key of other) {
     const known = united.get(key.jwk.kid);
     united.set(key.jwk.kid, {
-      jwk: key.jwk,
+      ...known,
+      ...key,
       firstSeenAt: Math.min(known?.firstSeenAt ?? key.firstSeenAt, key.firstSeenAt),
       lastSeenAt: Math.max(known?.lastSeenAt ?? key.lastSeenAt, key.lastSeenAt),
       ...time('signedAt', Math.min, known, key),

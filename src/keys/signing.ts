@@ -60,7 +60,7 @@ const SOON_MS = 300;
 
 /** Loads the keys and tests them before it resolves. Broken keys do not stop the start: sessions are served all the same. */
 export async function startSigning(options: SigningOptions): Promise<Signing> {
-  const { config, ring, denyList, probe, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
+  const { config, ring, denyList, probe, blocked, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
   const agree: Agree = createAgreement(options);
   let rejected: readonly RejectedFile[] = [];
   let problems: readonly string[] = [];
@@ -120,7 +120,8 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
       if (!redisAway) log.warn({ err: error }, "the fleet's keys cannot be read from Redis; going on with those in memory");
       redisAway = true;
       const current = ring.active?.kid;
-      return { ...agreed, active: sound.some(({ kid }) => kid === current) ? current : undefined };
+      const goesOn = blocked().length === 0 && sound.some(({ kid }) => kid === current);
+      return { ...agreed, active: goesOn ? current : undefined };
     }
   }
 
@@ -172,7 +173,8 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     for (const [audience, missing] of config.use === 'sign' && !agreed.against ? agreed.unaccepted : [])
       found.push(`no token is issued here for ${audience} until ${missing.map(({ host }) => host).join(', ')} accept it as well: add it there`);
     if (options.isClockUnchecked()) found.push('the clock of this machine has jumped, and Redis could not be asked which time it is: look at both');
-    if (config.use === 'sign' && active === undefined) found.push(whyNoneSigns(sound));
+    if (config.use === 'sign' && active === undefined && blocked().length === 0) found.push(whyNoneSigns(sound));
+    found.push(...blocked().map((why) => `${why}: this instance signs nothing`));
     return found;
   }
 

@@ -5,8 +5,9 @@ import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { createClaim } from './claim.js';
 import type { RedisClient, RedisConnection } from './connection.js';
+import type { Seals } from './fleet-secrets.js';
+import { parseJson } from './replies.js';
 import { isWrongType, loadScript } from './script.js';
-import { openSignedText, signText } from './signed-text.js';
 
 const time = z.int().nonnegative();
 
@@ -38,6 +39,7 @@ const eventSchema = z.discriminatedUnion('type', [
 
 export type News = Extract<BridgeEvent, { type: 'news' }>['about'];
 /** Something has ended: what is revoked by it must hold on every instance. */
+type PersonEnd = Extract<BridgeEvent, { type: 'subject.ended' }>;
 export type EndEvent = Exclude<BridgeEvent, { type: 'news' }>;
 export type BridgeEvent = z.output<typeof eventSchema>;
 
@@ -48,6 +50,8 @@ export interface EventStream {
   tell(about: News): Promise<void>;
   /** Reads what is there and follows from then on, for as long as the process lives; an outage of Redis ends nothing. */
   follow(): void;
+  /** Writes all that this instance knows to the stream, as it does where Redis has lost it. */
+  writeAgain(): void;
   /** Whether the stream was read whole since the start: before, nothing is known about revocations. */
   readonly wasRead: boolean;
   /** When it was last heard, by the clock here; undefined: never. */
@@ -65,7 +69,7 @@ export interface EventStreamOptions {
   readonly key: string;
   /** Names this instance. */
   readonly instance: string;
-  readonly macKey: Buffer;
+  readonly secrets: Pick<Seals, 'sign' | 'openSigned' | 'isDenied'>;
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
   readonly blockMs: number;
@@ -78,14 +82,20 @@ export interface EventStreamOptions {
   /** What this instance knows and Redis may have lost: asked for when the stream is not what it was. */
   readonly known: () => readonly EndEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
-  readonly lasting: { load(): Promise<void>; isWhole(): Promise<boolean>; store(): Promise<void> };
+  readonly lasting: {
+    load(): Promise<void>;
+    isWhole(): Promise<boolean>;
+    all(): readonly PersonEnd[];
+    store(some: readonly PersonEnd[]): Promise<void>;
+  };
   readonly clock: Clock;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
 
-const CONTEXT = 'event';
+/** What the MAC of an event is bound to. */
+export const EVENT_CONTEXT = 'event';
 const PAGE = 1000;
 const RETRY_MS = 250;
 const RESTORE_AGAIN_MS = 1000;
@@ -104,7 +114,7 @@ const timeOf = loadScript('time');
  * event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, macKey, keepMs, blockMs, apply, onNews, onLoss, known, lasting, clock, log, audit, metrics } = options;
+  const { client, follower, key, secrets, keepMs, blockMs, apply, onNews, onLoss, known, lasting, clock, log, audit, metrics } = options;
   const claim = createClaim(client, `${key}-rewritten`, options.instance);
   let closed = false;
   let wasRead = false;
@@ -115,8 +125,8 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let lost: Map<string, EndEvent> | undefined;
   /** The last of them that this instance has written. */
   let written: string | undefined;
-  /** Whether the ends that outlast the stream were written again. */
-  let isStored = false;
+  /** Of the ends that outlast the stream, those that are still to be written again; undefined: all that are known. */
+  let unstored: readonly PersonEnd[] | undefined;
   let restoreAt = 0;
   let restoreRefused = false;
   let away = false;
@@ -124,13 +134,19 @@ export function createEventStream(options: EventStreamOptions): EventStream {
 
   /** Gives its id. Redis keeps it a little longer than anybody asks for it: clocks differ. */
   async function publish(event: BridgeEvent): Promise<string> {
-    return String(await publishEvent(client, [key], [signText(macKey, CONTEXT, JSON.stringify(event)), keepMs + AHEAD_MS]));
+    return String(await publishEvent(client, [key], [secrets.sign(EVENT_CONTEXT, JSON.stringify(event)), keepMs + AHEAD_MS]));
   }
 
   function take(id: string, fields: readonly string[]): void {
     position = id;
     const atMs = Number(id.split('-')[0]);
     const event = open(fields[fields.indexOf('event') + 1], atMs);
+    if (event === 'later') {
+      log.info({ id }, 'an event of a later release was skipped');
+      newest = id;
+      return;
+    }
+    if (event === 'denied') return;
     if (typeof event === 'string') {
       metrics.refusedValues.inc({ key: 'events' });
       audit('value.refused', { key: 'events', reason: event });
@@ -148,12 +164,13 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   }
 
   /** The event, or why it counts as absent. */
-  function open(signed: string | undefined, atMs: number): BridgeEvent | 'bad-mac' | 'unknown-shape' | 'replayed' {
-    const text = signed === undefined ? undefined : openSignedText(macKey, CONTEXT, signed);
-    if (text === undefined) return 'bad-mac';
-    const event = eventSchema.safeParse(JSON.parse(text));
-    // Another release may know more kinds of events: what is not understood is told, and nothing else is lost.
-    if (!event.success) return 'unknown-shape';
+  function open(signed: string | undefined, atMs: number): BridgeEvent | 'bad-mac' | 'unknown-shape' | 'replayed' | 'later' | 'denied' {
+    const text = signed === undefined ? undefined : secrets.openSigned(EVENT_CONTEXT, signed);
+    if (text === undefined) return signed !== undefined && secrets.isDenied(signed) ? 'denied' : 'bad-mac';
+    const found = parseJson(text);
+    const event = eventSchema.safeParse(found);
+    // A later release publishes a new kind of end in the known kinds as well.
+    if (!event.success) return isOfKnownType(found) ? 'unknown-shape' : 'later';
     // The id is Redis' word, and carries no MAC: it cannot make an event older than it is.
     const happenedAt = event.data.type === 'news' ? event.data.at : event.data.endedAt;
     return Math.min(atMs, clock.now()) - happenedAt > keepMs ? 'replayed' : event.data;
@@ -191,7 +208,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   function noteLoss(): void {
     lost = nameAll(known());
     written = undefined;
-    isStored = false;
+    unstored = undefined;
     position = '0-0';
     newest = undefined;
     onNews('keys', true);
@@ -209,16 +226,20 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       // Redis may have lost it once more in between: then all of it is to be written again.
       if (written !== undefined && (await client.xrange(key, written, written)).length === 0) {
         lost = nameAll(known());
-        isStored = false;
+        unstored = undefined;
       }
-      if (lost.size > 0 && !(await claim.take())) {
+      if (!(await claim.take())) {
         restoreAt = clock.now() + CLAIM_AGAIN_MS;
         return;
       }
       // By the plan, not from now: what took longer is made up for.
       restoreAt = Math.max(restoreAt, clock.now() - RESTORE_AGAIN_MS) + RESTORE_PAUSE_MS;
-      if (!isStored) await lasting.store();
-      isStored = true;
+      unstored ??= lasting.all();
+      if (unstored.length > 0) {
+        await lasting.store(unstored.slice(0, RESTORE_BATCH));
+        unstored = unstored.slice(RESTORE_BATCH);
+        return;
+      }
       const batch = firstOf(lost, RESTORE_BATCH);
       const ids = await Promise.all(batch.map(async ([, event]) => await publish(event)));
       written = ids.at(-1) ?? written;
@@ -299,6 +320,11 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     async tell(about) {
       await publish({ type: 'news', about, at: Number(await timeOf(client, [key], [])) });
     },
+    writeAgain() {
+      lost = nameAll(known());
+      written = undefined;
+      unstored = undefined;
+    },
     follow: () => void run(),
     get wasRead() {
       return wasRead;
@@ -320,6 +346,11 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       follower.close();
     },
   };
+}
+
+function isOfKnownType(found: unknown): boolean {
+  const { type, about } = z.looseObject({ type: z.unknown(), about: z.unknown() }).safeParse(found).data ?? {};
+  return eventSchema.options.some(({ shape }) => shape.type.value === type) && (type !== 'news' || about === 'keys' || about === 'clamps');
 }
 
 function firstOf<K, V>(all: ReadonlyMap<K, V>, count: number): [K, V][] {

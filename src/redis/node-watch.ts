@@ -7,9 +7,11 @@ export interface NodeWatch {
   /** Asks every primary who it is. Never rejects. */
   look(): Promise<void>;
   /** Notes that data was lost, however that became known. */
-  note(): void;
+  noteLoss(): void;
   /** Whether a node, or the connection to it, has changed within this time. Of an instance that has just started: yes. */
   hasChangedWithin(ms: number): boolean;
+  /** Whether data may have been lost within this time: by such a change, or without one. */
+  mayHaveLostWithin(ms: number): boolean;
 }
 
 export interface NodeWatchOptions {
@@ -25,6 +27,7 @@ export interface NodeWatchOptions {
 export function createNodeWatch({ connection, onChange, clock }: NodeWatchOptions): NodeWatch {
   const { client } = connection;
   let changedAt = clock.now();
+  let lostAt = changedAt;
   let known: string | undefined;
 
   /** The nodes that answer now. Undefined where they are those of before, or cannot be asked. */
@@ -43,6 +46,7 @@ export function createNodeWatch({ connection, onChange, clock }: NodeWatchOption
 
   function note(): void {
     changedAt = clock.now();
+    lostAt = changedAt;
   }
 
   connection.onUsable(() => {
@@ -57,8 +61,11 @@ export function createNodeWatch({ connection, onChange, clock }: NodeWatchOption
       note();
       onChange(others);
     },
-    note,
+    noteLoss() {
+      lostAt = clock.now();
+    },
     hasChangedWithin: (ms) => clock.now() - changedAt < ms,
+    mayHaveLostWithin: (ms) => clock.now() - lostAt < ms,
   };
 }
 

@@ -58,12 +58,13 @@ async function writeAndRead(server: Redis, key: string, send: Send): Promise<Pro
 
 /** A replica that follows its primary is as good as that for reading; one that has lost it is not. */
 async function readRole(server: Redis, key: string, send: Send): Promise<ProbeOutcome> {
-  // ROLE is answered while the data is being loaded; what asks for a key is not.
-  const [role, read] = await Promise.allSettled([send(() => server.role()), send(() => server.pttl(key))]);
-  if (read.status === 'rejected' && !isForbidden(read.reason)) throw read.reason;
+  // ROLE is answered while the data is being loaded; what asks for a key is not. Requests read by MGET, or by GET where that is not allowed.
+  const [role, read, many, one] = await Promise.allSettled(send(() => [server.role(), server.pttl(key), server.mget(key), server.get(key)] as const));
+  if (isForbidden(many) && isForbidden(one)) return { fault: { ...faultOf('NOPERM'), stopsReads: true }, isReplica: false };
+  if (read.status === 'rejected' && !isForbidden(read)) throw read.reason;
   // An ACL may keep either from this user: then the other has to do.
   if (role.status === 'rejected') {
-    if (!isForbidden(role.reason) || read.status === 'rejected') throw role.reason;
+    if (!isForbidden(role) || read.status === 'rejected') throw role.reason;
     return { fault: undefined, isReplica: false };
   }
   const [name, , , link] = Array.isArray(role.value) ? role.value.map(String) : [];
@@ -71,7 +72,8 @@ async function readRole(server: Redis, key: string, send: Send): Promise<ProbeOu
   return { fault: isReplica && link !== 'connected' ? faultOf('REPLICA') : undefined, isReplica };
 }
 
-function isForbidden(error: unknown): boolean {
+function isForbidden(outcome: PromiseSettledResult<unknown>): boolean {
+  const error: unknown = outcome.status === 'rejected' ? outcome.reason : undefined;
   return error instanceof Error && /^(NOPERM|ERR unknown command)/.test(error.message);
 }
 

@@ -1,14 +1,51 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisClient } from './connection.js';
+import { type FleetSecrets, nameInFront } from './fleet-secrets.js';
 import { parseJson } from './replies.js';
 
-const envelope = z.strictObject({ version: z.int().positive(), payload: z.string(), mac: z.string() });
+/** A later release may add members: they stay, and say nothing here. */
+const envelope = z.looseObject({ version: z.int().positive(), payload: z.string(), mac: z.string() });
 
 /** Stands for the content of a key that is no string. */
 const WRONG_TYPE = 'a key of another type';
+
+/** How a value stands in Redis as text. */
+export interface Codec<T> {
+  /** Undefined where this release does not understand it. */
+  read(text: string): T | undefined;
+  write(value: T): string;
+}
+
+/** A value that is understood as a whole or not at all. */
+export function whole<T>(schema: z.ZodType<T>): Codec<T> {
+  return { read: (text) => schema.safeParse(parseJson(text)).data, write: (value) => JSON.stringify(value) };
+}
+
+/**
+ * What an instance knows of a value. `known`: it has understood or written it since its start, or found none. `open`: it was not read.
+ * `foreign`: what stands there was written with another secret, or by somebody else. `later`: the fleet wrote it, in a form that this release
+ * does not understand.
+ */
+export type Standing = 'known' | 'open' | 'foreign' | 'later';
+
+/** What stands in Redis cannot be understood, and is left alone. */
+export class UnreadableValue extends Error {
+  constructor(name: string, standing: Standing) {
+    super(
+      standing === 'later'
+        ? `${name} in Redis is of a later release, which this one does not understand`
+        : `${name} in Redis was written with a fleet secret that is not in fleetSecretFile, or by somebody else`,
+    );
+    this.name = 'UnreadableValue';
+  }
+}
+
+/** For whoever only looks: what cannot be understood is told elsewhere. */
+export function unlessUnreadable(error: unknown): undefined {
+  if (!(error instanceof UnreadableValue)) throw error;
+}
 
 export interface SignedValueOptions<T> {
   readonly client: RedisClient;
@@ -16,50 +53,100 @@ export interface SignedValueOptions<T> {
   readonly name: string;
   /** The Redis key. */
   readonly key: string;
-  /** Derived from the fleet's secret. */
-  readonly macKey: Buffer;
-  readonly schema: z.ZodType<T>;
+  readonly secrets: FleetSecrets;
+  readonly codec: Codec<T>;
+  /** Whether an instance that has never understood the value may write one where Redis has none. */
+  readonly mayBegin: () => boolean;
+  /** Whether an operator has said that what cannot be opened is junk. */
+  readonly isForced: () => boolean;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
 
+type Opened<T> =
+  | { readonly kind: 'absent' }
+  | { readonly kind: 'understood'; readonly value: T; readonly rest: Readonly<Record<string, unknown>> }
+  /** The fleet has written it, and it is not understood here. */
+  | { readonly kind: 'later' }
+  /** Written with another secret, changed, or an old one that was put back. */
+  | { readonly kind: 'refused'; readonly reason: string };
+
 /**
- * A JSON value in Redis that decides about something, kept under a MAC and a version (law 10). What was written without
- * the fleet's secret, or is older than what this instance has already seen, counts as absent, is audited, and gives way
- * to the next write.
+ * A JSON value in Redis that decides about something, kept under a MAC and a version (law 10). What fails that check counts as absent, is
+ * audited, and gives way to the next write of an instance that has understood the value before. One that never has takes it for that of a
+ * fleet with another secret, and leaves it alone. What the fleet has written and this release does not understand is always left alone.
  */
 export class SignedValue<T> {
   readonly #options: SignedValueOptions<T>;
   #highestVersion = 0;
   #lastRefused: string | undefined;
+  #wasKnown = false;
+  #standing: Standing = 'open';
 
   constructor(options: SignedValueOptions<T>) {
     this.#options = options;
   }
 
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get standing(): Standing {
+    return this.#wasKnown ? 'known' : this.#standing;
+  }
+
   /** The value, or undefined where there is none that counts. Throws what ioredis throws. */
   async read(): Promise<T | undefined> {
-    return this.#open(await this.#get());
+    const opened = this.#open(await this.#get());
+    return opened.kind === 'understood' ? opened.value : undefined;
   }
 
   /**
    * Replaces the value by what `change` makes of it, atomically; `change` is called again where another instance was
-   * faster. Undefined from `change` leaves it as it is. Throws what ioredis throws.
+   * faster. Undefined from `change` leaves it as it is. Throws what ioredis throws, and `UnreadableValue` for what is left alone.
    */
   async update(change: (current: T | undefined) => T | undefined): Promise<T | undefined> {
     for (let attempt = 0; attempt < 10; attempt++) {
       const found = await this.#get();
-      const current = this.#open(found);
+      const opened = this.#open(found);
+      this.#check(opened);
+      const current = opened.kind === 'understood' ? opened.value : undefined;
       const next = change(current);
       if (next === undefined) return current;
-      // The time, so that whoever has not seen what Redis has lost does not begin anew below it.
-      const version = Math.max(this.#highestVersion + 1, Date.now());
-      if (await this.#replace(found, this.#seal(next, version))) {
-        this.#highestVersion = version;
+      if (opened.kind === 'absent' && !this.#mayBegin) throw new UnreadableValue(this.name, 'foreign');
+      const rest = opened.kind === 'understood' ? opened.rest : {};
+      if (await this.#replace(found, this.#options.codec.write(next), rest)) {
+        this.#wasKnown = true;
         return next;
       }
     }
     throw new Error(`${this.#options.name} was changed by others ten times in a row`);
+  }
+
+  /** Writes the same under the secret that the fleet writes with now, whether or not it is understood. Throws what ioredis throws. */
+  async writeAnew(): Promise<void> {
+    const { secrets } = this.#options;
+    for (let attempt = 0; attempt < 10; attempt++) {
+      const found = await this.#get();
+      if (found === null || !secrets.isOutdated(found)) return;
+      const checked = this.#verify(found);
+      if (!('payload' in checked) || (await this.#replace(found, checked.payload, checked.rest))) return;
+    }
+  }
+
+  /** Forgets what was learned, where the secret under which it was written is no secret any more. */
+  forget(): void {
+    this.#highestVersion = 0;
+    this.#lastRefused = undefined;
+  }
+
+  #check(opened: Opened<T>): void {
+    if (opened.kind === 'later') throw new UnreadableValue(this.name, 'later');
+    if (opened.kind === 'refused' && !this.#wasKnown && !this.#options.isForced()) throw new UnreadableValue(this.name, 'foreign');
+  }
+
+  get #mayBegin(): boolean {
+    return this.#wasKnown || this.#options.isForced() || this.#options.mayBegin();
   }
 
   /** A key of another type is something that somebody else wrote: it fails the check like any other. */
@@ -70,47 +157,78 @@ export class SignedValue<T> {
     });
   }
 
-  #seal(value: T, version: number): string {
-    const payload = JSON.stringify(value);
-    return JSON.stringify({ version, payload, mac: this.#mac(version, payload).toString('base64url') });
+  #open(found: string | null): Opened<T> {
+    if (found === null) {
+      // That there is none is known as well: what comes later in its place is judged by that.
+      if (this.#options.mayBegin()) this.#wasKnown = true;
+      return this.#note('open', { kind: 'absent' });
+    }
+    const checked = this.#verify(found);
+    if ('reason' in checked) return this.#refuse(found, checked.reason);
+    const { version, payload, rest } = checked;
+    if (version < this.#highestVersion) return this.#refuse(found, 'replayed');
+    this.#highestVersion = version;
+    const value = this.#options.codec.read(payload);
+    if (value === undefined) {
+      this.#tell(found, 'later');
+      return this.#note('later', { kind: 'later' });
+    }
+    this.#wasKnown = true;
+    return this.#note('known', { kind: 'understood', value, rest });
   }
 
-  #open(found: string | null): T | undefined {
-    if (found === null) return undefined;
-    const opened = envelope.safeParse(parseJson(found));
-    if (!opened.success) return this.#refuse(found, 'malformed');
-    const { version, payload, mac } = opened.data;
-    const expected = this.#mac(version, payload);
-    const given = Buffer.from(mac, 'base64url');
-    if (given.length !== expected.length || !timingSafeEqual(given, expected)) return this.#refuse(found, 'bad-mac');
-    if (version < this.#highestVersion) return this.#refuse(found, 'replayed');
-    const value = this.#options.schema.safeParse(parseJson(payload));
-    if (!value.success) return this.#refuse(found, 'unknown-shape');
-    this.#highestVersion = version;
-    return value.data;
+  #note(standing: Standing, opened: Opened<T>): Opened<T> {
+    this.#standing = standing;
+    return opened;
+  }
+
+  #refuse(found: string, reason: string): Opened<T> {
+    this.#tell(found, reason);
+    return this.#note('foreign', { kind: 'refused', reason });
   }
 
   /** Audited once for each value that stands there, however often it is read. */
-  #refuse(found: string, reason: string): undefined {
-    if (found !== this.#lastRefused) {
-      this.#lastRefused = found;
-      this.#options.metrics.refusedValues.inc({ key: this.#options.name });
-      this.#options.audit('value.refused', { key: this.#options.name, reason });
-    }
-    return undefined;
+  #tell(found: string, reason: string): void {
+    if (found === this.#lastRefused) return;
+    this.#lastRefused = found;
+    this.#options.metrics.refusedValues.inc({ key: this.#options.name });
+    this.#options.audit('value.refused', { key: this.#options.name, reason });
   }
 
-  #mac(version: number, payload: string): Buffer {
-    return createHmac('sha256', this.#options.macKey).update(`${this.#options.name}\0${version}\0${payload}`).digest();
+  /** What one of the fleet's secrets has signed, or why it is refused. */
+  #verify(
+    found: string,
+  ): { readonly version: number; readonly payload: string; readonly rest: Readonly<Record<string, unknown>> } | { readonly reason: string } {
+    const name = nameInFront(found);
+    const prefix = name === '' ? '' : `${name}:`;
+    const opened = envelope.safeParse(parseJson(found.slice(prefix.length)));
+    if (!opened.success) return { reason: 'malformed' };
+    const { version, payload, mac, ...rest } = opened.data;
+    return this.#options.secrets.openSigned(this.#contextOf(version), `${prefix}${mac}.${payload}`) === undefined
+      ? { reason: 'bad-mac' }
+      : { version, payload, rest };
   }
 
-  async #replace(expected: string | null, value: string): Promise<boolean> {
+  #contextOf(version: number): string {
+    return `${this.#options.name}\0${version}`;
+  }
+
+  async #replace(expected: string | null, payload: string, rest: Readonly<Record<string, unknown>>): Promise<boolean> {
+    const { secrets, client, key } = this.#options;
+    // The time, so that whoever has not seen what Redis has lost does not begin anew below it.
+    const version = Math.max(this.#highestVersion + 1, Date.now());
+    const { prefix } = secrets;
+    const signed = secrets.sign(this.#contextOf(version), payload).slice(prefix.length);
+    const mac = signed.slice(0, signed.indexOf('.'));
+    const value = prefix + JSON.stringify({ ...rest, version, payload, mac });
     const script = `
       local current = redis.pcall('GET', KEYS[1])
       if type(current) == 'table' then current = '${WRONG_TYPE}' end
       if (current or '') ~= ARGV[1] then return 0 end
       redis.call('SET', KEYS[1], ARGV[2])
       return 1`;
-    return (await this.#options.client.eval(script, 1, this.#options.key, expected ?? '', value)) === 1;
+    if ((await client.eval(script, 1, key, expected ?? '', value)) !== 1) return false;
+    this.#highestVersion = version;
+    return true;
   }
 }

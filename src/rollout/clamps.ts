@@ -2,7 +2,9 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import type { Config } from '../config/config.js';
 import { STAGES } from '../config/schema.js';
-import type { SignedValue } from '../redis/signed-value.js';
+import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
+import { parseJson } from '../redis/replies.js';
+import type { Codec, SignedValue } from '../redis/signed-value.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { lowestStage, type Stage } from './stage.js';
@@ -14,7 +16,9 @@ const selectorSchema = z.discriminatedUnion('on', [
   z.strictObject({ on: z.literal('cohort'), name: z.string() }),
 ]);
 
-const clampSchema = z.object({
+const scopeSchema = z.object({ client: z.string(), tenants: z.array(z.string()).optional() });
+
+const clampSchema = z.strictObject({
   selector: selectorSchema,
   stage: z.enum(STAGES),
   by: z.enum(['operator', 'guardrail']),
@@ -23,15 +27,65 @@ const clampSchema = z.object({
   at: z.number(),
   until: z.number().optional(),
   /** Of a clamp on a cohort: whom that was, where it was set. An instance that calls its cohorts otherwise holds these. */
-  scope: z.object({ client: z.string(), tenants: z.array(z.string()).optional() }).optional(),
+  scope: scopeSchema.optional(),
 });
 
-export const clampsSchema = z.object({ clamps: z.array(clampSchema) });
-export type ClampList = z.output<typeof clampsSchema>;
-export type Clamp = z.output<typeof clampSchema>;
+/** `unknown`: a later release holds somebody by it in a way that this one does not know; everybody is held. */
 export type ClampSelector = z.output<typeof selectorSchema>;
+export type KnownClamp = z.output<typeof clampSchema>;
+export interface Clamp extends Omit<KnownClamp, 'selector'> {
+  readonly selector: ClampSelector | { readonly on: 'unknown' };
+  /** The JSON text that it is in Redis, where a later release has written something that this one does not understand. */
+  readonly text?: string;
+}
 
-export type ClampScope = NonNullable<Clamp['scope']>;
+export interface ClampList {
+  readonly clamps: readonly Clamp[];
+  /** What else a later release keeps there. */
+  readonly rest: Members;
+}
+
+/** What is not understood counts as the safe reading, and is written back as the text that it is. */
+function readClamp(text: string): Clamp {
+  const found = parseJson(text);
+  const clamp = clampSchema.safeParse(found);
+  if (clamp.success) return clamp.data;
+  const { shape } = clampSchema;
+  const members = z.looseObject({}).safeParse(found).data ?? {};
+  const selector = selectorSchema.safeParse(members['selector']);
+  const until = z.number().safeParse(members['until']).data;
+  const scope = scopeSchema.safeParse(members['scope']).data;
+  return {
+    selector: selector.success ? selector.data : { on: 'unknown' },
+    stage: shape.stage.catch('session-only').parse(members['stage']),
+    by: shape.by.catch('operator').parse(members['by']),
+    why: shape.why.catch('of a later release').parse(members['why']),
+    at: shape.at.catch(0).parse(members['at']),
+    ...(until === undefined ? {} : { until }),
+    ...scoped(scope),
+    text,
+  };
+}
+
+export const clampsCodec: Codec<ClampList> = {
+  read(payload) {
+    const members = readMembers(payload);
+    const entries = readEntries(members?.get('clamps'));
+    if (!members || !entries) return undefined;
+    return { clamps: entries.map(readClamp), rest: new Map([...members].filter(([name]) => name !== 'clamps')) };
+  },
+  write: ({ clamps, rest }) => writeMembers([...rest, ['clamps', writeEntries(clamps.map(({ text, ...clamp }) => text ?? JSON.stringify(clamp)))]]),
+};
+
+/** One name for a clamp: what `release` takes where its selector is not understood. */
+export function idOf({ text, ...clamp }: Clamp): string {
+  return createHash('sha256')
+    .update(text ?? JSON.stringify(clamp))
+    .digest('hex')
+    .slice(0, 8);
+}
+
+export type ClampScope = z.output<typeof scopeSchema>;
 
 /** Whom a cohort holds by this configuration. Undefined: none of this name, or one that is named like its client and holds the rest. */
 export function scopeOfCohort({ rollout }: Pick<Config, 'rollout'>, name: string): ClampScope | undefined {
@@ -69,8 +123,8 @@ export interface Clamps {
   sync(options?: { readonly wasLost?: boolean }): Promise<void>;
   /** Takes the place of one by the same hand with the same selector. In force here at once, and for all as soon as Redis answers. */
   set(clamp: Clamp): Promise<void>;
-  /** Releases all with this selector, by whomever they were set; gives them. `why`: for the audit. */
-  release(selector: ClampSelector, why?: string): Promise<readonly Clamp[]>;
+  /** Releases all with this selector, or the one with this id, by whomever they were set; gives them. `why`: for the audit. */
+  release(which: ClampSelector | { readonly id: string }, why?: string): Promise<readonly Clamp[]>;
 }
 
 export interface ClampsOptions {
@@ -88,6 +142,8 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
   let known: readonly Clamp[] = [];
   /** Whether anything that counts was ever read or written: then Redis must have something. */
   let wereKnown = false;
+  /** What else a later release keeps with them. */
+  let rest: Members = new Map();
   /** In force here, and not yet in Redis. */
   let pending: readonly Clamp[] = [];
   /** Of those whose time is over, the ones that were said to be. */
@@ -125,7 +181,8 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
       result = next(added.reduce(withClamp, before));
       const isLost = current === undefined && wereKnown;
       wereKnown ||= current !== undefined;
-      return !isLost && JSON.stringify(result) === JSON.stringify(current?.clamps ?? []) ? undefined : { clamps: [...result] };
+      rest = current?.rest ?? rest;
+      return !isLost && JSON.stringify(result) === JSON.stringify(current?.clamps ?? []) ? undefined : { clamps: result, rest };
     });
     wereKnown ||= result.length > 0;
     pending = pending.filter((clamp) => !added.includes(clamp));
@@ -150,7 +207,7 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
     },
 
     get digest() {
-      return createHash('sha256').update(JSON.stringify(inForce())).digest('base64url').slice(0, 12);
+      return digestOf(inForce());
     },
 
     get unknown() {
@@ -177,14 +234,15 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
       await change(withoutOver);
     },
 
-    async release(selector, why) {
+    async release(which, why) {
+      const isMeant = (clamp: Clamp) => ('id' in which ? idOf(clamp) === which.id : isSame(clamp.selector, which));
       let released: readonly Clamp[] = [];
-      pending = pending.filter((clamp) => !isSame(clamp.selector, selector));
+      pending = pending.filter((clamp) => !isMeant(clamp));
       await change((clamps) => {
-        released = clamps.filter((clamp) => isSame(clamp.selector, selector));
+        released = clamps.filter(isMeant);
         return withoutOver(clamps.filter((clamp) => !released.includes(clamp)));
       });
-      for (const { stage, by } of released)
+      for (const { selector, stage, by } of released)
         audit('stage.released', { ...describeSelector(selector), stage, by, reason: 'an operator', ...(why === undefined ? {} : { why }) });
       return released;
     },
@@ -193,8 +251,15 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
 
 const NO_CEILINGS: Ceilings = { guardrail: false };
 
+/** Only of what release 0.1 knows of a clamp as well: it compares its own digest with this one. */
+function digestOf(clamps: readonly Clamp[]): string {
+  const known = clamps.map(({ selector, stage, by, why, at, until, text }) => ({ selector, stage, by, why, at, until, text }));
+  return createHash('sha256').update(JSON.stringify(known)).digest('base64url').slice(0, 12);
+}
+
 function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
-  return [...clamps.filter((one) => one.by !== clamp.by || !isSame(one.selector, clamp.selector)), clamp];
+  const replaces = (one: Clamp) => (clamp.text === undefined ? one.by === clamp.by && isSame(one.selector, clamp.selector) : one.text === clamp.text);
+  return [...clamps.filter((one) => !replaces(one)), clamp];
 }
 
 /** Whether a clamp was set for a cohort that had this client and tenant. */
@@ -204,8 +269,9 @@ function holdsScope({ scope }: Clamp, client: string, tenant: string | undefined
 }
 
 /** Whether a clamp with this selector holds somebody of this client and cohort. */
-export function holds(selector: ClampSelector, client: string, cohort: string): boolean {
+export function holds(selector: Clamp['selector'], client: string, cohort: string): boolean {
   switch (selector.on) {
+    case 'unknown':
     case 'all':
       return true;
     case 'client':
@@ -215,15 +281,15 @@ export function holds(selector: ClampSelector, client: string, cohort: string): 
   }
 }
 
-export function isSame(one: ClampSelector, other: ClampSelector): boolean {
-  return one.on === other.on && nameOf(one) === nameOf(other);
+export function isSame(one: Clamp['selector'], other: Clamp['selector']): boolean {
+  return one.on !== 'unknown' && one.on === other.on && nameOf(one) === nameOf(other);
 }
 
-export function nameOf(selector: ClampSelector): string {
-  return selector.on === 'all' ? 'everybody' : selector.name;
+export function nameOf(selector: Clamp['selector']): string {
+  return 'name' in selector ? selector.name : 'everybody';
 }
 
-function describeSelector(selector: ClampSelector): { on: string; name: string } {
+function describeSelector(selector: Clamp['selector']): { on: string; name: string } {
   return { on: selector.on, name: nameOf(selector) };
 }
 

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import { pseudonym, Secret } from '../config/secret.js';
 import type { RedisClient } from '../redis/connection.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';
-import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note, noteSchema } from './entry-secrets.js';
@@ -26,10 +26,7 @@ export interface CookieSecretsOptions {
   readonly client: RedisClient;
   /** What all of the bridge's keys start with. */
   readonly prefix: string;
-  readonly macKey: Buffer;
-  readonly sealKey: Buffer;
-  /** Makes the names; derived from the fleet's secret. */
-  readonly nameKey: Buffer;
+  readonly secrets: FleetSecrets;
   /** By Redis' clock, as well as it is known here, in ms. */
   readonly nowMs: () => number;
   readonly log: Log;
@@ -69,7 +66,7 @@ const seenSchema = z.object({ at: z.number() });
 
 /** The secrets with which apps sign their cookies, kept alike on all instances while their files change. */
 export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSecrets {
-  const { client, prefix, macKey, sealKey, nameKey, nowMs, log, audit } = options;
+  const { client, prefix, secrets, nowMs, log, audit } = options;
   const key = `${prefix}cookie-secrets`;
   const listeners: (() => void)[] = [];
   const newsListeners: (() => void)[] = [];
@@ -81,7 +78,8 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
 
   const entries = new Map(
     options.entries.map((one): [string, EntrySecrets] => {
-      const nameOf = (text: string) => pseudonym(nameKey, `${one.name}\0${text}`).replaceAll(/[-_]/g, '').slice(0, NAME_LENGTH);
+      const nameOf = (text: string) =>
+        pseudonym(secrets.names['cookie-secret'], `${one.name}\0${text}`).replaceAll(/[-_]/g, '').slice(0, NAME_LENGTH);
       return [one.name, new EntrySecrets(one, nameOf, nowMs, (name) => noteSeen(one.name, name))];
     }),
   );
@@ -187,9 +185,9 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
 
   function textOf(field: string): [field: string, value: string][] | undefined {
     const [what = '', entryName = '', name = ''] = field.split(' ');
-    if (what === 'seen') return [[field, signText(macKey, `cookie-secret\0${field}`, JSON.stringify({ at: nowMs() }))]];
+    if (what === 'seen') return [[field, secrets.sign(`cookie-secret\0${field}`, JSON.stringify({ at: nowMs() }))]];
     const note = entries.get(entryName)?.notes.get(name);
-    return note && [[field, seal(sealKey, `cookie-secret\0${field}`, JSON.stringify(note))]];
+    return note && [[field, secrets.seal(`cookie-secret\0${field}`, JSON.stringify(note))]];
   }
 
   function take(found: Readonly<Record<string, string>>): void {
@@ -200,13 +198,14 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
       const note = entry && what === 'note' ? openNote(field, value) : undefined;
       if (entry && note) merge(entry, name, note);
     }
-    // Redis may have lost what is known here.
+    // Redis may have lost what is known here, or have it under a secret of the fleet that is on its way out.
     for (const entry of entries.values()) {
       for (const name of entry.notes.keys()) addIfMissing(fieldOf('note', entry.entry, name));
       for (const name of entry.signedWith) addIfMissing(fieldOf('seen', entry.entry, name));
     }
     function addIfMissing(field: string): void {
-      if (found[field] === undefined) unwritten.add(field);
+      const value = found[field];
+      if (value === undefined || secrets.isOutdated(value)) unwritten.add(field);
     }
   }
 
@@ -233,12 +232,12 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
   }
 
   function isSeen(field: string, value: string): boolean {
-    const text = openSignedText(macKey, `cookie-secret\0${field}`, value);
+    const text = secrets.openSigned(`cookie-secret\0${field}`, value);
     return text !== undefined && seenSchema.safeParse(parseJson(text)).success;
   }
 
   function openNote(field: string, value: string): Note | undefined {
-    const text = unseal(sealKey, `cookie-secret\0${field}`, value);
+    const text = secrets.unseal(`cookie-secret\0${field}`, value);
     return text === undefined ? undefined : noteSchema.safeParse(parseJson(text)).data;
   }
 

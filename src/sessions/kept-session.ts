@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { seal, unseal } from '../redis/signed-text.js';
+import type { Seals } from '../redis/fleet-secrets.js';
 
 const schema = z.object({
   /** Name of the config's entry, and the record's key in that entry's Redis. */
@@ -22,12 +22,14 @@ const schema = z.object({
 export type KeptSession = z.output<typeof schema>;
 
 /** Only the fleet can read or make one; it is bound to its `sid`. */
-export function sealKeptSession(key: Buffer, sid: string, kept: KeptSession): string {
-  return seal(key, `session\0${sid}`, JSON.stringify(kept));
+export function sealKeptSession(secrets: Pick<Seals, 'seal'>, sid: string, kept: KeptSession): string {
+  return secrets.seal(contextOf(sid), JSON.stringify(kept));
 }
 
-/** Undefined for what the fleet has not sealed for this `sid`. */
-export function openKeptSession(key: Buffer, sid: string, sealed: string): KeptSession | undefined {
-  const text = unseal(key, `session\0${sid}`, sealed);
-  return text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+/** Undefined for what the fleet has not sealed for this `sid`; `later` for what a later release has sealed and this one does not understand. */
+export function openKeptSession(secrets: Pick<Seals, 'unseal'>, sid: string, sealed: string): KeptSession | 'later' | undefined {
+  const text = secrets.unseal(contextOf(sid), sealed);
+  return text === undefined ? undefined : (schema.safeParse(JSON.parse(text)).data ?? 'later');
 }
+
+const contextOf = (sid: string) => `session\0${sid}`;

@@ -1,9 +1,10 @@
 import { z } from 'zod';
+import { unavailable } from '../errors.js';
 import type { BatchedReads, Value } from '../redis/batched-reads.js';
 import type { RedisClient } from '../redis/connection.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
-import { openSignedText, seal, signText, unseal } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type KeptSession, openKeptSession, sealKeptSession } from './kept-session.js';
@@ -70,9 +71,9 @@ export interface LedgerOptions {
   readonly reads: BatchedReads;
   /** What all keys start with. */
   readonly prefix: string;
-  readonly macKey: Buffer;
-  readonly sealKey: Buffer;
-  readonly personKey: Buffer;
+  readonly secrets: FleetSecrets;
+  /** Whether what does not open may be of this fleet, under a secret that is not here: then it cannot be known (law 1). */
+  readonly isStranger: () => boolean;
   /** How long a tombstone stands: as long as the longest family lives. */
   readonly keepSeconds: number;
   readonly audit: Audit;
@@ -100,8 +101,15 @@ const linkSession = loadScript('link-session', ['hash', 'string']);
 
 const linkSchema = z.object({ sid: z.string(), entry: z.string().optional(), key: z.string().optional() });
 
+/** What the seal of a link is bound to. */
+export const linkContext = (sid: string) => `link\0${sid}`;
+/** What the MAC of a tombstone is bound to. */
+export const tombstoneContext = (sid: string) => `ended\0${sid}`;
+
 export function createSessionLedger(options: LedgerOptions): SessionLedger {
-  const { client, reads, prefix, macKey, sealKey, personKey, keepSeconds, audit, metrics } = options;
+  const { client, reads, prefix, secrets, isStranger, keepSeconds, audit, metrics } = options;
+
+  const personKey = secrets.names.person;
 
   function keysOf(sid: string) {
     const tagged = `${prefix}{${sid}}:`;
@@ -113,13 +121,14 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
   }
 
   function sign(sid: string, ended: Ended, reason: string): string {
-    return signText(macKey, `ended\0${sid}`, JSON.stringify({ ...ended, reason }));
+    return secrets.sign(tombstoneContext(sid), JSON.stringify({ ...ended, reason }));
   }
 
   function openTombstone(sid: string, signed: string): Ended | undefined {
-    const text = openSignedText(macKey, `ended\0${sid}`, signed);
-    const ended = text === undefined ? undefined : tombstone.safeParse(JSON.parse(text)).data;
-    if (!ended) refuse('ended');
+    const text = secrets.openSigned(tombstoneContext(sid), signed);
+    if (text === undefined) return refuse('ended', signed);
+    const ended = tombstone.safeParse(JSON.parse(text)).data;
+    if (!ended) throw unavailable('release');
     return ended;
   }
 
@@ -129,9 +138,13 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
     return mark === '' ? { hasTokens: true } : { hasTokens: undefined, ended: openTombstone(sid, mark) };
   }
 
-  function refuse(key: string): void {
+  /** @throws {CrossfadeError} `temporarily_unavailable` where it may be of this fleet all the same. */
+  function refuse(key: string, written: string): undefined {
+    if (secrets.isDenied(written)) return undefined;
     metrics.refusedValues.inc({ key });
     audit('value.refused', { key, reason: 'bad-mac' });
+    if (isStranger()) throw unavailable('secret');
+    return undefined;
   }
 
   /** A key of another type is something that somebody else wrote: it counts as absent, as everything does that fails its check. */
@@ -139,7 +152,7 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
     return await asking(
       work.catch((error: unknown) => {
         if (!isWrongType(error)) throw error;
-        refuse(key);
+        refuse(key, '');
         return null;
       }),
     );
@@ -156,9 +169,12 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
     async kept(sid) {
       const sealed = await reading('session', client.hget(keysOf(sid).session, 'sealed'));
       if (sealed === null) return undefined;
-      const kept = openKeptSession(sealKey, sid, sealed);
-      if (!kept) refuse('session');
-      return kept;
+      const kept = openKeptSession(secrets, sid, sealed);
+      if (kept === 'later') throw unavailable('release');
+      // Written under the secret of now when it is used, so that the one before can go.
+      if (kept && secrets.isOutdated(sealed))
+        await keepSession(client, [keysOf(sid).session], [sealKeptSession(secrets, sid, kept)]).catch(() => undefined);
+      return kept ?? refuse('session', sealed);
     },
 
     async link(restored, predecessor, lifeMs) {
@@ -169,7 +185,7 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
       for (const [sid, link] of links) {
         const keys = keysOf(sid);
         await asking(
-          linkSession(client, [keys.session, keys.ended], [`link:${link.sid}`, seal(sealKey, `link\0${sid}`, JSON.stringify(link)), lifeMs]),
+          linkSession(client, [keys.session, keys.ended], [`link:${link.sid}`, secrets.seal(linkContext(sid), JSON.stringify(link)), lifeMs]),
         );
       }
     },
@@ -182,15 +198,17 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
         }),
       );
       return Object.entries(fields).flatMap(([name, sealed]) => {
-        const text = name.startsWith('link:') ? unseal(sealKey, `link\0${sid}`, sealed) : undefined;
-        return text === undefined ? [] : linkSchema.parse(JSON.parse(text));
+        const text = name.startsWith('link:') ? secrets.unseal(linkContext(sid), sealed) : undefined;
+        const link = text === undefined ? undefined : linkSchema.safeParse(JSON.parse(text));
+        if (link?.success === false) throw unavailable('release');
+        return link ? [link.data] : [];
       });
     },
 
-    seal: (sid, kept) => sealKeptSession(sealKey, sid, kept),
+    seal: (sid, kept) => sealKeptSession(secrets, sid, kept),
 
     async keep(sid, kept) {
-      await asking(keepSession(client, [keysOf(sid).session], [sealKeptSession(sealKey, sid, kept)]));
+      await asking(keepSession(client, [keysOf(sid).session], [sealKeptSession(secrets, sid, kept)]));
     },
 
     async noteDeleted(sid) {

@@ -10,7 +10,7 @@ import { personOf } from './person-of.js';
 import type { KnownPlace } from './places.js';
 import type { SessionReader } from './reader.js';
 import type { SessionEntry } from './record.js';
-import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
+import { type Ended, endedLogin, refusesRecord, UNKNOWN_SUBJECT } from './tombstone.js';
 
 /** Why a session was ended: stands in audits and metrics, and beside the families that ended with it. */
 export type EndReason = 'logout' | 'legacy-logout' | 'other-person' | 'person-ended';
@@ -144,8 +144,13 @@ export function createLogout(options: LogoutOptions): Logout {
     const person = known.person && (known.person.authTimeMs !== undefined || owner?.subject !== known.person.subject) ? known.person : owner;
     // Where tokens were made from a session, Redis knows it: it has come back empty, and the record lives somewhere.
     const isLost = !place && (person !== undefined || (known.isOurs === true && mayHaveLost())) && (await ledger.marks(sid)).hasTokens === false;
-    const ended = person && { ...endedLogin(person, endedAt), ...(isLost ? { unfinished: true } : {}) };
-    const families = await ledger.end(sid, { reason, ...(ended ? { ended, person: personOf(personKey, ended.subject) } : {}) });
+    const login = person ?? (isLost ? { subject: UNKNOWN_SUBJECT } : undefined);
+    const ended = login && { ...endedLogin(login, endedAt), ...(isLost ? { unfinished: true } : {}) };
+    const families = await ledger.end(sid, {
+      reason,
+      ...(ended ? { ended } : {}),
+      ...(person ? { person: personOf(personKey, person.subject) } : {}),
+    });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
     const told = ended ?? (await ledger.marks(sid)).ended;
     if (told) await publish({ type: 'session.ended', sid, ...told });
@@ -157,7 +162,7 @@ export function createLogout(options: LogoutOptions): Logout {
       audit('logout.incomplete', { sid });
     }
     conclude(sid, reason, families);
-    return { done: true, person: told && toIdentity(told) };
+    return { done: true, person: told && told.subject !== UNKNOWN_SUBJECT ? toIdentity(told) : undefined };
   }
 
   /** The others have heard of it by the stream: one that knows where the record is deletes it within moments. */

@@ -1,10 +1,11 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
+import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EndEvent, EventStream } from '../redis/events.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
-import { openSignedText, signText } from '../redis/signed-text.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { NO_MARKS, type SessionLedger } from './ledger.js';
@@ -52,8 +53,9 @@ export interface PersonsOptions {
   readonly known: (subject: string) => readonly string[];
   readonly events: Pick<EventStream, 'publish'>;
   readonly apply: (event: EndEvent) => void;
-  readonly macKey: Buffer;
-  readonly subjectKey: Buffer;
+  readonly secrets: FleetSecrets;
+  /** Whether what does not open may be of this fleet, under a secret that is not here: then it cannot be known (law 1). */
+  readonly isStranger: () => boolean;
   /** How long a login may be carried over at most. */
   readonly keepMs: number;
   /** How far a clock may be off. */
@@ -79,17 +81,31 @@ const timeOf = loadScript('time');
 const PAGE = 1000;
 /** So many ms are waited for the next one, at most: a clock may stand still. */
 const MAX_TURNS = 5;
+/** Another instance may end the same person between two steps. */
+const MAX_TRIES = 5;
+
+/** What the MAC of the end of a person is bound to. */
+export const PERSON_CONTEXT = 'person';
 
 export function createPersons(options: PersonsOptions): Persons {
-  const { client, prefix, logout, ledger, known, events, apply, macKey, subjectKey, keepMs, skewMs, clock, audit, metrics } = options;
+  const { client, prefix, logout, ledger, known, events, apply, secrets, isStranger, keepMs, skewMs, clock, audit, metrics } = options;
   const all = `${prefix}persons-ended`;
-  const keyOf = (subject: string) => `${prefix}subject:{${personOf(subjectKey, subject)}}`;
+  const keyOf = (subject: string) => `${prefix}subject:{${personOf(secrets.names.person, subject)}}`;
 
   function open(signed: string): PersonEnded | undefined {
-    const text = openSignedText(macKey, 'person', signed);
+    const text = secrets.openSigned(PERSON_CONTEXT, signed);
     const found = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
-    if (!found) refuse('bad-mac');
+    if (!found && !secrets.isDenied(signed)) refuse(text === undefined ? 'bad-mac' : 'unknown-shape');
     return found;
+  }
+
+  /** The end of one person. @throws {CrossfadeError} `temporarily_unavailable` where it may be one, and cannot be read here. */
+  function openOwn(signed: string): PersonEnded | undefined {
+    const found = open(signed);
+    if (found || secrets.isDenied(signed)) return found;
+    if (secrets.openSigned(PERSON_CONTEXT, signed) !== undefined) throw unavailable('release');
+    if (isStranger()) throw unavailable('secret');
+    return undefined;
   }
 
   function refuse(reason: string): void {
@@ -97,12 +113,12 @@ export function createPersons(options: PersonsOptions): Persons {
     audit('value.refused', { key: 'persons-ended', reason });
   }
 
-  const sign = (ended: PersonEnded) => signText(macKey, 'person', JSON.stringify(ended));
+  const sign = (ended: PersonEnded) => secrets.sign(PERSON_CONTEXT, JSON.stringify(ended));
 
   return {
     async note(subject, sid, endsAtMs) {
       const signed = await asking(noteSession(client, [keyOf(subject)], [sid, endsAtMs, keepMs]));
-      const ended = typeof signed === 'string' ? open(signed) : undefined;
+      const ended = typeof signed === 'string' ? openOwn(signed) : undefined;
       return ended?.subject === subject ? ended : undefined;
     },
 
@@ -145,12 +161,15 @@ export function createPersons(options: PersonsOptions): Persons {
     async endAgain(ended) {
       const { subject, endedAt, exceptSid } = ended;
       const key = keyOf(subject);
-      const stands = await client.hget(key, 'not-before').catch(absentIfForeign<string | null>(null));
-      const newest = typeof stands === 'string' ? open(stands) : undefined;
       await notePersonEnded(client, [all], [endedAt, sign(ended), keepMs]);
-      if (newest && newest.endedAt >= endedAt) return;
-      const sids = await endSubject(client, [key], [sign(ended), keepMs]);
-      const person = personOf(subjectKey, subject);
+      let sids: unknown = 'changed';
+      for (let tries = 0; tries < MAX_TRIES && sids === 'changed'; tries++) {
+        const stands = await client.hget(key, 'not-before').catch(absentIfForeign<string | null>(null));
+        const newest = stands === null ? undefined : open(stands);
+        if (newest && newest.endedAt >= endedAt) return;
+        sids = await endSubject(client, [key], [sign(ended), keepMs, stands ?? '']);
+      }
+      const person = personOf(secrets.names.person, subject);
       for (const sid of Array.isArray(sids) ? sids.map(String) : []) {
         if (sid !== exceptSid) await ledger.end(sid, { reason: 'person-ended', upTo: endedAt, person });
       }

@@ -12,6 +12,12 @@ export interface Ended {
   readonly unfinished?: boolean | undefined;
 }
 
+/**
+ * Stands for the subject of a login that ended by a refresh token alone, after Redis had lost whose it was. A release that does not know it
+ * takes it for that of nobody.
+ */
+export const UNKNOWN_SUBJECT = '';
+
 export function endedLogin({ subject, tenant, authTimeMs }: Omit<Ended, 'endedAt' | 'unfinished'>, endedAt: number): Ended {
   return { subject, tenant, authTimeMs, endedAt };
 }
@@ -29,7 +35,7 @@ export function refusesRecord(
   resurrectionSeconds: number,
   reusesIds = true,
 ): boolean {
-  if (subject !== ended.subject) return false;
+  if (subject !== ended.subject && ended.subject !== UNKNOWN_SUBJECT) return false;
   if (ended.unfinished === true && !reusesIds && authTimeMs === undefined) return true;
   if (authTimeMs === undefined) return nowMs < ended.endedAt + resurrectionSeconds * 1000;
   return authTimeMs <= (ended.authTimeMs ?? ended.endedAt);

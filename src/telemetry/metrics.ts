@@ -77,6 +77,19 @@ export function createMetrics({ processMetrics = false } = {}) {
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
       registers,
     }),
+    grantSeconds: new Histogram({
+      name: 'crossfade_grant_seconds',
+      help: 'Time that an answer of the token endpoint took, by grant (exchange, refresh).',
+      labelNames: ['grant'] as const,
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1],
+      registers,
+    }),
+    buildInfo: new Gauge({
+      name: 'crossfade_build_info',
+      help: '1, with the release that runs, and the newest form of what stands in Redis that it reads.',
+      labelNames: ['version', 'reads'] as const,
+      registers,
+    }),
     answers: new Counter({
       name: 'crossfade_endpoint_answers_total',
       help: 'Answers of the endpoints under http.basePath, by outcome (granted, or the error code).',

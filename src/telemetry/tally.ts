@@ -4,6 +4,8 @@ import { Counter, type CounterConfiguration } from 'prom-client';
 export interface Tally<Values extends readonly string[]> {
   /** Counts one; a value for each label, in their order. */
   count(...values: Values): void;
+  /** How many were counted since the start. */
+  readonly total: number;
 }
 
 type ValuesOf<Names extends readonly string[]> = { readonly [At in keyof Names]: string };
@@ -18,6 +20,7 @@ export function createTally<const Names extends readonly string[]>(
   configuration: Omit<CounterConfiguration<Names[number]>, 'collect' | 'labelNames'> & { readonly labelNames: Names },
 ): Tally<ValuesOf<Names>> {
   const root = createNode();
+  let total = 0;
   const { labelNames } = configuration;
 
   function addUp(counter: Counter<string>, node: Node, values: readonly string[]): void {
@@ -35,7 +38,11 @@ export function createTally<const Names extends readonly string[]>(
   });
 
   return {
+    get total() {
+      return total;
+    },
     count(...values) {
+      total += 1;
       let node = root;
       for (let at = 0; at < values.length; at++) {
         const value = values[at] ?? '';

@@ -2,12 +2,13 @@ import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EventStream } from '../redis/events.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking, parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
-import { seal, unseal } from '../redis/signed-text.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { madeAt, type SessionPlace } from '../sessions/logout.js';
 import { personOf } from '../sessions/person-of.js';
@@ -35,14 +36,16 @@ export type FoundFamily =
       readonly part: PartRank;
       /** What the successor counts from: the counter of the presented part, else the last one that the family had. */
       readonly counter: number;
+      /** Hash of the part that Redis has as the current one. */
+      readonly current: string;
     }
   /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
   | { readonly kind: 'reused'; readonly grant: Grant }
   /** It has returned: a retry is answered with the same session. */
   | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
-  /** The right family secret, and what stands there cannot be opened: nobody ended it, and it is lost. */
-  | { readonly kind: 'unreadable' }
+  /** The right family secret, and what stands there cannot be read. `later`: a later release wrote it; else no secret here opens it. */
+  | { readonly kind: 'unreadable'; readonly why: 'later' | 'unopened' }
   /** Redis has no such family, though the token is ours and could still live: Redis has lost it. */
   | { readonly kind: 'lost' }
   /** No such family, or a wrong secret: the family is not touched. */
@@ -77,7 +80,7 @@ export interface Families {
   /** Ends the access tokens of a family that Redis has lost, by a token of ours. May be repeated; of one token only the first counts. */
   endLost(token: RefreshToken): Promise<void>;
   /** Ends a family by its return to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
-  close(token: RefreshToken, to: SessionPlace): Promise<SessionPlace | undefined>;
+  close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
 
 export interface FamiliesOptions {
@@ -95,11 +98,8 @@ export interface FamiliesOptions {
   /** Whether the Redis node or the connection to it has changed within the last hour: then a lost write is no surprise. */
   readonly hasRedisChanged: () => Promise<boolean>;
   readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession' | 'refreshIdleSeconds' | 'refreshAbsoluteSeconds'>;
-  /** Derives the rotating parts. */
-  readonly counterKey: Buffer;
   readonly clock: Clock;
-  readonly sealKey: Buffer;
-  readonly personKey: Buffer;
+  readonly secrets: FleetSecrets;
   readonly random: RandomSource;
   readonly audit: Audit;
   readonly metrics: Metrics;
@@ -130,8 +130,9 @@ const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) =>
 
 export function createFamilies(options: FamiliesOptions): Families {
   const { client, ledger, events, apply, heard, writeAgain, onLostWrite, hasRedisChanged } = options;
-  const { config, sealKey, personKey, random, clock, audit, metrics } = options;
-  const parts = createRotatingParts(options.counterKey);
+  const { config, secrets, random, clock, audit, metrics } = options;
+  const personKey = secrets.names.person;
+  const parts = createRotatingParts(secrets);
   const endedLost = new LRUCache<string, true>({ max: MAX_ENDED_LOST });
   // There from the start, so that the first one is an increase.
   for (const redis of ['changed', 'same']) metrics.lostWrites.inc({ redis }, 0);
@@ -141,19 +142,19 @@ export function createFamilies(options: FamiliesOptions): Families {
     return { ...keys, family: keys.family + family };
   }
 
-  function open(sid: string, secretHash: string, sealed: string | null | undefined): Grant | undefined {
+  function open(sid: string, secretHash: string, sealed: string | null | undefined): Grant | 'later' | undefined {
     if (typeof sealed !== 'string') return undefined;
-    const grant = openGrant(sealKey, sid, secretHash, sealed);
-    if (!grant) {
+    const grant = openGrant(secrets, sid, secretHash, sealed);
+    if (!grant && !secrets.isDenied(sealed)) {
       metrics.refusedValues.inc({ key: 'family' });
       audit('value.refused', { key: 'family', reason: 'bad-mac' });
     }
     return grant;
   }
 
-  function openPlace(token: Pick<RefreshToken, 'sid' | 'family'>, sealed: string | null | undefined): SessionPlace | undefined {
-    const text = typeof sealed === 'string' ? unseal(sealKey, returnContext(token), sealed) : undefined;
-    return text === undefined ? undefined : placeSchema.safeParse(JSON.parse(text)).data;
+  function openPlace(token: Pick<RefreshToken, 'sid' | 'family'>, sealed: string | null | undefined): SessionPlace | 'later' | undefined {
+    const text = typeof sealed === 'string' ? secrets.unseal(returnContext(token), sealed) : undefined;
+    return text === undefined ? undefined : (placeSchema.safeParse(JSON.parse(text)).data ?? 'later');
   }
 
   async function runEnd(sid: string, family: string, reason: FamilyEndReason, answer = '', part = ''): Promise<readonly string[]> {
@@ -182,6 +183,13 @@ export function createFamilies(options: FamiliesOptions): Families {
     );
   }
 
+  /** Redis knew less than this token says. `lost`: how many rotations. */
+  async function noteLostWrite({ sid, family }: RefreshToken, lost?: number): Promise<void> {
+    metrics.lostWrites.inc({ redis: (await hasRedisChanged()) ? 'changed' : 'same' });
+    audit('family.caught-up', { sid, family, lost });
+    onLostWrite();
+  }
+
   return {
     async open(sid, grant, sealedSession) {
       const keys = ledger.keysOf(sid);
@@ -195,7 +203,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         personOf(personKey, grant.identity.subject),
         secretHash,
         hashSecret(rotating),
-        sealGrant(sealKey, sid, secretHash, grant),
+        sealGrant(secrets, sid, secretHash, grant),
         grant.endsAt * 1000,
         grant.idleSeconds * 1000,
         sealedSession,
@@ -243,21 +251,27 @@ export function createFamilies(options: FamiliesOptions): Families {
       const isCurrent = current === presented;
       if (typeof ended === 'string') {
         const to = ended === 'returned' && isCurrent ? openPlace({ sid, family }, returned) : undefined;
+        if (to === 'later') return { kind: 'unreadable', why: 'later' };
         if (to) return { kind: 'returned', client: clientId ?? '', person: person ?? '', to };
         // The instance that ended it may not have come to publish it.
         if (untold === '1') await tell(sid, family, ended);
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
-      const grant = open(sid, secretHash, sealed);
+      const opened = open(sid, secretHash, sealed);
+      const grant = opened === 'later' ? undefined : opened;
       const known = { sid, family, subject: grant?.identity.subject ?? '' };
       if (heard.whatEnded({ ...known, issuedAt: 0 }) !== undefined) {
-        await writeAgain(known);
+        // A node that takes no writes now is another one soon, and then all is written.
+        await writeAgain(known).catch(onLostWrite);
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'revoked' };
       }
-      if (!grant) return { kind: 'unreadable' };
+      if (!opened && typeof sealed === 'string' && secrets.isDenied(sealed))
+        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'secret-denied' };
+      if (!grant) return { kind: 'unreadable', why: opened ? 'later' : 'unopened' };
       const stored = readCounter(counted, current);
       const counter = parts.counterOf({ sid, family, secretHash }, rotating);
-      const live = (part: PartRank) => ({ kind: 'live', grant, part, counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1) }) as const;
+      const live = (part: PartRank) =>
+        ({ kind: 'live', grant, part, counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1), current: current ?? '' }) as const;
       if (isCurrent) return live('current');
       const now = await ledger.now(sid);
       if (isStillGood(older, presented, now)) return live('earlier');
@@ -272,6 +286,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       for (const family of names) {
         const [secretHash, sealed] = await asking(client.hmget(keysOf(sid, family).family, 'secret', 'grant').catch(absentIfForeign<string[]>([])));
         const grant = typeof secretHash === 'string' ? open(sid, secretHash, sealed) : undefined;
+        if (grant === 'later') throw unavailable('family');
         if (grant) return grant.identity;
       }
       return undefined;
@@ -302,7 +317,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         hashSecret(rotating),
         hashSecret(successor),
         sealSuccessor(token, successor),
-        sealGrant(sealKey, sid, secretHash, grant),
+        sealGrant(secrets, sid, secretHash, grant),
         sealedSession,
         grant.endsAt * 1000,
         grant.idleSeconds * 1000,
@@ -315,12 +330,13 @@ export function createFamilies(options: FamiliesOptions): Families {
       switch (outcome) {
         case 'rotated':
           return { kind: 'rotated', token: formatRefreshToken({ ...token, rotating: successor }) };
-        case 'derived':
-          return { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: successor }) };
+        case 'derived': {
+          // What was given out before may have been derived under the secret that the fleet wrote with then.
+          const given = parts.deriveAll(of, counter).find((part) => hashSecret(part) === found.current);
+          return { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: given ?? successor }) };
+        }
         case 'caught-up':
-          metrics.lostWrites.inc({ redis: (await hasRedisChanged()) ? 'changed' : 'same' });
-          audit('family.caught-up', { sid, family, lost: Number(detail) });
-          onLostWrite();
+          await noteLostWrite(token, Number(detail));
           return { kind: 'caught-up', token: formatRefreshToken({ ...token, rotating: successor }) };
         case 'repeated': {
           const sealed = unsealSuccessor(token, detail);
@@ -350,15 +366,18 @@ export function createFamilies(options: FamiliesOptions): Families {
       endedLost.set(name, true);
     },
 
-    async close(token, to) {
-      const sealed = seal(sealKey, returnContext(token), JSON.stringify(to));
+    async close(token, found, to) {
+      const sealed = secrets.seal(returnContext(token), JSON.stringify(to));
       const [outcome, reason, before] = await runEnd(token.sid, token.family, 'returned', sealed, hashSecret(token.rotating));
       if (outcome === 'done') {
         metrics.familiesEnded.inc({ reason: 'returned' });
         audit('family.returned', { sid: token.sid, family: token.family });
+        if (found.part === 'ahead') await noteLostWrite(token);
         return to;
       }
-      return reason === 'returned' ? openPlace(token, before) : undefined;
+      const known = reason === 'returned' ? openPlace(token, before) : undefined;
+      if (known === 'later') throw unavailable('family');
+      return known;
     },
   };
 }

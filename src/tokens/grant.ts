@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Identity } from '../principal.js';
-import { seal, unseal } from '../redis/signed-text.js';
+import type { Seals } from '../redis/fleet-secrets.js';
 
 const schema = z.object({
   client: z.string(),
@@ -33,14 +33,16 @@ export type Grant = Omit<z.output<typeof schema>, 'identity'> & { readonly ident
  * Redis keeps grants, but can make none (law 10): they are sealed with the fleet's secret, and bound to the session and to the
  * family's own secret.
  */
-export function sealGrant(key: Buffer, sid: string, secretHash: string, grant: Grant): string {
-  return seal(key, `grant\0${sid}\0${secretHash}`, JSON.stringify(grant));
+export function sealGrant(secrets: Pick<Seals, 'seal'>, sid: string, secretHash: string, grant: Grant): string {
+  return secrets.seal(`grant\0${sid}\0${secretHash}`, JSON.stringify(grant));
 }
 
-export function openGrant(key: Buffer, sid: string, secretHash: string, sealed: string): Grant | undefined {
-  const text = unseal(key, `grant\0${sid}\0${secretHash}`, sealed);
-  const grant = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
-  if (!grant) return undefined;
+/** Undefined for what no secret here opens; `later` for what a later release has sealed and this one does not understand. */
+export function openGrant(secrets: Pick<Seals, 'unseal'>, sid: string, secretHash: string, sealed: string): Grant | 'later' | undefined {
+  const text = secrets.unseal(`grant\0${sid}\0${secretHash}`, sealed);
+  if (text === undefined) return undefined;
+  const grant = schema.safeParse(JSON.parse(text)).data;
+  if (!grant) return 'later';
   const { subject, roles, scope, tenant, authTime, authTimeMs } = grant.identity;
   return {
     ...grant,

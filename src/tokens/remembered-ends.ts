@@ -15,12 +15,14 @@ export interface RememberedEnds {
   /** Writes the end of one family, and of its session, that this instance knows. Rejects with what ioredis rejects with. */
   writeAgain(family: FamilyOf): Promise<void>;
   /**
-   * Writes all that this instance knows; goes on until it is done. `nodes`: names the nodes of Redis that answer now, where that is why. Then
-   * it is enough that another instance has written the same to these nodes.
+   * Writes all that this instance knows; goes on until it is done. `nodes`: names the nodes of Redis that answer now, where that is why. It is
+   * enough that another instance has written the same to these nodes, or has begun to since.
    */
   writeAll(nodes?: string): void;
-  /** The same after a lost write that somebody has met; not again and again. */
+  /** The same after a lost write that a client has shown; once a minute at most, and never left out. */
   writeAllSoon(): void;
+  /** Whether nothing is being written, or will be. */
+  isIdle(): boolean;
   close(): void;
 }
 
@@ -43,7 +45,10 @@ const BATCH_MS = 100;
 const AGAIN_MS = 1000;
 /** Lost writes are met one by one for as long as clients come. */
 const SOON_MS = 60_000;
+/** Instances notice a loss within this time of each other, and an instance notices it in more than one way. */
+const SETTLE_MS = 2000;
 
+const timeOf = loadScript('time');
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 export function createRememberedEnds(options: RememberedEndsOptions): RememberedEnds {
@@ -52,7 +57,8 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
   let running: Promise<void> | undefined;
   let startedAt = Number.NEGATIVE_INFINITY;
   /** Asked for since the present run began. */
-  let next: { readonly nodes: string | undefined } | undefined;
+  let next: Loss | undefined;
+  let soon: NodeJS.Timeout | undefined;
   let closed = false;
 
   async function endFamilyAgain(sid: string, family: string): Promise<void> {
@@ -93,16 +99,28 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     return true;
   }
 
-  async function run(nodes: string | undefined): Promise<void> {
+  async function redisTime(): Promise<number> {
+    return Number(await timeOf(client, [`${prefix}ends-rewritten`], []));
+  }
+
+  /** Whether what another instance has done makes up for this loss: to the same nodes, or begun after it was noticed. */
+  async function isDone({ nodes, noticedAt }: Loss, ends: string): Promise<boolean> {
+    const [ofNodes, ofEnds, begunAt] = (await claim.finished())?.split(' ') ?? [];
+    if (ofEnds !== ends) return false;
+    return (nodes !== undefined && ofNodes === digestOf([nodes])) || Number(begunAt) > (await noticedAt);
+  }
+
+  async function run(loss: Loss): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS).unref());
     while (!closed) {
       try {
         const events = allOf(heard);
         if (events.length === 0) return;
-        const note = `${nodes === undefined ? '' : digestOf([nodes])} ${digestOf(events.map((event) => JSON.stringify(event)))}`;
-        // Another instance has written the same to the same nodes.
-        if (nodes !== undefined && (await claim.finished()) === note) return;
+        const ends = digestOf(events.map((event) => JSON.stringify(event)));
+        if (await isDone(loss, ends)) return;
+        const begunAt = await redisTime();
         if ((await claim.take()) && (await writeBatches(events))) {
-          await claim.finish(note);
+          await claim.finish(`${loss.nodes === undefined ? '' : digestOf([loss.nodes])} ${ends} ${begunAt}`);
           audit('ends.rewritten', { ends: events.length });
           log.warn({ ends: events.length }, 'redis may have lost writes: what has ended was written again');
           return;
@@ -115,36 +133,56 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
   }
 
   function writeAll(nodes?: string): void {
-    if (closed) return;
+    // Where Redis is away it is not known when: then nothing that others did before makes up for it.
+    if (!closed) begin({ nodes, noticedAt: redisTime().catch(() => Number.POSITIVE_INFINITY) });
+  }
+
+  function begin(loss: Loss): void {
     if (running) {
       // The nodes of both, or a loss on nodes that are the same: then all is written in any case.
-      next = { nodes: next && next.nodes !== nodes ? undefined : nodes };
+      next = { ...loss, nodes: next && next.nodes !== loss.nodes ? undefined : loss.nodes };
       return;
     }
     startedAt = performance.now();
-    running = run(nodes).finally(() => {
+    running = run(loss).finally(() => {
       running = undefined;
       const again = next;
       next = undefined;
-      if (again) writeAll(again.nodes);
+      if (again && !closed) begin(again);
     });
+  }
+
+  function writeLater(): void {
+    soon = undefined;
+    writeAll();
   }
 
   return {
     async writeAgain({ sid, family, subject }) {
       const login = heard.endedLogin(sid, subject);
       if (login) await ledger.endAgain(sid, login);
+      for (const ended of heard.knownPersons()) if (ended.subject === subject) await persons().endAgain(ended);
       await endFamilyAgain(sid, family);
       metrics.endsRewritten.inc();
     },
     writeAll,
     writeAllSoon() {
-      if (performance.now() - startedAt > SOON_MS) writeAll();
+      const waitMs = startedAt + SOON_MS - performance.now();
+      if (waitMs <= 0) writeAll();
+      else soon ??= setTimeout(writeLater, waitMs).unref();
     },
+    isIdle: () => running === undefined,
     close() {
       closed = true;
+      clearTimeout(soon);
     },
   };
+}
+
+/** `noticedAt`: by Redis' clock, in ms. */
+interface Loss {
+  readonly nodes: string | undefined;
+  readonly noticedAt: Promise<number>;
 }
 
 /** Oldest first. Ends of persons matter for longer than the rest. */

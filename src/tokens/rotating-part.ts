@@ -1,4 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 
 /** What the rotating part of a refresh token is derived from, beside its counter. */
 export interface PartOf {
@@ -13,8 +14,10 @@ export interface PartOf {
  * failover that lost a write give the same successor, and an instance sees that a token is newer than what Redis knows.
  */
 export interface RotatingParts {
-  /** 43 characters of base64url. */
+  /** 43 characters of base64url, under the secret that the fleet writes with. */
   derive(of: PartOf, counter: number): string;
+  /** The same under each secret that this instance has: the fleet may have changed it since. */
+  deriveAll(of: PartOf, counter: number): readonly string[];
   /** Undefined where the MAC is not ours: a random part of an earlier release, or one that was made up. */
   counterOf(of: PartOf, part: string): number | undefined;
 }
@@ -28,9 +31,8 @@ const MAC_BYTES = 28;
 /** A family's id begins with the time of its making, which is known only once Redis has made it. */
 const TIME_DIGITS = 13;
 
-/** `key`: derived from the fleet secret. */
-export function createRotatingParts(key: Buffer): RotatingParts {
-  function derive({ sid, family, secretHash }: PartOf, counter: number): Buffer {
+export function createRotatingParts(secrets: Pick<FleetSecrets, 'counterKeys'>): RotatingParts {
+  function derive(key: Buffer, { sid, family, secretHash }: PartOf, counter: number): Buffer {
     const part = Buffer.alloc(COUNTER_BYTES + MAC_BYTES);
     part.writeUInt32BE(counter);
     const mac = createHmac('sha256', key)
@@ -41,12 +43,13 @@ export function createRotatingParts(key: Buffer): RotatingParts {
   }
 
   return {
-    derive: (of, counter) => derive(of, counter).toString('base64url'),
+    derive: (of, counter) => derive(secrets.counterKeys[0], of, counter).toString('base64url'),
+    deriveAll: (of, counter) => secrets.counterKeys.map((key) => derive(key, of, counter).toString('base64url')),
     counterOf(of, text) {
       const part = Buffer.from(text, 'base64url');
       if (part.length !== COUNTER_BYTES + MAC_BYTES) return undefined;
       const counter = part.readUInt32BE();
-      return timingSafeEqual(part, derive(of, counter)) ? counter : undefined;
+      return secrets.counterKeys.some((key) => timingSafeEqual(part, derive(key, of, counter))) ? counter : undefined;
     },
   };
 }

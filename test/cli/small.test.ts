@@ -81,3 +81,30 @@ describe('small faults of a machine', () => {
     writeFileSync(config, JSON.stringify(world.config));
   });
 });
+
+describe('crossfade size', () => {
+  it.each([
+    [1_000_000, 100_000, 1],
+    [20_000_000, 2_000_000, 4],
+    [100_000_000, 10_000_000, 14],
+  ])('%i sessions, %i active: %i masters', async (sessions, active, most) => {
+    const { status, stdout } = await runCli(['size', '--sessions', String(sessions), '--active', String(active), '--json']);
+    expect(status).toBe(0);
+    const found = JSON.parse(stdout);
+    expect(found.masters).toBeGreaterThanOrEqual(most === 1 ? 1 : 2);
+    expect(found.masters).toBeLessThanOrEqual(most);
+    expect(found.memoryBytes / sessions).toBeGreaterThan(2000);
+    expect(found.refreshes).toBeCloseTo(active / 600);
+  });
+
+  it('says so where more are active than there are', async () => {
+    const { status, stderr } = await runCli(['size', '--sessions', '1', '--active', '2']);
+    expect([status, stderr.trim()]).toEqual([2, '--active: at most as many as --sessions']);
+  });
+
+  it('reads lives and rates of a configuration, and larger records take more', async () => {
+    const sizeOf = async (...args: string[]) =>
+      JSON.parse((await runCli(['size', '--sessions', '1000', '--active', '1000', '--json', ...args])).stdout);
+    expect((await sizeOf('--record-bytes', '10222')).memoryBytes).toBeGreaterThan((await sizeOf()).memoryBytes + 10_000_000);
+  });
+});

@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import { decodeProtectedHeader } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CliResult } from '../../scripts/lib/cli-process.js';
-import { deriveKey, Secret } from '../../src/config/secret.js';
+import { Secret } from '../../src/config/secret.js';
 import type { Announcement } from '../../src/fleet/announcement.js';
 import { createFleetStore, type FleetStore } from '../../src/fleet/store.js';
+import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { runCli } from '../support/cli.js';
 import { writeKey } from '../support/keys.js';
@@ -28,7 +29,7 @@ beforeAll(async () => {
   service = await startService(world, ofFleetOf(world));
   const secret = new Secret(world.readFile('fleet-secret').trim());
   const quiet = { audit: () => undefined, metrics: createMetrics() };
-  store = createFleetStore({ client: world.legacy.redis, prefix: world.prefix, macKey: deriveKey(secret, 'mac'), ...quiet });
+  store = createFleetStore({ client: world.legacy.redis, prefix: world.prefix, secrets: new FleetSecrets({ secrets: [secret] }), ...quiet });
 }, 60_000);
 afterAll(async () => {
   await service.stop();

@@ -171,9 +171,10 @@ describe('crossfade/client in Node', () => {
   });
 
   it.each([
-    ['refused', true],
-    ['accepted once', false],
-  ])('keeps a refresh token that was refused, until its cookie was accepted: %s', async (_, isKept) => {
+    ['refused', true, () => new Response('', { status: 500 })],
+    ['a page for everybody', true, () => new Response('ok')],
+    ['accepted once', false, () => new Response('ok', { headers: { 'auth-migration': 'stage=jwt-preferred, exchange="/auth/token"' } })],
+  ])('keeps a refresh token that was refused, until its cookie was accepted: %s', async (_, isKept, answerToCookie) => {
     const refreshes: string[] = [];
     let phase: 'lost' | 'back' = 'lost';
     const client = createClient({
@@ -185,7 +186,9 @@ describe('crossfade/client in Node', () => {
         if (request.url.endsWith('/auth/token')) {
           const form = new URLSearchParams(await request.text());
           const given = { access_token: 'a.b.c', refresh_token: 'the-refresh-token', expires_in: 600 };
-          if (form.get('grant_type') !== 'refresh_token') return Response.json(given);
+          const isFirst = refreshes.length === 0;
+          if (form.get('grant_type') !== 'refresh_token')
+            return isFirst ? Response.json(given) : Response.json({ error: 'unauthorized_client' }, { status: 400 });
           refreshes.push(form.get('refresh_token') ?? '');
           const isGood = phase === 'back' && form.has('refresh_token');
           return isGood ? Response.json(given) : Response.json({ error: 'invalid_grant' }, { status: 400 });
@@ -196,7 +199,7 @@ describe('crossfade/client in Node', () => {
         }
         if (refreshes.length === 0) return new Response('ok', { headers: { 'auth-migration': 'stage=jwt-preferred, exchange="/auth/token"' } });
         if (phase === 'back') return new Response('', { status: 401, headers: { 'www-authenticate': 'Bearer' } });
-        return isKept ? new Response('', { status: 500 }) : new Response('ok');
+        return answerToCookie();
       },
     });
     await client.fetch('https://app.example.com/me');

@@ -257,6 +257,10 @@ describe('the configuration', () => {
 
   it.each([
     ['fleet-secret', 'too-short', 'fleetSecretFile: the file must hold base64url of 32 random bytes'],
+    ['fleet-secret', 'pseudonyms=abc', 'the file holds no secret'],
+    ['fleet-secret', `${FLEET_SECRET}\n${FLEET_SECRET}`, 'the same secret twice'],
+    ['fleet-secret', `${FLEET_SECRET}\n${'A'.repeat(43)}`, 'several secrets and no line pseudonyms='],
+    ['fleet-secret', `${FLEET_SECRET}\npseudonyms=abc`, 'not one that crossfade secrets add has written'],
     ['session-secrets', '\n\n', 'the file that it names is empty: put the app'],
     ['session-secrets', 'a\n b\n', 'starts or ends with white space'],
   ])('a %s of %j is a problem, and the message does not show it', (name, text, message) => {

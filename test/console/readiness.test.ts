@@ -28,7 +28,7 @@ function judge({ stage, reason = 'flag', figures, fleet, refused }: Omit<Changes
   return judgeReadiness({
     cohort: { cohort: 'web', client: 'web', requests: 10, stages: [{ stage, reason, requests: 10 }] },
     figures: { ...FIGURES, ...figures },
-    fleet: { instances: [INSTANCE], clamps: [], problems: [], ...fleet },
+    fleet: { instances: [INSTANCE], configurations: 1, clamps: [], problems: [], ...fleet },
     config: {
       clients: [
         { id: 'web', type: 'public', origins: [], refreshTransport: 'body', exchanges: true, wayBack: true, introspect: false, issue: false },
@@ -85,7 +85,7 @@ describe('readiness for the next stage', () => {
     ],
     [
       'two configurations',
-      { stage: 'dual', fleet: { instances: [INSTANCE, { ...INSTANCE, fingerprint: 'g' }] } },
+      { stage: 'dual', fleet: { instances: [INSTANCE, { ...INSTANCE, fingerprint: 'g' }], configurations: 2 } },
       'fleet',
       '2 live, 2 configurations, nothing needs you',
     ],

@@ -461,6 +461,18 @@ describe('prometheus/alerts.yml', () => {
         const born = [...well.filter(({ series: known }) => !known.startsWith(metric)), { series, values: '_x40 1x40' }];
         expect(firing(born, '14m'), alert).toContain(alert);
       }
+      const releases = (failing: string) => [
+        ...['"a"', '"b"'].flatMap((name) =>
+          well.map(({ series, values }) => ({ series: series.replace('"a"', name), values: series.includes('fleet_instances') ? '2x200' : values })),
+        ),
+        { series: 'crossfade_build_info{instance="a", version="1"}', values: '1x200' },
+        { series: 'crossfade_build_info{instance="b", version="2"}', values: '1x200' },
+        { series: 'crossfade_requests_total{instance="a"}', values: '0+100x200' },
+        { series: 'crossfade_requests_total{instance="b"}', values: '0+100x200' },
+        { series: 'crossfade_own_faults_total{instance="b", of="exchange", fault="signing"}', values: failing },
+      ];
+      expect(firing(releases('0x200'), '20m')).toEqual([]);
+      expect(firing(releases('0x40 0+20x160'), '20m')).toContain('CrossfadeReleaseWorse');
       expect(firing([{ series: 'up{job="crossfade", instance="a"}', values: '1x4 0x40' }], '5m')).toEqual(['CrossfadeDown']);
       expect(firing([{ series: 'up{job="other"}', values: '1x40' }], '5m')).toEqual(['CrossfadeDown']);
     } finally {

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { Redis } from 'ioredis';
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { createRandom } from '../../scripts/rehearsal/random.js';
 import { expectError } from '../support/expect-error.js';
@@ -306,6 +308,45 @@ describe('what this instance knows and Redis has forgotten', () => {
     await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
     expect(await world.legacy.redis.hget(key, 'ended')).toBe('revoked');
     await expectError(await world.call('/me', { bearer: access }), 401, 'invalid_token');
+  });
+
+  it('a family that has ended, in a Redis that takes no writes: 400 from memory [W9, F9]', async () => {
+    const own = await startRedis();
+    onTestFinished(async () => await own.stop());
+    const full = await open({ redisUrl: own.url });
+    const admin = new Redis(own.url);
+    onTestFinished(() => admin.disconnect());
+    const { sid, family, refresh } = await exchangeNative(full, await full.login('alice'));
+    const key = `${full.prefix}{${sid}}:family:${family}`;
+    const before = await admin.dumpBuffer(key);
+    expect((await full.post('/auth/revoke', { token: refresh, client_id: 'android' })).status).toBe(200);
+    await admin.restore(key, 3_600_000, before, 'REPLACE');
+    await admin.config('SET', 'maxmemory', '1');
+    await expectError(await postRefresh(full, refresh), 400, 'invalid_grant');
+    await admin.config('SET', 'maxmemory', '0');
+    await expect.poll(async () => (await full.bridge.readiness()).canIssue).toBe(true);
+    await expectError(await postRefresh(full, refresh), 400, 'invalid_grant');
+    expect(await admin.hget(key, 'ended')).toBe('revoked');
+  });
+
+  it('the end of a person, whose family shows it: the person has ended in Redis again [W9]', async () => {
+    const { redis } = world.legacy;
+    const { tokens, putBack } = await rotate(world, 1);
+    const { refresh } = at(tokens, 1);
+    const copies = new Map<string, Buffer>();
+    for (const key of await redis.keys(`${world.prefix}subject:*`)) copies.set(key, await redis.dumpBuffer(key));
+    await world.bridge.endSubject('u-alice', { why: 'a test' });
+    let key = '';
+    for (const [one, before] of copies) {
+      if ((await redis.hexists(one, 'not-before')) === 0) continue;
+      key = one;
+      await redis.restore(one, 3_600_000, before, 'REPLACE');
+    }
+    await at(putBack, 1)();
+    expect(await redis.hexists(key, 'not-before')).toBe(0);
+    await expectError(await postRefresh(world, refresh), 400, 'invalid_grant');
+    expect(await redis.hget(key, 'not-before')).toContain('"subject":"u-alice"');
+    await world.legacy.redis.del(key, `${world.prefix}persons-ended`);
   });
 
   it('a logout: 400 and never adopted, and the tombstone stands again [W9]', async () => {

@@ -7,6 +7,7 @@ import { systemClock } from '../../src/clock.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { Connections, createLifecycle, systemRandom } from '../../src/lifecycle.js';
 import { createLiveFiles } from '../../src/live-files.js';
+import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
@@ -102,6 +103,8 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
       config,
       connections,
       files,
+      secrets: new FleetSecrets(config.fleetSecret.current),
+      isStranger: () => false,
       random: systemRandom,
       clock: systemClock,
       log: logger,

@@ -44,7 +44,7 @@ it('brings a JSON Schema for editors', async () => {
 });
 
 it('brings a command line', async () => {
-  expect((await run('node', [join(ROOT, 'dist/cli/main.js'), '--version'])).stdout).toBe('0.1.0\n');
+  expect((await run('node', [join(ROOT, 'dist/cli/main.js'), '--version'])).stdout).toBe('0.2.0\n');
   expect((await run('node', [join(ROOT, 'dist/cli/main.js'), '--help'])).stdout).toContain('serve');
 });
 

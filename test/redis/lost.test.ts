@@ -102,7 +102,7 @@ describe('an end that is asked of an instance which knows nothing', () => {
     for (const at of [world, other]) expect((await at.call('/me', { cookie })).status).toBe(401);
   });
 
-  it('Law 6: by a refresh token alone: record and bearer end; where no one knows the record, it is counted', async () => {
+  it('Law 6: by a refresh token alone: record and bearer end, on whichever instance it is asked', async () => {
     const world = await open({ redisUrl: own.url });
     const other = await world.another();
     const known = await exchangeNative(world, await world.login('alice'));
@@ -116,9 +116,27 @@ describe('an end that is asked of an instance which knows nothing', () => {
     await admin.flushall();
     const fresh = await world.another();
     expect((await fresh.post('/auth/logout', { client_id: 'android', refresh_token: unknown.refresh })).status).toBe(204);
+    await expect.poll(async () => await world.legacy.redis.exists(lastKey(world))).toBe(0);
+    for (const at of [world, fresh]) await expect.poll(async () => (await at.call('/me', { bearer: unknown.access })).status).toBe(401);
+  });
+
+  it('Law 6: by a refresh token alone, where no instance knows whose it was: the cookie opens nothing, and its record goes', async () => {
+    const world = await open({ redisUrl: own.url });
+    const cookie = await world.login('bob');
+    const key = lastKey(world);
+    const { refresh } = await exchangeNative(world, cookie);
+    await world.bridge.close();
+    await admin.flushall();
+    const fresh = await world.another();
+    expect((await fresh.post('/auth/logout', { client_id: 'android', refresh_token: refresh })).status).toBe(204);
     expect(await fresh.metrics()).toMatch(/^crossfade_logouts_incomplete_total 1$/m);
     expect(fresh.log.audits('logout.incomplete')).toHaveLength(1);
-    for (const at of [world, fresh]) await expect.poll(async () => (await at.call('/me', { bearer: unknown.access })).status).toBe(401);
+    const shown = await fresh.call('/me', { cookie });
+    expect(shown.status).toBe(401);
+    await expect.poll(async () => await world.legacy.redis.exists(key)).toBe(0);
+    await expectError(await postExchange(fresh, cookie), 400, 'invalid_request');
+    // A new login of anybody is another session.
+    expect((await fresh.call('/me', { cookie: await world.login('bob') })).status).toBe(200);
   });
 });
 

@@ -37,6 +37,10 @@ it('notices another run, another replication id and another role, and nothing el
   hands.now += HOUR_MS;
   expect(watch.hasChangedWithin(HOUR_MS)).toBe(false);
 
+  // Data that is lost without another node or connection: somebody has wound Redis back, which is a surprise.
+  watch.noteLoss();
+  expect([watch.hasChangedWithin(HOUR_MS), watch.mayHaveLostWithin(HOUR_MS)]).toEqual([false, true]);
+
   await client.replicaof('127.0.0.1', primary.port);
   await expect.poll(async () => String(await client.info('replication'))).toContain('master_link_status:up');
   expect(await looksAgain()).toBe(1);

@@ -90,6 +90,27 @@ describe('a Redis of the bridge that is connected and cannot be used', () => {
     expect((await postExchange(world, cookie)).status).toBe(200);
   });
 
+  it.each([
+    ['reads', ['-@read']],
+    ['these keys', ['resetkeys', '~other:*']],
+    ['all but ROLE', ['-@all', '+role', '+ping']],
+  ])('NOPERM for %s, in a store of records: it is named, and the instance is not ready', async (_, rules) => {
+    const { redis, admin } = await server();
+    const world = await open({ legacy: { redisUrl: redis.url } });
+    const cookie = await world.login('alice');
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+    await admin.call('ACL', 'SETUSER', 'keeper', 'on', 'nopass', '+@all', '~*');
+    await admin.call('AUTH', 'keeper', '');
+    await admin.call('ACL', 'SETUSER', 'default', ...rules);
+    await expect.poll(async () => (await world.bridge.readiness()).ready).toBe(false);
+    expect((await world.bridge.readiness()).parts).toMatchObject({ records: 'NOPERM' });
+    expect((await world.bridge.readiness()).problems.join()).toContain('its ACL does not let this user do what the bridge needs');
+    await expectError(await world.call('/me', { cookie }), 503, 'temporarily_unavailable');
+    await admin.call('ACL', 'SETUSER', 'default', '+@all', '~*');
+    await expect.poll(async () => (await world.bridge.readiness()).ready).toBe(true);
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+  });
+
   it('MISCONF is named as well', async () => {
     const { redis, admin } = await server();
     const world = await open({ redisUrl: redis.url });

@@ -6,18 +6,19 @@ import { createSessionLedger } from '../../src/sessions/ledger.js';
 import { personOf } from '../../src/sessions/person-of.js';
 import { endedLogin } from '../../src/sessions/tombstone.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
+import { holdSecrets } from '../support/fleet-secrets.js';
 import { sharedRedisUrl } from '../support/world.js';
 
 const client = new Redis(sharedRedisUrl());
 const prefix = `ledger-${randomUUID()}:`;
-const personKey = randomBytes(32);
+const secrets = holdSecrets();
+const personKey = secrets.names.person;
 const ledger = createSessionLedger({
   client,
   reads: createBatchedReads(client),
   prefix,
-  macKey: randomBytes(32),
-  sealKey: randomBytes(32),
-  personKey,
+  secrets,
+  isStranger: () => false,
   keepSeconds: 60,
   audit: () => undefined,
   metrics: createMetrics(),

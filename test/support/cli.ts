@@ -2,8 +2,8 @@ import { type CliResult, type RunningCli as RunningProcess, runCli as runProcess
 import { record } from './transcript.js';
 
 /** The command line as a process of its own; what it prints is searched for secrets at the end of the run. */
-export async function runCli(args: readonly string[], cwd?: string, input?: string): Promise<CliResult> {
-  const result = await runProcess(args, cwd, input);
+export async function runCli(args: readonly string[], cwd?: string, input?: string, main?: string): Promise<CliResult> {
+  const result = await runProcess(args, cwd, input, main);
   record(tells(args) ? result.stderr : result.stdout + result.stderr);
   return result;
 }

@@ -20,7 +20,8 @@ export interface Member {
   metrics(): Promise<string>;
   /** Writes another configuration; counts from the next start on. */
   configure(change: (config: ConfigInput) => ConfigInput): void;
-  start(): Promise<void>;
+  /** `main`: the program of another release; from then on it is this one. */
+  start(main?: string): Promise<void>;
   /** SIGTERM, as an orchestrator does it; or SIGKILL. */
   stop(signal?: 'SIGTERM' | 'SIGKILL'): Promise<void>;
 }
@@ -37,7 +38,12 @@ export interface TestFleet {
 const KEYS = { selfTestSeconds: 1, publishSeconds: 2 };
 
 /** Instances on one Redis, each a process of its own, on the sessions of a world; the world's own bridge is none of them. */
-export async function startFleet(world: World, size: number, change: (config: ConfigInput) => ConfigInput = (config) => config): Promise<TestFleet> {
+export async function startFleet(
+  world: World,
+  size: number,
+  change: (config: ConfigInput) => ConfigInput = (config) => config,
+  main?: string,
+): Promise<TestFleet> {
   // The machine is busy: that Redis is slow is not what is tried here.
   const redis = { ...world.config.redis, keyPrefix: `${world.config.redis.keyPrefix}fleet:`, commandTimeoutMs: 3000 };
   const members: Member[] = [];
@@ -45,7 +51,7 @@ export async function startFleet(world: World, size: number, change: (config: Co
   const [first] = members;
   if (!first) throw new Error('a fleet has at least one instance');
   const { configFile } = first;
-  await Promise.all(members.map(async (member) => await member.start()));
+  await Promise.all(members.map(async (member) => await member.start(main)));
 
   async function run(...args: string[]): Promise<string> {
     const { status, stdout, stderr } = await runCli([...args, '--config', configFile]);
@@ -103,8 +109,8 @@ async function createMember(world: World, name: string, base: ConfigInput): Prom
       config = change(config);
       writeFileSync(configFile, JSON.stringify(config));
     },
-    async start() {
-      cli = startCli(['serve', '--config', configFile], world.directory);
+    async start(main) {
+      cli = startCli(['serve', '--config', configFile], world.directory, {}, main);
       await cli.logged('crossfade is listening');
     },
     async stop(signal = 'SIGTERM') {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
-import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { EndEvent } from '../../src/redis/events.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
@@ -82,6 +82,35 @@ describe('what has ended and Redis may have lost', () => {
     await expect.poll(() => one?.runs()).toBe(1);
     one?.writeAll();
     await expect.poll(() => one?.runs()).toBe(2);
+    expect(written).toHaveLength(22);
+  });
+
+  it('is written by one instance, where several have noticed a loss on the same nodes in two ways', async () => {
+    const { instances, written } = fleet(logouts(250), logouts(250), logouts(250));
+    for (const one of instances) one.writeAll('the same nodes');
+    for (const one of instances) one.writeAll();
+    await expect.poll(() => written.length, { timeout: 10_000 }).toBe(251);
+    // Each has come to it: the claim says so until the last has looked.
+    for (const one of instances) await expect.poll(() => one.isIdle(), { timeout: 10_000 }).toBe(true);
+    expect(written).toHaveLength(251);
+  });
+
+  it('is written a minute after the last time, where a lost write is met before', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const { instances, written } = fleet(logouts(10));
+    const [one] = instances;
+    one?.writeAll();
+    const runsAfter = async (ms: number) => {
+      await vi.advanceTimersByTimeAsync(ms);
+      return one?.runs();
+    };
+    await expect.poll(async () => await runsAfter(100)).toBe(1);
+    one?.writeAllSoon();
+    one?.writeAllSoon();
+    await vi.advanceTimersByTimeAsync(50_000);
+    expect(one?.runs()).toBe(1);
+    await expect.poll(async () => await runsAfter(1000)).toBe(2);
     expect(written).toHaveLength(22);
   });
 

@@ -64,5 +64,5 @@ export const readAffected = (selector, stage) => ask(`/api/affected?${new URLSea
 /** @param {Selector} selector @param {{ stage: string, why: string, forSeconds?: number }} clamp */
 export const setClamp = (selector, clamp) => post('/api/clamps', { ...selector, ...clamp });
 
-/** @param {Selector} selector @param {string} why */
-export const releaseClamp = (selector, why) => post('/api/clamps/release', { ...selector, why });
+/** @param {Selector | { id: string }} which @param {string} why */
+export const releaseClamp = (which, why) => post('/api/clamps/release', { ...which, why });

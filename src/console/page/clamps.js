@@ -85,10 +85,10 @@ export function openClamp() {
   void tellAffected();
 }
 
-/** @param {{ selector: Selector, stage: string, by: string, why: string }} clamp */
-export function openRelease({ selector, stage: held, by, why: reason }) {
+/** @param {import('../status.js').ClampStatus} clamp */
+export function openRelease({ id, selector, stage: held, by, why: reason }) {
   open({ title: `Release ${whomOf(selector)}`, text: `Held at ${held} by the ${by}: ${reason}`, button: 'Release', hasFields: false }, (given) =>
-    releaseClamp(selector, given),
+    releaseClamp(selector.on === 'unknown' ? { id } : selector, given),
   );
 }
 

@@ -7,6 +7,7 @@ import { el, number, show, span, svg, table } from './elements.js';
 
 /** @param {{ on: string, name?: string }} selector */
 export function whomOf(selector) {
+  if (selector.on === 'unknown') return 'everybody (a later release knows whom)';
   return selector.on === 'all' ? 'everybody' : `${selector.on} ${selector.name}`;
 }
 
@@ -29,13 +30,12 @@ export function showNow(found) {
 }
 
 /** @param {Overview} found */
-function showCards({ refused, instances, keys, clamps, cohorts }) {
+function showCards({ refused, instances, configurations, keys, clamps, cohorts }) {
   const hour = refused.lastHour.reduce((sum, { requests }) => sum + requests, 0);
   const first = cohorts.reduce((sum, { figures }) => sum + figures.exchangeFirst, 0);
   const healthy = instances.filter(({ signing }) => signing === 'healthy').length;
   const active = keys.find(({ phase }) => phase === 'active');
   const next = keys.find(({ phase }) => phase === 'next');
-  const configurations = new Set(instances.map(({ fingerprint }) => fingerprint)).size;
   show(
     'cards',
     card(
@@ -342,7 +342,23 @@ function waits({ hold, phase, why, retiringUntil }, at) {
 }
 
 /** @param {Overview} found */
-export function showFleet({ instances, windows, cohorts }) {
+export function showFleet({ instances, releases, windows, cohorts }) {
+  show(
+    'releases',
+    table(
+      ['Release', 'Instances', 'Requests#', 'Answered 503#', 'Own faults#', 'Half within', '99 % within'],
+      releases.map(({ version, instances: names, lately }) => [
+        version,
+        names.join(', '),
+        lately ? number(lately.requests) : '',
+        lately ? number(lately.unavailable) : '',
+        lately ? number(lately.faults) : '',
+        lately ? `${lately.p50Ms} ms` : '',
+        lately ? `${lately.p99Ms} ms` : '',
+      ]),
+      'No instance is alive on this Redis.',
+    ),
+  );
   show(
     'instances',
     table(

@@ -1,0 +1,233 @@
+import { randomBytes } from 'node:crypto';
+import { chmodSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { loadConfig } from '../config/load.js';
+import { pseudonymsOf, Secret } from '../config/secret.js';
+import { nameOfInstance } from '../console/status.js';
+import { errnoOf } from '../errors.js';
+import type { Announcement } from '../fleet/announcement.js';
+import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
+import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../fleet/write-anew.js';
+import { countWritten, type WrittenCounts } from '../fleet/written-under.js';
+import { loadKeyDirectory } from '../keys/load.js';
+import { keepEventsMs } from '../lifecycle.js';
+import { nameOfSecret } from '../redis/fleet-secrets.js';
+import { askYes, isAtTerminal } from './ask.js';
+import { print } from './print.js';
+import { changeInRoom, type Room } from './room.js';
+import { count, table } from './words.js';
+
+export interface FleetSecretOptions {
+  readonly config: string;
+  readonly json?: boolean;
+}
+
+/** `crossfade secrets add`: a new fleet secret in front of the others; with the first of them the line that keeps the names of persons. */
+export async function addSecret({ config: path, json = false }: FleetSecretOptions): Promise<void> {
+  const { fleetSecret } = await loadConfig(path);
+  const { secrets, pseudonyms } = fleetSecret.current;
+  const [newest] = secrets;
+  if (!newest) throw new Error('fleetSecretFile holds no secret');
+  if (secrets.length > 1)
+    throw new Error(
+      `fleetSecretFile holds a newer secret already, ${nameOfSecret(newest)}: nothing was done. Bring the file to every instance, and take the old line out once crossfade secrets finish has said so`,
+    );
+  const added = new Secret(randomBytes(32).toString('base64url'));
+  const lines = [added.reveal(), ...secrets.map((secret) => secret.reveal()), `pseudonyms=${(pseudonyms ?? pseudonymsOf(newest)).reveal()}`];
+  replaceFile(fleetSecret.file, `${lines.join('\n')}\n`);
+  const name = nameOfSecret(added);
+  if (json) {
+    print.json({ file: fleetSecret.file, added: name, secrets: [name, ...secrets.map(nameOfSecret)] });
+    return;
+  }
+  print.line(`${fleetSecret.file} holds a new secret, ${name}, before ${nameOfSecret(newest)}.`);
+  print.line('Bring this file to every instance, in any order: running ones read it again. The new secret writes once all have it.');
+  print.line(`crossfade secrets list says how far the fleet is; crossfade secrets finish ${nameOfSecret(newest)} ends the old one.`);
+  print.line('A release 0.1 cannot be started with this file.');
+}
+
+/** In one step, with the mode of the file before: somebody may read it in this moment. */
+function replaceFile(file: string, text: string): void {
+  const target = realpathSync(file);
+  const temporary = `${target}.${process.pid}.tmp`;
+  try {
+    const { mode } = statSync(target);
+    writeFileSync(temporary, text, { mode: 0o600, flag: 'wx' });
+    chmodSync(temporary, mode & 0o777);
+    if (readFileSync(temporary, 'utf8') !== text) throw new Error('the disk is full');
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw new Error(`${file} cannot be written (${errnoOf(error)}): nothing was done. Run this where the file can be written, and bring it here`);
+  }
+}
+
+export interface FleetSecretStatus {
+  readonly name: string;
+  readonly state: 'writes' | 'opens' | 'finished' | 'revoked';
+  /** Names of live instances that do not open it; empty for one that is out of use. */
+  readonly missing: readonly string[];
+  /** What stands in Redis under it. */
+  readonly written: WrittenCounts;
+}
+
+/** Every fleet secret that this file, the fleet or Redis knows of. Rejects with what ioredis rejects with. */
+export async function readFleetSecrets(room: Room): Promise<FleetSecretStatus[]> {
+  const { control, connections, nowMs } = room;
+  const { secrets } = control;
+  const { live } = await control.fleet.read(await nowMs());
+  const counts = await countWritten(connections.own, control.prefix);
+  const firstName = secrets.first ?? control.deniedSecrets.all.find(({ isFirst }) => isFirst)?.name ?? FIRST;
+  const nameOf = (prefix: string) => (prefix === '' ? firstName : prefix);
+  const denied = new Map(control.deniedSecrets.all.map((one) => [one.name, one]));
+  const names = [...secrets.opens, ...live.flatMap(({ opens = [] }) => opens), ...denied.keys(), ...[...counts.keys()].map(nameOf)];
+  const writing = new Set(live.length > 0 ? live.map(({ writes = firstName }) => writes) : [secrets.writes]);
+  return [...new Set(names)].map((name) => ({
+    name,
+    state: denied.get(name)?.how ?? (writing.has(name) ? 'writes' : 'opens'),
+    missing: denied.has(name) ? [] : live.filter((one) => !opensOf(one, firstName).includes(name)).map(nameOfInstance),
+    written: counts.get(name === firstName ? '' : name) ?? NOTHING,
+  }));
+}
+
+/** Stands for the first secret of the fleet where nothing here says its name. */
+const FIRST = 'the first';
+const NOTHING: WrittenCounts = { values: 0, ends: 0, families: 0, sessions: 0 };
+
+function opensOf({ opens }: Announcement, firstName: string): readonly string[] {
+  return opens ?? [firstName];
+}
+
+export function fleetSecretLines(all: readonly FleetSecretStatus[]): string[] {
+  return table(all.map((one) => [one.name, describe(one), describeCounts(one.written)]));
+}
+
+function describe({ state, missing }: FleetSecretStatus): string {
+  switch (state) {
+    case 'finished':
+      return 'finished; opens nothing';
+    case 'revoked':
+      return 'revoked; opens nothing';
+    default:
+      return `${state}${missing.length === 0 ? '' : `; not on ${missing.join(', ')}`}`;
+  }
+}
+
+function describeCounts({ values, ends, families, sessions }: WrittenCounts): string {
+  const counts = [count(values, 'value'), count(ends, 'end'), count(families, 'family', 'families'), count(sessions, 'session')];
+  return values + ends + families + sessions === 0 ? 'nothing is under it' : `under it: ${counts.join(', ')}`;
+}
+
+/** `crossfade secrets finish`: takes a secret out of use that nothing is left under. */
+export async function finishSecret(name: string, { why = 'rotated', ...options }: FleetSecretOptions & { readonly why?: string }): Promise<void> {
+  await changeInRoom(options, async (room) => {
+    const before = await readFleetSecrets(room);
+    refuseWhileNeeded(before, find(before, name));
+    await writeAgain(room);
+    const secret = find(await readFleetSecrets(room), name);
+    const { values, ends, families, sessions } = secret.written;
+    if (values + ends + families + sessions > 0)
+      throw new Error(
+        `${name} is still needed (${describeCounts(secret.written)}): nothing was done. Families and sessions leave it with their next refresh, or end; crossfade secrets list says what is left`,
+      );
+    await deny(room, name, 'finished', why);
+    await say(room, name, options.json ?? false, {});
+  });
+}
+
+/** `crossfade secrets revoke`: for a secret that has leaked. What was written under it opens nowhere any more. */
+export async function revokeSecret(
+  name: string,
+  { why, yes = false, json = false, config }: FleetSecretOptions & { readonly why: string; readonly yes?: boolean },
+): Promise<void> {
+  await changeInRoom({ config, json }, async (room) => {
+    const { control, connections, did } = room;
+    const { secrets, prefix } = control;
+    const all = await readFleetSecrets(room);
+    const secret = find(all, name);
+    refuseWhileNeeded(all, secret);
+    const { families } = secret.written;
+    const ending = `${count(families, 'family', 'families')} of refresh tokens under ${name} will end: the people exchange their session again, or log in.`;
+    if (!json) print.line(ending);
+    if (!json && !yes && isAtTerminal() && !(await askYes('Revoke it?'))) {
+      print.line('Nothing was done.');
+      return;
+    }
+    const { live } = await control.fleet.read(await room.nowMs());
+    await writeAgain(room);
+    if (live.length === 0) await writeEventsAnew({ connection: connections.own, prefix, secrets, keepMs: keepEventsMs(room.config) });
+    await deny(room, name, 'revoked', why);
+    did(`${name} was revoked.`);
+    const missing = await confirm(room, name);
+    await forgetLearned(room, live);
+    await say(room, name, json, { families, missing });
+  });
+}
+
+/** What decides and what has ended, under the secret that writes now: an instance may not have been allowed to look for all of it. */
+async function writeAgain({ control, connections, lifecycle }: Room): Promise<void> {
+  const { secrets, prefix, values } = control;
+  for (const value of values) await value.writeAnew();
+  await lifecycle.cookieSecrets.sync();
+  const options = { connection: connections.own, prefix, secrets, goesOn: async () => true };
+  await writePersonsAnew(options);
+  await writeSessionsAnew(options);
+}
+
+/** What somebody who has the secret may have written: keys that no file holds, issuers, flags. The instances write theirs again. */
+async function forgetLearned({ config, control, client, lifecycle }: Room, live: readonly Announcement[]): Promise<void> {
+  const here = (await loadKeyDirectory(config.keys)).keys.map(({ kid }) => kid);
+  const held = new Set([...here, ...live.flatMap(({ keys }) => keys.map(({ jwk }) => jwk.kid))]);
+  await control.jwks.update((current) => current && { ...current, keys: current.keys.filter(({ jwk }) => held.has(jwk.kid)), policies: [] });
+  await client.del(`${control.prefix}flags`);
+  await lifecycle.events.tell('keys');
+}
+
+function find(all: readonly FleetSecretStatus[], name: string): FleetSecretStatus {
+  const found = all.find((one) => one.name === name);
+  if (!found) throw new Error(`there is no fleet secret ${name}: there are ${all.map((one) => one.name).join(', ')}`);
+  if (found.state === 'finished' || found.state === 'revoked') throw new Error(`${name} is ${found.state} already`);
+  return found;
+}
+
+/** Every live instance must write with another one. */
+function refuseWhileNeeded(all: readonly FleetSecretStatus[], { name, state }: FleetSecretStatus): void {
+  if (state !== 'writes') return;
+  const newer = all.find((one) => one.state === 'opens' && one.missing.length > 0);
+  const what = newer ? `${newer.name} is not on ${newer.missing.join(', ')}` : 'crossfade secrets add makes another one';
+  throw new Error(`the fleet writes with ${name}: nothing was done. Every live instance must open a newer secret first: ${what}`);
+}
+
+async function deny({ control, lifecycle, audit, nowMs }: Room, name: string, how: DeniedFleetSecret['how'], why: string): Promise<void> {
+  const { secrets, deniedSecrets } = control;
+  await deniedSecrets.deny({ name, isFirst: name === secrets.first, at: await nowMs(), how, why });
+  secrets.deny(deniedSecrets.all);
+  await lifecycle.events.tell('keys');
+  audit('fleet.secret-denied', { secret: name, how, why });
+}
+
+/** How long instances have to say that they have heard. */
+const CONFIRM_MS = 12_000;
+
+/** Names of the live instances that open it still. */
+async function confirm({ control, nowMs }: Room, name: string): Promise<string[]> {
+  for (const end = Date.now() + CONFIRM_MS; ; ) {
+    const { live } = await control.fleet.read(await nowMs());
+    const missing = live.filter((one) => opensOf(one, control.secrets.first ?? FIRST).includes(name)).map(nameOfInstance);
+    if (missing.length === 0 || Date.now() > end) return missing;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+async function say(
+  room: Room,
+  name: string,
+  json: boolean,
+  { families, missing }: { readonly families?: number; readonly missing?: readonly string[] },
+): Promise<void> {
+  const left = missing ?? (await confirm(room, name));
+  if (left.length > 0) process.exitCode = 1;
+  if (json) print.json({ name, ...(families === undefined ? {} : { families }), missing: left });
+  else if (left.length > 0) print.line(`${name} is out of use, but ${left.join(', ')} did not confirm it: see crossfade status`);
+  else
+    print.line(`${name} opens nothing any more, on every live instance. Take its line out of every fleetSecretFile, and leave the line pseudonyms=.`);
+}

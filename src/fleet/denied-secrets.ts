@@ -1,0 +1,69 @@
+import { z } from 'zod';
+import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
+import { parseJson } from '../redis/replies.js';
+import type { Codec, SignedValue } from '../redis/signed-value.js';
+
+const deniedSchema = z.looseObject({
+  name: z.string(),
+  /** Whether the fleet began with it: what it has written bears no name. */
+  isFirst: z.boolean().catch(false),
+  at: z.number().catch(0),
+  /** `finished` because nothing was left under it, `revoked` because it has leaked. */
+  how: z.enum(['finished', 'revoked']).catch('revoked'),
+  why: z.string().catch('by a later release'),
+});
+
+export type DeniedFleetSecret = Pick<z.output<typeof deniedSchema>, 'name' | 'isFirst' | 'at' | 'how' | 'why'>;
+
+export interface DeniedSecretsContent {
+  readonly entries: readonly string[];
+  /** What else a later release keeps there. */
+  readonly rest: Members;
+}
+
+export const deniedSecretsCodec: Codec<DeniedSecretsContent> = {
+  read(payload) {
+    const members = readMembers(payload);
+    const entries = readEntries(members?.get('secrets'));
+    return members && entries && { entries, rest: new Map([...members].filter(([name]) => name !== 'secrets')) };
+  },
+  write: ({ entries, rest }) => writeMembers([...rest, ['secrets', writeEntries(entries)]]),
+};
+
+/** The fleet secrets that are out of use for good, whatever a file says. */
+export interface DeniedSecrets {
+  readonly all: readonly DeniedFleetSecret[];
+  /** Hears what the fleet has taken out of use, and tells Redis again what it has lost. Rejects with what ioredis rejects with. */
+  sync(): Promise<void>;
+  deny(secret: DeniedFleetSecret): Promise<void>;
+}
+
+export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>): DeniedSecrets {
+  const known = new Map<string, DeniedFleetSecret>();
+  /** As they are in Redis. */
+  const texts = new Set<string>();
+  let rest: Members = new Map();
+
+  function take(text: string): void {
+    texts.add(text);
+    const found = deniedSchema.safeParse(parseJson(text)).data;
+    if (found && !known.has(found.name)) known.set(found.name, found);
+  }
+
+  async function unite(more: readonly string[]): Promise<void> {
+    await stored.update((current) => {
+      const before = current?.entries ?? [];
+      for (const text of [...before, ...more]) take(text);
+      rest = current?.rest ?? rest;
+      return before.length === texts.size ? undefined : { entries: [...texts], rest };
+    });
+  }
+
+  return {
+    get all() {
+      return [...known.values()];
+    },
+    sync: async () => await unite([]),
+    deny: async (secret) => await (known.has(secret.name) ? unite([]) : unite([JSON.stringify(secret)])),
+  };
+}

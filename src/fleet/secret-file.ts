@@ -1,0 +1,35 @@
+import type { Config, FleetSecretLines } from '../config/config.js';
+import type { Live, LiveFiles } from '../live-files.js';
+import type { RedisConnection } from '../redis/connection.js';
+import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetStore } from './store.js';
+
+/** Follows `fleetSecretFile` while the instance runs. A file that would name persons otherwise is refused. */
+export function followFleetSecrets(files: LiveFiles, { fleetSecret }: Pick<Config, 'fleetSecret'>, secrets: FleetSecrets): Live<FleetSecretLines> {
+  const live = files.follow<FleetSecretLines>({
+    at: 'fleetSecretFile',
+    files: [fleetSecret.file],
+    initial: fleetSecret.current,
+    read() {
+      const found = fleetSecret.read();
+      if ('problems' in found || secrets.hasNamesOf(found.value)) return found;
+      const message = 'the file names persons otherwise than before (another line pseudonyms=, or none): put that line back';
+      return { problems: [{ path: 'fleetSecretFile', message }] };
+    },
+  });
+  live.onChange((lines) => secrets.take(lines));
+  return live;
+}
+
+/** Reads who is there before anything is written, and writes as they do. Never rejects: while Redis is away nothing is written. */
+export async function chooseAtStart(
+  { fleet, secrets }: { readonly fleet: FleetStore; readonly secrets: FleetSecrets },
+  own: RedisConnection,
+): Promise<void> {
+  try {
+    const { live, strangers } = await fleet.read(await own.nowMs());
+    secrets.writeWith(chooseWriting(secrets, live, strangers));
+  } catch {
+    // Chosen with the first heartbeat.
+  }
+}

@@ -1,0 +1,150 @@
+import { createClaim } from '../redis/claim.js';
+import type { RedisConnection } from '../redis/connection.js';
+import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
+import type { SignedValue } from '../redis/signed-value.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Log } from '../telemetry/log.js';
+import type { Announcement } from './announcement.js';
+import type { DeniedSecrets } from './denied-secrets.js';
+import { writePersonsAnew, writeSessionsAnew } from './write-anew.js';
+
+export interface SecretRotationOptions {
+  readonly secrets: FleetSecrets;
+  readonly denied: DeniedSecrets;
+  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'writeAnew' | 'forget'>[];
+  /** Who else is alive, the longest first. */
+  readonly others: () => readonly Announcement[];
+  readonly strangers: () => number;
+  readonly connection: Pick<RedisConnection, 'client'>;
+  /** What all of the bridge's keys start with. */
+  readonly prefix: string;
+  /** Writes the notes on cookie secrets under the secret that writes now. Rejects with what ioredis rejects with. */
+  readonly writeCookieSecrets: () => Promise<void>;
+  /** Publishes the ends of the event stream under the secret that writes now. */
+  readonly writeEvents: () => void;
+  /** Forgets what was learned from Redis, and may have been written by somebody who has a secret that leaked. */
+  readonly forgetLearned: () => void;
+  /** Called where another secret writes or opens here: the others should hear of it at once. */
+  readonly onChange: () => void;
+  /** Names this instance. */
+  readonly random: { token(bytes: number): string };
+  readonly log: Log;
+  readonly audit: Audit;
+}
+
+/** Follows the fleet from one secret to the next. */
+export interface SecretRotation {
+  /** Hears which secrets are out of use, and writes with the newest that every live instance opens. Never rejects. */
+  sync(): Promise<void>;
+  /** For an operator, a sentence each. */
+  readonly problems: readonly string[];
+  close(): void;
+}
+
+const AGAIN_MS = 1000;
+
+export function createSecretRotation(options: SecretRotationOptions): SecretRotation {
+  const { secrets, denied, values, others, strangers, connection, prefix, writeCookieSecrets, writeEvents } = options;
+  const { forgetLearned, onChange, random, log, audit } = options;
+  const claim = createClaim(connection.client, `${prefix}secrets-rewritten`, random.token(9));
+  let isWriting = false;
+  let written = secrets.writes;
+  /** Whether the user of Redis may not look for ends of sessions. */
+  let mayNotScan = false;
+  let closed = false;
+
+  async function hearDenied(): Promise<void> {
+    await denied.sync();
+    const news = denied.all.filter(({ name }) => !secrets.denied.some((one) => one.name === name));
+    if (!secrets.deny(denied.all)) return;
+    for (const { name, how, why } of news) audit('fleet.secret-denied', { secret: name, how, why });
+    if (news.some(({ how }) => how === 'revoked')) {
+      for (const value of values) value.forget();
+      forgetLearned();
+    }
+    onChange();
+  }
+
+  function choose(): void {
+    if (secrets.writeWith(chooseWriting(secrets, others(), strangers()))) {
+      audit('fleet.secret-activated', { secret: secrets.writes });
+      onChange();
+    }
+    if (secrets.writes !== written) writeAnew();
+  }
+
+  /** What decides, and what has ended: all else is written when it is used, or lapses. One instance does it for all. */
+  async function writeAll(name: string): Promise<boolean> {
+    const goesOn = async () => !closed && secrets.writes === name && (await claim.take());
+    if ((await claim.finished()) === name) return true;
+    if (!(await goesOn())) return false;
+    for (const value of values) await value.writeAnew();
+    await writeCookieSecrets();
+    const options = { connection, prefix, secrets, goesOn };
+    const persons = await writePersonsAnew(options);
+    if (persons === undefined) return false;
+    const sessions = await writeSessionsAnew(options).catch(unlessForbidden);
+    if (sessions === undefined) return false;
+    await claim.finish(name);
+    audit('fleet.secret-rewritten', { secret: name, ends: persons + sessions });
+    return true;
+  }
+
+  /** A user with no more rights than an instance needs may not SCAN: then the command that takes the old secret out of use does it. */
+  function unlessForbidden(error: unknown): number {
+    if (!(error instanceof Error) || !error.message.startsWith('NOPERM')) throw error;
+    mayNotScan = true;
+    return 0;
+  }
+
+  function writeAnew(): void {
+    if (isWriting) return;
+    isWriting = true;
+    void run().finally(() => {
+      isWriting = false;
+    });
+  }
+
+  async function run(): Promise<void> {
+    // Every instance publishes what it knows: the stream itself makes one of it.
+    writeEvents();
+    while (!closed && secrets.writes !== written) {
+      const name = secrets.writes;
+      const isDone = await writeAll(name).catch((error: unknown) => {
+        log.debug({ err: error }, 'what stands in Redis could not be written under the new fleet secret; trying again');
+        return false;
+      });
+      if (isDone) written = name;
+      else await new Promise((resolve) => setTimeout(resolve, AGAIN_MS).unref());
+    }
+  }
+
+  return {
+    async sync() {
+      // While Redis is away nothing is known of the others either.
+      await hearDenied().then(choose, (error: unknown) => log.debug({ err: error }, 'the fleet secrets that are out of use cannot be read'));
+    },
+
+    get problems() {
+      const lost = secrets.lost.map(
+        (name) =>
+          `fleetSecretFile has lost the secret ${name}, which opens here until the next restart: put it back, or take it out with crossfade secrets finish ${name}`,
+      );
+      const [newest] = secrets.inFile;
+      const waits = newest === undefined || newest === secrets.writes ? [] : others().filter(({ opens }) => !opens?.includes(newest));
+      const names = waits.map(({ host }) => host).join(', ');
+      return [
+        ...lost,
+        ...(secrets.opens.length === 0 ? ['every secret of fleetSecretFile is out of use: crossfade secrets list names them'] : []),
+        ...(mayNotScan && secrets.opens.length > 1
+          ? ['ends of sessions stand under the fleet secret before: the user of Redis may not SCAN. Run crossfade secrets finish with one that may']
+          : []),
+        ...(waits.length > 0 ? [`the fleet secret ${newest} does not write until ${names} has it as well: add it to fleetSecretFile there`] : []),
+      ];
+    },
+
+    close() {
+      closed = true;
+    },
+  };
+}

@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+import { pseudonymsOf } from '../../src/config/secret.js';
+import { chooseWriting, FleetSecrets, nameOfSecret, type Opener } from '../../src/redis/fleet-secrets.js';
+import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';
+
+const [first, second, third] = [makeSecret(), makeSecret(), makeSecret()];
+const [one, two] = [nameOfSecret(first), nameOfSecret(second)];
+
+describe('the secrets of a fleet', () => {
+  it('open what any of them wrote, and say so but for the first', () => {
+    const both = holdSecrets(second, first);
+    const before = both.sign('context', 'text');
+    expect(both.writes).toBe(one);
+    expect(both.writeWith(two)).toBe(true);
+    const [signed, sealed] = [both.sign('context', 'text'), both.seal('context', 'text')];
+    expect([before, signed, sealed].map((text) => /^[0-9a-f]{8}:/.test(text))).toEqual([false, true, true]);
+    expect([both.openSigned('context', before), both.openSigned('context', signed), both.unseal('context', sealed)]).toEqual([
+      'text',
+      'text',
+      'text',
+    ]);
+    const old = holdSecrets(first);
+    expect([old.openSigned('context', before), old.openSigned('context', signed), old.unseal('context', sealed)]).toEqual([
+      'text',
+      undefined,
+      undefined,
+    ]);
+    expect([both.isOutdated(before), both.isOutdated(signed)]).toEqual([true, false]);
+    expect(both.openSigned('another', signed)).toBeUndefined();
+    expect(both.openSigned('context', `${one}:${before}`), 'a name that somebody put there').toBeUndefined();
+  });
+
+  it('name everybody alike from the first to the last of them', () => {
+    const alone = holdSecrets(first);
+    const both = holdSecrets(second, first);
+    const after = new FleetSecrets({ secrets: [third, second], pseudonyms: pseudonymsOf(first) });
+    for (const names of [both.names, after.names]) expect(names).toEqual(alone.names);
+    expect(both.hasNamesOf({ secrets: [second, first], pseudonyms: pseudonymsOf(first) })).toBe(true);
+    expect(both.hasNamesOf({ secrets: [second] })).toBe(false);
+  });
+
+  it('a denied one opens nothing, whatever the file says', () => {
+    const both = holdSecrets(second, first);
+    const before = both.seal('context', 'text');
+    both.writeWith(two);
+    expect(both.deny([{ name: one, isFirst: true }])).toBe(true);
+    expect(both.deny([{ name: one, isFirst: true }])).toBe(false);
+    both.take({ secrets: [second, first], pseudonyms: pseudonymsOf(first) });
+    expect([both.unseal('context', before), both.isDenied(before), both.opens]).toEqual([undefined, true, [two]]);
+    expect(both.counterKeys).toHaveLength(1);
+  });
+
+  it('one that the file has lost opens until the restart, and never writes again', () => {
+    const both = holdSecrets(second, first);
+    const before = both.sign('context', 'text');
+    both.take({ secrets: [second], pseudonyms: pseudonymsOf(first) });
+    expect([both.openSigned('context', before), both.lost, both.inFile]).toEqual(['text', [one], [two]]);
+  });
+});
+
+describe('which secret writes', () => {
+  const others = (...all: Opener[]) => all;
+
+  it.each<[string, Opener[], number, string]>([
+    ['alone', [], 0, two],
+    ['beside instances that have it', others({ opens: [two, one], writes: one }, { opens: [two, one], writes: one }), 0, two],
+    ['beside one that lacks it', others({ opens: [two, one], writes: one }, { opens: [one], writes: one }), 0, one],
+    ['beside a release that knows one only', others({ opens: [two, one], writes: one }, {}), 0, one],
+    ['beside a stranger', others({ opens: [two, one], writes: one }), 1, one],
+    ['beside a stranger, where the fleet has gone on', others({ opens: [two, one], writes: two }), 1, two],
+  ])('%s', (_, all, strangers, expected) => {
+    expect(chooseWriting(holdSecrets(second, first), all, strangers)).toBe(expected);
+  });
+
+  it('goes back to the one that a late starter has', () => {
+    const both = holdSecrets(second, first);
+    both.writeWith(two);
+    expect(chooseWriting(both, [{ opens: [one], writes: one }], 0)).toBe(one);
+  });
+});
