@@ -37,7 +37,7 @@ export interface Control {
   readonly deniedSecrets: DeniedSecrets;
   readonly fleet: FleetStore;
   /** All signed values. */
-  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'writeAnew' | 'forget'>[];
+  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Why this instance must not act for the fleet, a sentence each: what decides stands in Redis, and was never understood here since the start. */
   readonly blocked: readonly string[];
 }

@@ -48,7 +48,8 @@ export async function addSecret({ config: path, json = false }: FleetSecretOptio
 /** In one step, with the mode of the file before: somebody may read it in this moment. */
 function replaceFile(file: string, text: string): void {
   const target = realpathSync(file);
-  const temporary = `${target}.${process.pid}.tmp`;
+  // One name, so that two commands at once do not both begin from the same file.
+  const temporary = `${target}.new`;
   try {
     const { mode } = statSync(target);
     writeFileSync(temporary, text, { mode: 0o600, flag: 'wx' });
@@ -56,7 +57,7 @@ function replaceFile(file: string, text: string): void {
     if (readFileSync(temporary, 'utf8') !== text) throw new Error('the disk is full');
     renameSync(temporary, target);
   } catch (error) {
-    rmSync(temporary, { force: true });
+    if (errnoOf(error) !== 'EEXIST') rmSync(temporary, { force: true });
     throw new Error(`${file} cannot be written (${errnoOf(error)}): nothing was done. Run this where the file can be written, and bring it here`);
   }
 }

@@ -12,7 +12,6 @@ import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import type { ProbeKind } from '../redis/probe.js';
-import { unlessUnreadable } from '../redis/signed-value.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
 import { createAuditFeed } from '../telemetry/audit-feed.js';
 import { createLog } from '../telemetry/log.js';
@@ -90,8 +89,6 @@ export async function withRoom<T>(
     offMs = systemClock.now() - (await own.nowMs());
     // Commands write with the secret that the fleet writes with.
     await chooseAtStart(control, own);
-    await control.deniedSecrets.sync().catch(unlessUnreadable);
-    secrets.deny(control.deniedSecrets.all);
     begun = true;
     return await work({
       config,

@@ -2,6 +2,7 @@ import type { Config, FleetSecretLines } from '../config/config.js';
 import type { Live, LiveFiles } from '../live-files.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
+import type { DeniedSecrets } from './denied-secrets.js';
 import type { FleetStore } from './store.js';
 
 /** Follows `fleetSecretFile` while the instance runs. A file that would name persons otherwise is refused. */
@@ -21,15 +22,20 @@ export function followFleetSecrets(files: LiveFiles, { fleetSecret }: Pick<Confi
   return live;
 }
 
-/** Reads who is there before anything is written, and writes as they do. Never rejects: while Redis is away nothing is written. */
+/**
+ * Reads who is there and which secrets are out of use, before anything is read under them or written. Never rejects: while Redis is away
+ * nothing is read or written.
+ */
 export async function chooseAtStart(
-  { fleet, secrets }: { readonly fleet: FleetStore; readonly secrets: FleetSecrets },
+  { fleet, secrets, deniedSecrets }: { readonly fleet: FleetStore; readonly secrets: FleetSecrets; readonly deniedSecrets: DeniedSecrets },
   own: RedisConnection,
 ): Promise<void> {
   try {
     const { live, strangers } = await fleet.read(await own.nowMs());
     secrets.writeWith(chooseWriting(secrets, live, strangers));
+    await deniedSecrets.sync();
+    secrets.deny(deniedSecrets.all);
   } catch {
-    // Chosen with the first heartbeat.
+    // With the first heartbeat.
   }
 }

@@ -11,7 +11,7 @@ import { writePersonsAnew, writeSessionsAnew } from './write-anew.js';
 export interface SecretRotationOptions {
   readonly secrets: FleetSecrets;
   readonly denied: DeniedSecrets;
-  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'writeAnew' | 'forget'>[];
+  readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Who else is alive, the longest first. */
   readonly others: () => readonly Announcement[];
   readonly strangers: () => number;
@@ -48,7 +48,8 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
   const { forgetLearned, onChange, random, log, audit } = options;
   const claim = createClaim(connection.client, `${prefix}secrets-rewritten`, random.token(9));
   let isWriting = false;
-  let written = secrets.writes;
+  /** The secret under which all of it was written, as far as this instance knows. */
+  let written: string | undefined;
   /** Whether the user of Redis may not look for ends of sessions. */
   let mayNotScan = false;
   let closed = false;
@@ -65,21 +66,26 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     onChange();
   }
 
-  function choose(): void {
+  async function choose(): Promise<void> {
     if (secrets.writeWith(chooseWriting(secrets, others(), strangers()))) {
       audit('fleet.secret-activated', { secret: secrets.writes });
       onChange();
     }
+    // The values are written last: where none stands under another secret, all has been written.
+    if (written === undefined && !(await hasOutdated())) written = secrets.writes;
     if (secrets.writes !== written) writeAnew();
   }
 
-  /** What decides, and what has ended: all else is written when it is used, or lapses. One instance does it for all. */
-  async function writeAll(name: string): Promise<boolean> {
+  async function hasOutdated(): Promise<boolean> {
+    for (const value of values) if (await value.isOutdated()) return true;
+    return false;
+  }
+
+  /** What has ended. All else is written when it is used, or lapses. One instance does it for all. */
+  async function writeEnds(name: string): Promise<boolean> {
     const goesOn = async () => !closed && secrets.writes === name && (await claim.take());
     if ((await claim.finished()) === name) return true;
     if (!(await goesOn())) return false;
-    for (const value of values) await value.writeAnew();
-    await writeCookieSecrets();
     const options = { connection, prefix, secrets, goesOn };
     const persons = await writePersonsAnew(options);
     if (persons === undefined) return false;
@@ -97,6 +103,14 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     return 0;
   }
 
+  async function writeEverything(name: string): Promise<boolean> {
+    if (!(await writeEnds(name))) return false;
+    // Each instance: another one may have written under the old secret since.
+    await writeCookieSecrets();
+    for (const value of values) await value.writeAnew();
+    return true;
+  }
+
   function writeAnew(): void {
     if (isWriting) return;
     isWriting = true;
@@ -110,7 +124,7 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     writeEvents();
     while (!closed && secrets.writes !== written) {
       const name = secrets.writes;
-      const isDone = await writeAll(name).catch((error: unknown) => {
+      const isDone = await writeEverything(name).catch((error: unknown) => {
         log.debug({ err: error }, 'what stands in Redis could not be written under the new fleet secret; trying again');
         return false;
       });
@@ -122,7 +136,9 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
   return {
     async sync() {
       // While Redis is away nothing is known of the others either.
-      await hearDenied().then(choose, (error: unknown) => log.debug({ err: error }, 'the fleet secrets that are out of use cannot be read'));
+      await hearDenied()
+        .then(choose)
+        .catch((error: unknown) => log.debug({ err: error }, 'the fleet secrets that are out of use cannot be read'));
     },
 
     get problems() {

@@ -4,6 +4,10 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisClient } from './connection.js';
 import { type FleetSecrets, nameInFront } from './fleet-secrets.js';
 import { parseJson } from './replies.js';
+import { loadScript } from './script.js';
+
+const removeValue = loadScript('remove-value');
+const replaceValue = loadScript('replace-value');
 
 /** A later release may add members: they stay, and say nothing here. */
 const envelope = z.looseObject({ version: z.int().positive(), payload: z.string(), mac: z.string() });
@@ -73,7 +77,7 @@ type Opened<T> =
 
 /**
  * A JSON value in Redis that decides about something, kept under a MAC and a version (law 10). What fails that check counts as absent, is
- * audited, and gives way to the next write of an instance that has understood the value before. One that never has takes it for that of a
+ * audited, and gives way to an instance that has understood the value before. One that never has takes it for that of a
  * fleet with another secret, and leaves it alone. What the fleet has written and this release does not understand is always left alone.
  */
 export class SignedValue<T> {
@@ -109,10 +113,14 @@ export class SignedValue<T> {
     for (let attempt = 0; attempt < 10; attempt++) {
       const found = await this.#get();
       const opened = this.#open(found);
-      this.#check(opened);
+      this.#check(opened, found);
       const current = opened.kind === 'understood' ? opened.value : undefined;
       const next = change(current);
-      if (next === undefined) return current;
+      if (next === undefined) {
+        // An instance that starts would take it for the value of another fleet.
+        if (opened.kind === 'refused' && found !== null) await removeValue(this.#options.client, [this.#options.key], [found, WRONG_TYPE]);
+        return current;
+      }
       if (opened.kind === 'absent' && !this.#mayBegin) throw new UnreadableValue(this.name, 'foreign');
       const rest = opened.kind === 'understood' ? opened.rest : {};
       if (await this.#replace(found, this.#options.codec.write(next), rest)) {
@@ -134,15 +142,24 @@ export class SignedValue<T> {
     }
   }
 
+  /** Whether it stands under another secret than the one that writes. Throws what ioredis throws. */
+  async isOutdated(): Promise<boolean> {
+    const found = await this.#get();
+    return found !== null && this.#options.secrets.isOutdated(found) && 'payload' in this.#verify(found);
+  }
+
   /** Forgets what was learned, where the secret under which it was written is no secret any more. */
   forget(): void {
     this.#highestVersion = 0;
     this.#lastRefused = undefined;
   }
 
-  #check(opened: Opened<T>): void {
+  #check(opened: Opened<T>, found: string | null): void {
     if (opened.kind === 'later') throw new UnreadableValue(this.name, 'later');
-    if (opened.kind === 'refused' && !this.#wasKnown && !this.#options.isForced()) throw new UnreadableValue(this.name, 'foreign');
+    if (opened.kind !== 'refused' || this.#options.isForced()) return;
+    // The fleet may have gone on to a secret that is not here.
+    const isOfOthers = !this.#options.secrets.opens.includes(nameInFront(found ?? '')) && nameInFront(found ?? '') !== '';
+    if (!this.#wasKnown || (isOfOthers && !this.#options.mayBegin())) throw new UnreadableValue(this.name, 'foreign');
   }
 
   get #mayBegin(): boolean {
@@ -221,13 +238,7 @@ export class SignedValue<T> {
     const signed = secrets.sign(this.#contextOf(version), payload).slice(prefix.length);
     const mac = signed.slice(0, signed.indexOf('.'));
     const value = prefix + JSON.stringify({ ...rest, version, payload, mac });
-    const script = `
-      local current = redis.pcall('GET', KEYS[1])
-      if type(current) == 'table' then current = '${WRONG_TYPE}' end
-      if (current or '') ~= ARGV[1] then return 0 end
-      redis.call('SET', KEYS[1], ARGV[2])
-      return 1`;
-    if ((await client.eval(script, 1, key, expected ?? '', value)) !== 1) return false;
+    if ((await replaceValue(client, [key], [expected ?? '', WRONG_TYPE, value])) !== 1) return false;
     this.#highestVersion = version;
     return true;
   }

@@ -184,6 +184,7 @@ describe('a fleet of release 0.1.0', () => {
         status.problems.filter((problem) => problem.includes('differs')),
         'versions are no drift',
       ).toEqual([]);
+      for (const at of members()) expect(at.audits('value.refused'), 'what one writes the other reads').toEqual([]);
       await under('the second', async () => await change(two, false));
       await under('the third', async () => await change(three, false));
     },

@@ -22,6 +22,8 @@ const PASSWORD = 'the-password-of-these-redis-servers-5c1e';
 const SENTINEL_PASSWORD = 'the-password-of-the-sentinels-91d0';
 const ACL = ['--user', 'app', 'on', `>${PASSWORD}`, '~*', '&*', '+@all', '--user', 'default', 'off'];
 
+const SENTINEL_USER = `user watcher on >${SENTINEL_PASSWORD} ~* &* +@all`;
+
 let authority: Authority;
 let stranger: Authority;
 let directory: string;
@@ -124,20 +126,37 @@ describe('behind sentinels', () => {
       { password: PASSWORD, sentinelLines: [`requirepass ${SENTINEL_PASSWORD}`, `sentinel sentinel-pass ${SENTINEL_PASSWORD}`] },
       { passwordFile: 'password', sentinelPasswordFile: 'sentinel-password' },
     ],
+    ['with an ACL user of the data nodes', { password: PASSWORD, args: ACL.slice(0, -3) }, { username: 'app', passwordFile: 'password' }],
+    [
+      'with an ACL user of the sentinels',
+      { sentinelLines: [SENTINEL_USER, 'user default off'] },
+      { sentinelUsername: 'watcher', sentinelPasswordFile: 'sentinel-password' },
+    ],
   ])('%s works in plain text', async (_, options, more) => {
     const setup = await startSentinel(options);
     closing.push(async () => await setup.stop());
     await works(connect({ sentinels: [{ host: '127.0.0.1', port: setup.sentinel.port }], name: MASTER_NAME, database: 2, ...more }));
   });
 
-  it('works with TLS only on both, and no password crosses in clear', async () => {
-    const lines = [`requirepass ${SENTINEL_PASSWORD}`, `sentinel sentinel-pass ${SENTINEL_PASSWORD}`];
-    const setup = await startSentinel({ tls: tlsOf(), password: PASSWORD, sentinelLines: lines });
+  it.each<[string, Parameters<typeof startSentinel>[0], RedisInput]>([
+    [
+      'passwords',
+      { password: PASSWORD, sentinelLines: [`requirepass ${SENTINEL_PASSWORD}`, `sentinel sentinel-pass ${SENTINEL_PASSWORD}`] },
+      { passwordFile: 'password', sentinelPasswordFile: 'sentinel-password' },
+    ],
+    [
+      'ACL users',
+      { password: PASSWORD, args: ACL.slice(0, -3), sentinelLines: [SENTINEL_USER, 'user default off'] },
+      { username: 'app', passwordFile: 'password', sentinelUsername: 'watcher', sentinelPasswordFile: 'sentinel-password' },
+    ],
+  ])('works with TLS only on both and %s, and none crosses in clear', async (_, options, more) => {
+    const setup = await startSentinel({ tls: tlsOf(), ...options });
     closing.push(async () => await setup.stop());
     const between = await tap(setup.sentinel.port);
-    const more = { tls: { caFile: authority.caFile }, passwordFile: 'password', sentinelPasswordFile: 'sentinel-password' };
-    await works(connect({ sentinels: [{ host: '127.0.0.1', port: portOf(between) }], name: MASTER_NAME, ...more }));
+    const tls = { caFile: authority.caFile };
+    await works(connect({ sentinels: [{ host: '127.0.0.1', port: portOf(between) }], name: MASTER_NAME, tls, ...more }));
     expect([between.saw(PASSWORD), between.saw(SENTINEL_PASSWORD), between.saw('get-master-addr')]).toEqual([false, false, false]);
+    expect([setup.saw(PASSWORD), setup.saw(SENTINEL_PASSWORD), setup.saw('crossfade:v1:a')], 'at the primary').toEqual([false, false, false]);
   });
 
   it('finds the new primary after a failover, and drops what it heard of the old one', async () => {
@@ -158,6 +177,16 @@ describe('behind sentinels', () => {
 });
 
 describe('a Cluster', () => {
+  it.each<[string, readonly string[], string | undefined, RedisInput]>([
+    ['open', [], undefined, {}],
+    ['with a password', [], PASSWORD, { passwordFile: 'password' }],
+    ['with an ACL user', ACL.slice(0, -3), PASSWORD, { username: 'app', passwordFile: 'password' }],
+  ])('%s works in plain text', async (_, args, password, more) => {
+    const servers = await startCluster({ args, ...(password === undefined ? {} : { password }) });
+    closing.push(async () => await servers.stop());
+    await works(connect({ cluster: [...servers.nodes], ...more }));
+  });
+
   it.each<[string, readonly string[], RedisInput]>([
     ['with a password', [], { passwordFile: 'password' }],
     ['with an ACL user', ACL, { username: 'app', passwordFile: 'password' }],

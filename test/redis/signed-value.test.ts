@@ -74,6 +74,21 @@ describe('a value in Redis that decides about something', () => {
     expect(await open().read()).toEqual({ n: 11 });
   });
 
+  it.each([
+    ['by no fleet', 'not JSON', true],
+    ['under a secret that nobody alive has', 'deadbeef:{"version":1,"payload":"{}","mac":"x"}', true],
+    ['under a secret that others have', 'deadbeef:{"version":1,"payload":"{}","mac":"x"}', false],
+  ])('junk %s is removed by who looks and knows that there was none', async (_, junk, isAlone) => {
+    const hands = { mayBegin: true };
+    const live = new SignedValue({ ...optionsOf(), mayBegin: () => hands.mayBegin });
+    expect(await live.update(() => undefined)).toBeUndefined();
+    await redis.set(key, junk);
+    hands.mayBegin = isAlone;
+    if (isAlone) expect(await live.update(() => undefined)).toBeUndefined();
+    else await expect(live.update(() => ({ n: 1 }))).rejects.toBeInstanceOf(UnreadableValue);
+    expect(await redis.exists(key)).toBe(isAlone ? 0 : 1);
+  });
+
   it('gives way also to an instance that an operator has forced', async () => {
     await redis.set(key, 'not JSON');
     await open({ isForced: true }).update(() => ({ n: 3 }));

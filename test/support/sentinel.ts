@@ -8,6 +8,8 @@ export interface SentinelSetup {
   readonly sentinel: PrivateRedis;
   /** Loses what is written from now on: the replica does not get it. */
   loseWrites(): void;
+  /** Whether this crossed the port of the primary in clear. */
+  saw(text: string): boolean;
   stop(): Promise<void>;
 }
 
@@ -30,7 +32,7 @@ export async function startSentinel({ tls, password, args = [], sentinelLines = 
   const passwords = password === undefined ? [] : ['--requirepass', password, '--masterauth', password];
   const common = { ...(tls ? { ca: tls.ca } : {}), args: [...secured, ...passwords, ...args, '--repl-diskless-sync-delay', '0'] };
   const primary = await startRedis(common);
-  const proxy = await startTcpProxy(primary.url);
+  const proxy = await startTcpProxy(primary.url, { records: true });
   const { port: followed } = new URL(proxy.url);
   const replica = await startRedis({ ...common, args: [...common.args, '--replicaof', '127.0.0.1', followed] });
   const sentinel = await startRedis({
@@ -52,6 +54,7 @@ export async function startSentinel({ tls, password, args = [], sentinelLines = 
     replica,
     sentinel,
     loseWrites: () => proxy.silenceReplicas(),
+    saw: (text) => proxy.saw(text),
     async stop() {
       for (const server of [sentinel, replica, primary]) await server.stop();
       await proxy.close();
