@@ -1,5 +1,6 @@
 import { Cluster } from 'ioredis';
 import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/config.js';
+import { namesOf } from '../console/status.js';
 import { createControl } from '../control.js';
 import type { Announcement } from '../fleet/announcement.js';
 import { describeGroup, digestSettings, findDrift } from '../fleet/drift.js';
@@ -107,7 +108,8 @@ async function checkFleet(config: Config, client: RedisClient, nowMs: number): P
 /** Settings that are not those of the live instances. */
 function driftOf(config: Config, secrets: FleetSecrets, live: readonly Announcement[]): Finding[] {
   const here = { name: 'here', settings: digestSettings(secrets.names.settings, config.readWritten()) };
-  const drift = findDrift([here, ...live.map((one) => ({ name: one.host, settings: one.settings }))]);
+  const nameOf = namesOf(live);
+  const drift = findDrift([here, ...live.map((one) => ({ name: nameOf(one), settings: one.settings }))]);
   return drift.map((one) => ({ path: one.setting, message: `differs: ${one.groups.map(describeGroup).join(' / ')}` }));
 }
 

@@ -1,6 +1,6 @@
 import { loadConfig } from '../config/load.js';
 import { print } from './print.js';
-import { count, table, wrap } from './words.js';
+import { table, wrap } from './words.js';
 
 export interface SizeOptions {
   readonly sessions: number;
@@ -67,7 +67,7 @@ export async function size({ sessions, active, recordBytes, config: path, json =
     print.json(found);
     return;
   }
-  print.line(`${count(sessions, 'session')} with tokens, ${round(active)} of them active, records of ${recordBytes} bytes`);
+  print.line(`${round(sessions)} sessions with tokens, ${round(active)} of them active, records of ${recordBytes} bytes`);
   for (const line of table([
     ['memory of the bridge\u2019s Redis', bytes(found.memoryBytes)],
     ['refreshes', `${round(found.refreshes)} a second, ${round(found.refreshCommands)} commands`],

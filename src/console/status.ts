@@ -137,7 +137,7 @@ function toInstance(one: Announcement, nowMs: number): InstanceStatus {
 }
 
 /** By the machine, where that is one name for one instance. */
-function namesOf(announcements: readonly Announcement[]): (one: Announcement) => string {
+export function namesOf(announcements: readonly Announcement[]): (one: Announcement) => string {
   const hosts = announcements.map(({ host }) => host);
   const areUnique = new Set(hosts).size === hosts.length;
   return (one) => (areUnique ? one.host : nameOfInstance(one));

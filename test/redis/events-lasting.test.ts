@@ -1,0 +1,71 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, expect, it } from 'vitest';
+import { systemClock } from '../../src/clock.js';
+import type { ConfigProblem } from '../../src/config/config.js';
+import { resolveTarget } from '../../src/config/redis-access.js';
+import { bridgeRedisSchema } from '../../src/config/schema-entries.js';
+import { connectRedis } from '../../src/redis/connection.js';
+import { createEventStream, type EndEvent } from '../../src/redis/events.js';
+import { createAudit } from '../../src/telemetry/audit.js';
+import { createLog } from '../../src/telemetry/log.js';
+import { createMetrics } from '../../src/telemetry/metrics.js';
+import { holdSecrets } from '../support/fleet-secrets.js';
+import { LogLines } from '../support/log-lines.js';
+import { sharedRedisUrl } from '../support/world.js';
+
+const log = createLog({ destination: new LogLines() });
+const metrics = createMetrics();
+const key = `crossfade-test-${randomUUID()}:events`;
+const problems: ConfigProblem[] = [];
+const target = resolveTarget(bridgeRedisSchema.parse({ url: sharedRedisUrl() }), 'redis', (file) => file, problems);
+const connect = (name: string) =>
+  connectRedis(target, { name, commandTimeoutMs: 5000, probe: 'write', probeKey: `${key}-probe`, probeAgain: false, log, metrics });
+const [own, follower] = [connect('own'), connect('events')];
+afterAll(async () => {
+  await own.client.del(key, `${key}-rewritten`);
+  own.close();
+});
+
+it('ends that outlast the stream are written again in parts, and the stream is read meanwhile', async () => {
+  await Promise.all([own.ready(5000), follower.ready(5000)]);
+  const persons = Array.from({ length: 450 }, (_, n): Extract<EndEvent, { type: 'subject.ended' }> => {
+    return { type: 'subject.ended', subject: `u-${n}`, endedAt: Date.now(), notBefore: Date.now() };
+  });
+  const parts: number[] = [];
+  const heard: string[] = [];
+  const hands = { isWhole: true };
+  const stream = createEventStream({
+    client: own.client,
+    follower,
+    key,
+    instance: 'one',
+    secrets: holdSecrets(),
+    keepMs: 60_000,
+    blockMs: 50,
+    apply: (event) => void heard.push(event.type),
+    onNews: () => undefined,
+    onLoss: () => undefined,
+    known: () => [],
+    lasting: {
+      load: async () => undefined,
+      isWhole: async () => hands.isWhole,
+      all: () => persons,
+      async store(some) {
+        parts.push(some.length);
+        // Something ends while they are written.
+        if (parts.length === 1) await stream.publish({ type: 'family.ended', sid: 's', family: 'f', endedAt: Date.now() });
+        if (parts.length === 2) expect(heard).toEqual(['family.ended']);
+        hands.isWhole = true;
+      },
+    },
+    clock: systemClock,
+    log,
+    audit: createAudit(log),
+    metrics,
+  });
+  stream.follow();
+  await stream.read(5000);
+  hands.isWhole = false;
+  await expect.poll(() => parts).toEqual([200, 200, 50]);
+  stream.close();
+});
