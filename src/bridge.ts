@@ -146,7 +146,16 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   if (options.force) audit('start.forced', { why: options.force.why });
   const secrets = new FleetSecrets(config.fleetSecret.current);
   const secretFile = followFleetSecrets(files, config, secrets);
-  const control = createControl({ config, client: own.client, secrets, isForced, fleetNowMs: () => machine.now() - clockOffMs(), audit, metrics });
+  const control = createControl({
+    config,
+    client: own.client,
+    secrets,
+    instance,
+    isForced,
+    fleetNowMs: () => machine.now() - clockOffMs(),
+    audit,
+    metrics,
+  });
   await chooseAtStart(control, own);
   const { prefix, clamps } = control;
   const heard: Record<News, (wasLost: boolean) => void> = { keys: () => undefined, clamps: () => undefined };

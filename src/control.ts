@@ -5,16 +5,22 @@ import { createDenyList, type DenyList, type DenyListContent, denyListCodec } fr
 import { type StoredJwks, storedJwksCodec } from './keys/jwks.js';
 import type { RedisClient } from './redis/connection.js';
 import type { FleetSecrets } from './redis/fleet-secrets.js';
-import { SignedValue, UnreadableValue, whole } from './redis/signed-value.js';
+import { SignedValue, UnreadableValue, unlessUnreadable, whole } from './redis/signed-value.js';
 import { type ClampList, type Clamps, clampsCodec, createClamps } from './rollout/clamps.js';
 import { type FlagSnapshot, flagSnapshotSchema } from './rollout/flag-store.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Metrics } from './telemetry/metrics.js';
 
+/** Longer than two heartbeats. */
+const SETTLE_MS = 11_000;
+const SETTLE_AGAIN_MS = 500;
+
 export interface ControlOptions {
   readonly config: Config;
   readonly client: RedisClient;
   readonly secrets: FleetSecrets;
+  /** The one that asks. Absent: a command. */
+  readonly instance?: string;
   /** Whether an operator has said that what cannot be opened is junk. */
   readonly isForced?: boolean;
   /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
@@ -36,27 +42,42 @@ export interface Control {
   readonly flags: SignedValue<FlagSnapshot>;
   readonly deniedSecrets: DeniedSecrets;
   readonly fleet: FleetStore;
+  /** Whether what decides stands under a secret that release 0.1 does not know, when it was last read. */
+  readonly isNamed: boolean;
+  /** Waits, for some seconds at most, until what decides can be understood: a live instance replaces junk with its next heartbeat. */
+  settle(): Promise<void>;
   /** All signed values. */
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Why this instance must not act for the fleet, a sentence each: what decides stands in Redis, and was never understood here since the start. */
   readonly blocked: readonly string[];
 }
 
-export function createControl({ config, client, secrets, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
+export function createControl({ config, client, secrets, instance, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
   const prefix = `${config.redis.keyPrefix}v1:`;
-  const fleet = createFleetStore({ client, prefix, secrets, audit, metrics });
-  const stored = { client, secrets, mayBegin: () => fleet.strangers === 0, isForced: () => isForced, audit, metrics };
+  const fleet = createFleetStore({ client, prefix, secrets, instance, audit, metrics });
+  const kept = { client, secrets, mayBegin: () => fleet.isHere, isForced: () => isForced, audit, metrics };
+  const deniedValue = new SignedValue<DeniedSecretsContent>({
+    ...kept,
+    name: 'denied-secrets',
+    key: `${prefix}denied-secrets`,
+    codec: deniedSecretsCodec,
+  });
+  const deniedSecrets = createDeniedSecrets(deniedValue, secrets);
+  let heard: Promise<void> | undefined;
+  /** Before anything is read under a secret it must be known whether that is out of use. What cannot be understood of it is told by `blocked`. */
+  const before = async () => {
+    heard ??= deniedSecrets.sync().catch(unlessUnreadable);
+    await heard.catch((error: unknown) => {
+      heard = undefined;
+      throw error;
+    });
+  };
+  const stored = { ...kept, before };
   const cohorts = new Set([...config.rollout.cohorts.map(({ name }) => name), ...config.clients.map(({ id }) => id), 'unknown']);
   const jwks = new SignedValue<StoredJwks>({ ...stored, name: 'jwks', key: `${prefix}jwks`, codec: storedJwksCodec });
   const denied = new SignedValue<DenyListContent>({ ...stored, name: 'revoked-kids', key: `${prefix}revoked-kids`, codec: denyListCodec });
   const clamps = new SignedValue<ClampList>({ ...stored, name: 'clamps', key: `${prefix}clamps`, codec: clampsCodec });
   const flags = new SignedValue<FlagSnapshot>({ ...stored, name: 'flags', key: `${prefix}flags`, codec: whole(flagSnapshotSchema) });
-  const deniedSecrets = new SignedValue<DeniedSecretsContent>({
-    ...stored,
-    name: 'denied-secrets',
-    key: `${prefix}denied-secrets`,
-    codec: deniedSecretsCodec,
-  });
   return {
     prefix,
     secrets,
@@ -64,14 +85,24 @@ export function createControl({ config, client, secrets, isForced = false, fleet
     denyList: createDenyList(denied),
     clamps: createClamps({ knowsCohort: (name) => cohorts.has(name), stored: clamps, fleetNowMs, audit, metrics }),
     flags,
-    deniedSecrets: createDeniedSecrets(deniedSecrets),
+    deniedSecrets,
     fleet,
-    values: [jwks, denied, clamps, flags, deniedSecrets],
+    async settle() {
+      for (const end = performance.now() + SETTLE_MS; performance.now() < end; ) {
+        for (const value of [deniedValue, jwks, denied, clamps]) await value.read();
+        if (!fleet.isHere || [deniedValue, jwks, denied, clamps].every(({ standing }) => standing !== 'foreign')) return;
+        await new Promise((resolve) => setTimeout(resolve, SETTLE_AGAIN_MS));
+      }
+    },
+    values: [jwks, denied, clamps, flags, deniedValue],
+    get isNamed() {
+      return [jwks, clamps, denied].some((value) => value.isNamed);
+    },
     get blocked() {
       // Flags are known from their source as well: nothing waits for them.
-      const deciding = [jwks, denied, clamps, deniedSecrets];
+      const deciding = [jwks, denied, clamps, deniedValue];
       const unread = deciding.filter(({ standing }) => standing === 'later' || (standing === 'foreign' && !isForced));
-      const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !isForced;
+      const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
       return [
         ...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message),
         ...(isStranger && unread.length === 0

@@ -24,7 +24,7 @@ export interface MembershipOptions {
   readonly config: Config;
   /** Random, anew at each start. */
   readonly instance: string;
-  readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList' | 'secrets' | 'blocked'>;
+  readonly control: Pick<Control, 'fleet' | 'jwks' | 'denyList' | 'secrets' | 'deniedSecrets' | 'blocked'>;
   /** Whether an operator lets this instance act though it skips a release. */
   readonly isForced: boolean;
   readonly revocations: Revocations;
@@ -76,6 +76,8 @@ export interface Membership {
   readonly verifyOnce: VerifyBearer;
 }
 
+/** So long after a fleet secret has leaked only keys are believed that some file holds: every instance has heard of it by then. */
+const DISTRUST_MS = 600_000;
 /** How soon Redis is asked again for the time, where it does not answer. */
 const CLOCK_AGAIN_MS = 250;
 
@@ -200,6 +202,10 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     denyList: control.denyList,
     fleet: fleet.view,
     blocked,
+    trusted() {
+      const hasLeaked = control.deniedSecrets.all.some(({ how, at }) => how === 'revoked' && Math.abs(clock.now() - at) < DISTRUST_MS);
+      return hasLeaked ? new Set(fleet.others.flatMap(({ keys }) => keys.map(({ jwk }) => jwk.kid))) : undefined;
+    },
     fleetNowMs,
     clockOffMs: () => (fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0)),
     clockSkewSeconds,

@@ -7,10 +7,11 @@ import { errnoOf } from '../errors.js';
 import type { Announcement } from '../fleet/announcement.js';
 import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
 import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../fleet/write-anew.js';
-import { countWritten, type WrittenCounts } from '../fleet/written-under.js';
+import { countFamilies, countWritten, type WrittenCounts } from '../fleet/written-under.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { keepEventsMs } from '../lifecycle.js';
 import { nameOfSecret } from '../redis/fleet-secrets.js';
+import { grantContext } from '../tokens/grant.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { print } from './print.js';
 import { changeInRoom, type Room } from './room.js';
@@ -71,11 +72,12 @@ export interface FleetSecretStatus {
   readonly written: WrittenCounts;
 }
 
-/** Every fleet secret that this file, the fleet or Redis knows of. Rejects with what ioredis rejects with. */
-export async function readFleetSecrets(room: Room): Promise<FleetSecretStatus[]> {
+/** Every fleet secret that this file, the fleet or Redis knows of. `ignored`: live instances that do not count. Rejects with what ioredis rejects with. */
+export async function readFleetSecrets(room: Room, ignored: readonly Announcement[] = []): Promise<FleetSecretStatus[]> {
   const { control, connections, nowMs } = room;
   const { secrets } = control;
-  const { live } = await control.fleet.read(await nowMs());
+  const reading = await control.fleet.read(await nowMs());
+  const live = reading.live.filter(({ instance }) => !ignored.some((one) => one.instance === instance));
   const counts = await countWritten(connections.own, control.prefix);
   const firstName = secrets.first ?? control.deniedSecrets.all.find(({ isFirst }) => isFirst)?.name ?? FIRST;
   const nameOf = (prefix: string) => (prefix === '' ? firstName : prefix);
@@ -123,6 +125,7 @@ export async function finishSecret(name: string, { why = 'rotated', ...options }
   await changeInRoom(options, async (room) => {
     const before = await readFleetSecrets(room);
     refuseWhileNeeded(before, find(before, name));
+    refuseNewer(room, name);
     await writeAgain(room);
     const secret = find(await readFleetSecrets(room), name);
     const { values, ends, families, sessions } = secret.written;
@@ -135,26 +138,38 @@ export async function finishSecret(name: string, { why = 'rotated', ...options }
   });
 }
 
+export interface RevokeOptions {
+  readonly why: string;
+  readonly yes?: boolean;
+  /** Also where live instances announce themselves under this secret: they are left out. */
+  readonly force?: boolean;
+}
+
 /** `crossfade secrets revoke`: for a secret that has leaked. What was written under it opens nowhere any more. */
 export async function revokeSecret(
   name: string,
-  { why, yes = false, json = false, config }: FleetSecretOptions & { readonly why: string; readonly yes?: boolean },
+  { why, yes = false, force = false, json = false, config }: FleetSecretOptions & RevokeOptions,
 ): Promise<void> {
   await changeInRoom({ config, json }, async (room) => {
     const { control, connections, did } = room;
     const { secrets, prefix } = control;
-    const all = await readFleetSecrets(room);
-    const secret = find(all, name);
-    refuseWhileNeeded(all, secret);
-    const { families } = secret.written;
-    const ending = `${count(families, 'family', 'families')} of refresh tokens under ${name} will end: the people exchange their session again, or log in.`;
+    const { live, left } = await readApart(room, name);
+    if (left.length > 0 && !force)
+      throw new Error(
+        `${left.map(nameOfInstance).join(', ')} announce themselves under ${name}: nothing was done. Bring them the new file, or stop them; --force leaves them out, where they are not yours`,
+      );
+    const all = await readFleetSecrets(room, left);
+    refuseWhileNeeded(all, find(all, name));
+    refuseNewer(room, name);
+    const families = await countFamilies({ connection: connections.own, prefix, secrets, contextOf: grantContext }, name);
+    const ending = `${count(families, 'family', 'families')} of refresh tokens that stand under ${name}, or passed through it, will end: the people exchange their session again, or log in.`;
     if (!json) print.line(ending);
     if (!json && !yes && isAtTerminal() && !(await askYes('Revoke it?'))) {
       print.line('Nothing was done.');
       return;
     }
-    const { live } = await control.fleet.read(await room.nowMs());
     await writeAgain(room);
+    await forgetLearned(room, live);
     if (live.length === 0) await writeEventsAnew({ connection: connections.own, prefix, secrets, keepMs: keepEventsMs(room.config) });
     await deny(room, name, 'revoked', why);
     did(`${name} was revoked.`);
@@ -162,6 +177,24 @@ export async function revokeSecret(
     await forgetLearned(room, live);
     await say(room, name, json, { families, missing });
   });
+}
+
+interface Apart {
+  /** Live instances that announce themselves under another secret. */
+  readonly live: readonly Announcement[];
+  /** Those that announce themselves under this one. */
+  readonly left: readonly Announcement[];
+}
+
+/** An instance moves with its heartbeat: those that are about to are waited for. */
+async function readApart({ control, nowMs }: Room, name: string): Promise<Apart> {
+  for (const end = Date.now() + MOVE_MS; ; ) {
+    const { live, under } = await control.fleet.read(await nowMs());
+    const left = live.filter(({ instance }) => under.get(instance) === name);
+    const areMoving = left.length > 0 && left.every(({ opens = [] }) => opens.some((one) => one !== name));
+    if (!areMoving || Date.now() > end) return { live: live.filter((one) => !left.includes(one)), left };
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
 }
 
 /** What decides and what has ended, under the secret that writes now: an instance may not have been allowed to look for all of it. */
@@ -198,16 +231,23 @@ function refuseWhileNeeded(all: readonly FleetSecretStatus[], { name, state }: F
   throw new Error(`the fleet writes with ${name}: nothing was done. Every live instance must open a newer secret first: ${what}`);
 }
 
+/** Those before the one that writes are on their way in. */
+function refuseNewer({ control: { secrets } }: Room, name: string): void {
+  const { inFile, writes } = secrets;
+  if (inFile.includes(name) && inFile.indexOf(name) < inFile.indexOf(writes))
+    throw new Error(`${name} is newer than ${writes}, which writes: nothing was done. Take its line out of the files where it is not wanted`);
+}
+
 async function deny({ control, lifecycle, audit, nowMs }: Room, name: string, how: DeniedFleetSecret['how'], why: string): Promise<void> {
   const { secrets, deniedSecrets } = control;
   await deniedSecrets.deny({ name, isFirst: name === secrets.first, at: await nowMs(), how, why });
-  secrets.deny(deniedSecrets.all);
   await lifecycle.events.tell('keys');
   audit('fleet.secret-denied', { secret: name, how, why });
 }
 
-/** How long instances have to say that they have heard. */
+/** How long instances have to say that they have heard, and to move to a secret that all have. */
 const CONFIRM_MS = 12_000;
+const MOVE_MS = 11_000;
 
 /** Names of the live instances that open it still. */
 async function confirm({ control, nowMs }: Room, name: string): Promise<string[]> {

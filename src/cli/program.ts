@@ -228,6 +228,7 @@ secrets
   .description('take a fleet secret out of use that has leaked: families under it end, and their people exchange again')
   .argument('<name>', 'as secrets list calls it')
   .requiredOption('--why <text>', 'for the audit')
+  .option('--force', 'also where live instances know this secret only: they are left out')
   .option('-y, --yes', 'do not ask, though there is a terminal')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs; does not ask')

@@ -89,6 +89,7 @@ export async function withRoom<T>(
     offMs = systemClock.now() - (await own.nowMs());
     // Commands write with the secret that the fleet writes with.
     await chooseAtStart(control, own);
+    await control.settle();
     begun = true;
     return await work({
       config,

@@ -33,6 +33,7 @@ export interface OverviewSource {
     /** What of it cannot be understood here, a sentence each. */
     readonly blocked: readonly string[];
     readonly secrets: Pick<FleetSecrets, 'writes' | 'first'>;
+    readonly isNamed: boolean;
   };
   readonly client: RedisClient;
   /** By Redis' clock, in ms. */
@@ -98,6 +99,7 @@ export async function readStatus({ config, control, redisProblems, nowMs }: Omit
     clamps: control.clamps.all,
     blocked: [...control.blocked, ...redisProblems()],
     firstSecret: control.secrets.first,
+    isNamed: control.isNamed,
     nowMs: at,
   });
 }

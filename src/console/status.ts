@@ -19,6 +19,8 @@ export interface StatusInput {
   readonly blocked: readonly string[];
   /** The fleet secret that release 0.1 knows, where it is here. */
   readonly firstSecret: string | undefined;
+  /** Whether what decides stands under another one. */
+  readonly isNamed: boolean;
   /** By Redis' clock. */
   readonly nowMs: number;
 }
@@ -171,9 +173,10 @@ function sumLately(all: readonly Lately[]): Lately {
 }
 
 /** It reads what stands under the first secret only. */
-function judgeLastRelease({ announcements, firstSecret }: StatusInput): FleetStatus['lastRelease'] {
+function judgeLastRelease({ announcements, firstSecret, isNamed }: StatusInput): FleetStatus['lastRelease'] {
   const other = announcements.find(({ writes }) => writes !== undefined && writes !== firstSecret);
   if (other) return { canStart: false, why: `the fleet writes with the secret ${other.writes}, and release 0.1 knows the first one only` };
+  if (isNamed) return { canStart: false, why: 'keys and clamps stand under a second fleet secret, and release 0.1 knows the first one only' };
   const several = announcements.some(({ opens }) => opens !== undefined && opens.length > 1);
   if (several) return { canStart: false, why: 'fleetSecretFile holds several secrets, and release 0.1 takes one only' };
   return { canStart: true };

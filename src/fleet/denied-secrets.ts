@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import type { Codec, SignedValue } from '../redis/signed-value.js';
 
@@ -38,22 +39,26 @@ export interface DeniedSecrets {
   deny(secret: DeniedFleetSecret): Promise<void>;
 }
 
-export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>): DeniedSecrets {
+export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, secrets: FleetSecrets): DeniedSecrets {
   const known = new Map<string, DeniedFleetSecret>();
   /** As they are in Redis. */
   const texts = new Set<string>();
   let rest: Members = new Map();
 
-  function take(text: string): void {
+  /** A secret that has leaked must not take a newer one out of use. */
+  function take(text: string, under: string): void {
     texts.add(text);
     const found = deniedSchema.safeParse(parseJson(text)).data;
-    if (found && !known.has(found.name)) known.set(found.name, found);
+    if (!found || !secrets.mayDeny(under, found.name)) return;
+    if (!known.has(found.name) || found.how === 'revoked') known.set(found.name, found);
+    secrets.deny([{ name: found.name, isFirst: found.isFirst, isRevoked: found.how === 'revoked' }]);
   }
 
   async function unite(more: readonly string[]): Promise<void> {
-    await stored.update((current) => {
+    await stored.update((current, under) => {
       const before = current?.entries ?? [];
-      for (const text of [...before, ...more]) take(text);
+      for (const text of before) take(text, under ?? '');
+      for (const text of more) take(text, secrets.writes);
       rest = current?.rest ?? rest;
       return before.length === texts.size ? undefined : { entries: [...texts], rest };
     });
@@ -64,6 +69,6 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>): 
       return [...known.values()];
     },
     sync: async () => await unite([]),
-    deny: async (secret) => await (known.has(secret.name) ? unite([]) : unite([JSON.stringify(secret)])),
+    deny: async (secret) => await unite([JSON.stringify(secret)]),
   };
 }

@@ -34,7 +34,6 @@ export async function chooseAtStart(
     const { live, strangers } = await fleet.read(await own.nowMs());
     secrets.writeWith(chooseWriting(secrets, live, strangers));
     await deniedSecrets.sync();
-    secrets.deny(deniedSecrets.all);
   } catch {
     // With the first heartbeat.
   }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { RedisClient } from '../redis/connection.js';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -15,7 +15,9 @@ export interface FleetStoreOptions {
   readonly client: RedisClient;
   /** What all keys start with. */
   readonly prefix: string;
-  readonly secrets: Pick<Seals, 'sign' | 'openSigned'>;
+  readonly secrets: Pick<FleetSecrets, 'sign' | 'openSigned' | 'secretOf'>;
+  /** The one that asks. Absent: a command. */
+  readonly instance?: string | undefined;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
@@ -28,7 +30,8 @@ export interface FleetStore {
   readRelease(instance: string): Promise<Release | undefined>;
   write(announcement: Announcement): Promise<void>;
   read(nowMs: number): Promise<FleetReading>;
-  /** How many strangers the last reading found. */
+  /** Whether the last reading, a moment ago, found this fleet here, or nobody: no strangers without anybody who is known. */
+  readonly isHere: boolean;
   readonly strangers: number;
 }
 
@@ -44,17 +47,21 @@ export interface FleetReading {
   readonly live: readonly Announcement[];
   /** Ids of those that have said that they end. */
   readonly left: readonly string[];
+  /** The secret that each of the live announced itself under. */
+  readonly under: ReadonlyMap<string, string>;
   /** How many carry another MAC: an instance with another fleet secret, or somebody else's hand. */
   readonly strangers: number;
 }
 
+/** After this a reading says nothing: this instance may have been stopped meanwhile. */
+const FRESH_MS = 12_000;
 /** More entries than these are somebody else's doing. */
 const MAX_INSTANCES = 500;
 
 const announce = loadScript('announce', ['hash']);
 const enroll = loadScript('enroll', ['zset']);
 
-export function createFleetStore({ client, prefix, secrets, audit, metrics }: FleetStoreOptions): FleetStore {
+export function createFleetStore({ client, prefix, secrets, instance: self, audit, metrics }: FleetStoreOptions): FleetStore {
   const index = `${prefix}fleet`;
   const keyOf = (instance: string) => `${index}:${instance}`;
   const refused = new LRUCache<string, true>({ max: 2 * MAX_INSTANCES });
@@ -86,6 +93,8 @@ export function createFleetStore({ client, prefix, secrets, audit, metrics }: Fl
   }
 
   let strangers = 0;
+  let others = 0;
+  let readAt = Number.NEGATIVE_INFINITY;
   const releaseKey = (instance: string) => `${index}:${instance}:released`;
 
   return {
@@ -110,18 +119,28 @@ export function createFleetStore({ client, prefix, secrets, audit, metrics }: Fl
       const instances = await client
         .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES)
         .catch(absentIfForeign<string[]>([]));
+      const under = new Map<string, string>();
       const found = await Promise.all(
-        instances.map(async (instance) =>
-          open(instance, await client.hget(keyOf(instance), 'announcement').catch(absentIfForeign<string | null>(null)), nowMs),
-        ),
+        instances.map(async (instance) => {
+          const signed = await client.hget(keyOf(instance), 'announcement').catch(absentIfForeign<string | null>(null));
+          if (signed !== null) under.set(instance, secrets.secretOf(signed) ?? '');
+          return open(instance, signed, nowMs);
+        }),
       );
       const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
       strangers = found.filter((one) => one === 'stranger').length;
+      others = known.filter(({ instance, left }) => instance !== self && !left).length;
+      readAt = performance.now();
       return {
         left: known.filter(({ left }) => left).map(({ instance }) => instance),
         live: known.filter(({ left }) => !left).sort((one, other) => one.startedAt - other.startedAt),
+        under,
         strangers,
       };
+    },
+    get isHere() {
+      const isFresh = self === undefined || performance.now() - readAt < FRESH_MS;
+      return isFresh && (strangers === 0 || others > 0);
     },
     get strangers() {
       return strangers;

@@ -1,5 +1,7 @@
+import { z } from 'zod';
 import type { RedisConnection } from '../redis/connection.js';
-import { nameInFront } from '../redis/fleet-secrets.js';
+import { type FleetSecrets, nameInFront } from '../redis/fleet-secrets.js';
+import { parseJson } from '../redis/replies.js';
 import { scanPages } from '../redis/scan.js';
 import { absentIfForeign } from '../redis/script.js';
 
@@ -15,6 +17,8 @@ export interface WrittenCounts {
 }
 
 const PAGE = 500;
+
+const grantSchema = z.object({ under: z.array(z.string()).optional() });
 
 /** By the name that stands in front of what was written; empty for the first secret. Looks at every key. Rejects with what ioredis rejects with. */
 export async function countWritten(connection: Pick<RedisConnection, 'client'>, prefix: string): Promise<ReadonlyMap<string, WrittenCounts>> {
@@ -55,4 +59,31 @@ export async function countWritten(connection: Pick<RedisConnection, 'client'>, 
       for (const key of fresh) seen.add(key);
     }
   }
+}
+
+export interface FamiliesOptions {
+  readonly connection: Pick<RedisConnection, 'client'>;
+  /** What all of the bridge's keys start with. */
+  readonly prefix: string;
+  readonly secrets: FleetSecrets;
+  /** What the seal of a grant is bound to. */
+  readonly contextOf: (sid: string, secretHash: string) => string;
+}
+
+/** How many families stand under a secret, or have passed through it. Looks at every family. Rejects with what ioredis rejects with. */
+export async function countFamilies({ connection, prefix, secrets, contextOf }: FamiliesOptions, name: string): Promise<number> {
+  const { client } = connection;
+  const found = new Set<string>();
+
+  async function look(key: string): Promise<void> {
+    const sid = /\{(.+)\}/.exec(key.slice(prefix.length))?.[1] ?? '';
+    const [secretHash, sealed] = await client.hmget(key, 'secret', 'grant').catch(absentIfForeign<null[]>([null, null]));
+    if (typeof sealed !== 'string' || typeof secretHash !== 'string') return;
+    const { under = [] } = grantSchema.safeParse(parseJson(secrets.unseal(contextOf(sid, secretHash), sealed) ?? '')).data ?? {};
+    if (secrets.secretOf(sealed) === name || under.includes(name)) found.add(key);
+  }
+
+  for await (const { keys } of scanPages(connection, { before: `${prefix}{`, behind: '' }, { type: 'hash', count: PAGE }))
+    await Promise.all(keys.filter((key) => key.includes('}:family:')).map(look));
+  return found.size;
 }

@@ -36,6 +36,8 @@ export interface AgreementOptions {
   readonly fleetNowMs: () => Promise<number>;
   /** Why this instance must not act for the fleet, a sentence each. */
   readonly blocked: () => readonly string[];
+  /** The keys that files of live instances hold, after a fleet secret has leaked: no others are believed then. Undefined: all are. */
+  readonly trusted: () => ReadonlySet<string> | undefined;
   /** Called after Redis was told of keys that the others should hear of. */
   readonly tell: () => void;
 }
@@ -70,7 +72,7 @@ export interface Agreed {
 export type Agree = (sound: readonly LoadedKey[]) => Promise<Agreed>;
 
 export function createAgreement(options: AgreementOptions): Agree {
-  const { config, ring, stored, denyList, fleet, blocked, fleetNowMs, tell } = options;
+  const { config, ring, stored, denyList, fleet, blocked, trusted, fleetNowMs, tell } = options;
   const keepMs = 2 * options.longestLifeSeconds * 1000;
   const publishMs = config.publishSeconds * 1000;
   let knownPolicies: readonly StoredPolicy[] = [];
@@ -86,6 +88,10 @@ export function createAgreement(options: AgreementOptions): Agree {
     const isUrgent = [...denyList.kids.values()].some(({ how, at }) => how === 'revoked' && at + publishMs > nowMs);
     const input = { others, nowMs, publishMs, isUrgent };
 
+    const inFiles = trusted();
+    const isTrusted = (kid: string) => !inFiles || inFiles.has(kid) || own.some((jwk) => jwk.kid === kid);
+    const isAccepted = ({ issuer, audience }: StoredPolicy) =>
+      !inFiles || audience.every((one) => [self, ...others].some((member) => acceptsAudience(member, issuer, one)));
     let before: StoredJwks | undefined;
     let next: StoredJwks = { keys: [], policies: [], unread };
     let active: string | undefined;
@@ -94,9 +100,9 @@ export function createAgreement(options: AgreementOptions): Agree {
       before = current;
       unread = current?.unread ?? unread;
       const merged = mergeKeys({ stored: uniteKeys(ring.stored, current?.keys ?? []), own, nowMs, keepMs }).filter(
-        ({ jwk }) => !ring.isDenied(jwk.kid),
+        ({ jwk }) => !ring.isDenied(jwk.kid) && isTrusted(jwk.kid),
       );
-      const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs);
+      const policies = unitePolicies([...knownPolicies, ...(current?.policies ?? [])], nowMs).filter(isAccepted);
       // What the fleet has issued is accepted by every instance that has read of it.
       const wasIssued = (audience: string) => policies.some((policy) => policy.issuer === self.issuer && policy.audience.includes(audience));
       unaccepted = new Map(

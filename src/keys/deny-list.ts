@@ -69,10 +69,16 @@ export function createDenyList(stored: SignedValue<DenyListContent>): DenyList {
   async function unite(more: readonly DeniedKey[]): Promise<void> {
     await stored.update((current) => {
       const known = current?.kids ?? [];
-      for (const key of [...known, ...more]) if (!kids.has(key.kid)) kids.set(key.kid, key);
+      for (const key of [...known, ...more]) {
+        const before = kids.get(key.kid);
+        if (!before || (before.how === 'retired' && key.how === 'revoked')) kids.set(key.kid, key);
+      }
       for (const text of current?.unread ?? []) unread.add(text);
       rest = current?.rest ?? rest;
-      const isWhole = known.length === kids.size && (current?.unread.length ?? 0) === unread.size;
+      const isWhole =
+        known.length === kids.size &&
+        known.every((key) => JSON.stringify(kids.get(key.kid)) === JSON.stringify(key)) &&
+        (current?.unread.length ?? 0) === unread.size;
       return isWhole ? undefined : { kids: [...kids.values()], unread: [...unread], rest };
     });
   }

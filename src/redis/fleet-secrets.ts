@@ -35,6 +35,8 @@ const NAME_LENGTH = 8;
 export interface DeniedSecret {
   readonly name: string;
   readonly isFirst: boolean;
+  /** Whether it has leaked: then what passed through it is not believed either. */
+  readonly isRevoked: boolean;
 }
 
 /**
@@ -132,6 +134,30 @@ export class FleetSecrets implements Seals {
     if (!next || next === this.#writing) return false;
     this.#writing = next;
     return true;
+  }
+
+  /** Whether a value that was written under one secret may take another one out of use: only a newer one may, and none may itself. */
+  mayDeny(under: string, name: string): boolean {
+    const names = this.#all.map((held) => held.name);
+    const [at, of] = [names.indexOf(under), names.indexOf(name)];
+    return of < 0 || (at >= 0 && at < of);
+  }
+
+  /** Whether one of these has leaked. */
+  isRevoked(names: readonly string[]): boolean {
+    return names.some((name) => this.#denied.get(name)?.isRevoked === true);
+  }
+
+  /** The secrets that a thing was sealed under, `before` and now, without the one that writes. */
+  passedThrough(before: readonly string[] | undefined, written: string): { readonly under?: string[] } {
+    const names = new Set([...(before ?? []), this.secretOf(written) ?? ''].filter((name) => name !== '' && name !== this.writes));
+    return names.size === 0 ? {} : { under: [...names] };
+  }
+
+  /** The secret that something was written under, where it is here. */
+  secretOf(written: string): string | undefined {
+    const name = nameInFront(written);
+    return name === '' ? this.first : name;
   }
 
   get denied(): readonly DeniedSecret[] {

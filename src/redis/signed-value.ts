@@ -15,6 +15,9 @@ const envelope = z.looseObject({ version: z.int().positive(), payload: z.string(
 /** Stands for the content of a key that is no string. */
 const WRONG_TYPE = 'a key of another type';
 
+/** Versions are times. */
+const FURTHEST_MS = 30 * 86_400_000;
+
 /** How a value stands in Redis as text. */
 export interface Codec<T> {
   /** Undefined where this release does not understand it. */
@@ -59,8 +62,10 @@ export interface SignedValueOptions<T> {
   readonly key: string;
   readonly secrets: FleetSecrets;
   readonly codec: Codec<T>;
-  /** Whether an instance that has never understood the value may write one where Redis has none. */
+  /** Whether the fleet on this Redis is this one, as far as is known: then Redis may have no value yet, and what does not open is junk. */
   readonly mayBegin: () => boolean;
+  /** Resolves once it is known which secrets are out of use. Rejects with what ioredis rejects with. */
+  readonly before?: () => Promise<void>;
   /** Whether an operator has said that what cannot be opened is junk. */
   readonly isForced: () => boolean;
   readonly audit: Audit;
@@ -86,6 +91,9 @@ export class SignedValue<T> {
   #lastRefused: string | undefined;
   #wasKnown = false;
   #standing: Standing = 'open';
+  /** The fleet has gone on without this instance. */
+  #isOfOthers = false;
+  #isNamed = false;
 
   constructor(options: SignedValueOptions<T>) {
     this.#options = options;
@@ -96,26 +104,33 @@ export class SignedValue<T> {
   }
 
   get standing(): Standing {
-    return this.#wasKnown ? 'known' : this.#standing;
+    return this.#wasKnown && !this.#isOfOthers ? 'known' : this.#standing;
+  }
+
+  /** Whether it stood under a secret that releases with one secret do not have, when it was last read. */
+  get isNamed(): boolean {
+    return this.#isNamed;
   }
 
   /** The value, or undefined where there is none that counts. Throws what ioredis throws. */
   async read(): Promise<T | undefined> {
+    await this.#options.before?.();
     const opened = this.#open(await this.#get());
     return opened.kind === 'understood' ? opened.value : undefined;
   }
 
   /**
-   * Replaces the value by what `change` makes of it, atomically; `change` is called again where another instance was
+   * Replaces the value by what `change` makes of it and of the secret that it stands under, atomically; `change` is called again where another instance was
    * faster. Undefined from `change` leaves it as it is. Throws what ioredis throws, and `UnreadableValue` for what is left alone.
    */
-  async update(change: (current: T | undefined) => T | undefined): Promise<T | undefined> {
+  async update(change: (current: T | undefined, under: string | undefined) => T | undefined): Promise<T | undefined> {
+    await this.#options.before?.();
     for (let attempt = 0; attempt < 10; attempt++) {
       const found = await this.#get();
       const opened = this.#open(found);
       this.#check(opened, found);
       const current = opened.kind === 'understood' ? opened.value : undefined;
-      const next = change(current);
+      const next = change(current, found === null ? undefined : this.#options.secrets.secretOf(found));
       if (next === undefined) {
         // An instance that starts would take it for the value of another fleet.
         if (opened.kind === 'refused' && found !== null) await removeValue(this.#options.client, [this.#options.key], [found, WRONG_TYPE]);
@@ -138,7 +153,7 @@ export class SignedValue<T> {
       const found = await this.#get();
       if (found === null || !secrets.isOutdated(found)) return;
       const checked = this.#verify(found);
-      if (!('payload' in checked) || (await this.#replace(found, checked.payload, checked.rest))) return;
+      if (!('payload' in checked) || checked.version < this.#highestVersion || (await this.#replace(found, checked.payload, checked.rest))) return;
     }
   }
 
@@ -157,9 +172,10 @@ export class SignedValue<T> {
   #check(opened: Opened<T>, found: string | null): void {
     if (opened.kind === 'later') throw new UnreadableValue(this.name, 'later');
     if (opened.kind !== 'refused' || this.#options.isForced()) return;
-    // The fleet may have gone on to a secret that is not here.
-    const isOfOthers = !this.#options.secrets.opens.includes(nameInFront(found ?? '')) && nameInFront(found ?? '') !== '';
-    if (!this.#wasKnown || (isOfOthers && !this.#options.mayBegin())) throw new UnreadableValue(this.name, 'foreign');
+    // The fleet may have gone on to a secret that is not here, while this instance was away.
+    const name = nameInFront(found ?? '');
+    this.#isOfOthers = name !== '' && !this.#options.secrets.opens.includes(name) && !this.#options.mayBegin();
+    if (!this.#wasKnown || this.#isOfOthers) throw new UnreadableValue(this.name, 'foreign');
   }
 
   get #mayBegin(): boolean {
@@ -175,7 +191,9 @@ export class SignedValue<T> {
   }
 
   #open(found: string | null): Opened<T> {
-    if (found === null) {
+    this.#isNamed = found !== null && nameInFront(found) !== '';
+    // What stands under a secret that is out of use is as good as nothing.
+    if (found === null || this.#options.secrets.isDenied(found)) {
       // That there is none is known as well: what comes later in its place is judged by that.
       if (this.#options.mayBegin()) this.#wasKnown = true;
       return this.#note('open', { kind: 'absent' });
@@ -191,6 +209,7 @@ export class SignedValue<T> {
       return this.#note('later', { kind: 'later' });
     }
     this.#wasKnown = true;
+    this.#isOfOthers = false;
     return this.#note('known', { kind: 'understood', value, rest });
   }
 
@@ -221,6 +240,8 @@ export class SignedValue<T> {
     const opened = envelope.safeParse(parseJson(found.slice(prefix.length)));
     if (!opened.success) return { reason: 'malformed' };
     const { version, payload, mac, ...rest } = opened.data;
+    // Above it no other version would find a place.
+    if (version > Date.now() + FURTHEST_MS) return { reason: 'replayed' };
     return this.#options.secrets.openSigned(this.#contextOf(version), `${prefix}${mac}.${payload}`) === undefined
       ? { reason: 'bad-mac' }
       : { version, payload, rest };

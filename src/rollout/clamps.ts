@@ -159,7 +159,8 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
       told.add(clamp);
       audit('stage.released', { ...describeSelector(clamp.selector), stage: clamp.stage, by: clamp.by, reason: 'its time' });
     }
-    known = clamps.map((clamp) => known.find((one) => JSON.stringify(one) === JSON.stringify(clamp)) ?? clamp);
+    const before = new Map(known.map((clamp) => [JSON.stringify(clamp), clamp]));
+    known = clamps.map((clamp) => before.get(JSON.stringify(clamp)) ?? clamp);
     for (const clamp of known) if (isOver(clamp)) told.add(clamp);
     for (const by of ['operator', 'guardrail'] as const) metrics.clamps.set({ by }, inForce().filter((clamp) => clamp.by === by).length);
   }
@@ -258,7 +259,8 @@ function digestOf(clamps: readonly Clamp[]): string {
 }
 
 function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clamp[] {
-  const replaces = (one: Clamp) => (clamp.text === undefined ? one.by === clamp.by && isSame(one.selector, clamp.selector) : one.text === clamp.text);
+  const replaces = (one: Clamp) =>
+    clamp.text === undefined ? one.text === undefined && one.by === clamp.by && isSame(one.selector, clamp.selector) : one.text === clamp.text;
   return [...clamps.filter((one) => !replaces(one)), clamp];
 }
 

@@ -14,6 +14,8 @@ const schema = z.object({
   expiresAtMs: z.number().optional(),
   /** How long it might lie unused then, in ms; absent where nothing says so. */
   idleMs: z.number().optional(),
+  /** The fleet secrets that it was sealed under before. */
+  under: z.array(z.string()).optional(),
   /** What was unchanged in its Redis then: if it still is, a record that is gone was taken away by somebody. */
   epoch: z.string().optional(),
 });

@@ -172,8 +172,11 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
       const kept = openKeptSession(secrets, sid, sealed);
       if (kept === 'later') throw unavailable('release');
       // Written under the secret of now when it is used, so that the one before can go.
-      if (kept && secrets.isOutdated(sealed))
-        await keepSession(client, [keysOf(sid).session], [sealKeptSession(secrets, sid, kept)]).catch(() => undefined);
+      if (kept && secrets.isRevoked(kept.under ?? [])) return undefined;
+      if (kept && secrets.isOutdated(sealed)) {
+        const again = sealKeptSession(secrets, sid, { ...kept, ...secrets.passedThrough(kept.under, sealed) });
+        await keepSession(client, [keysOf(sid).session], [again]).catch(() => undefined);
+      }
       return kept ?? refuse('session', sealed);
     },
 

@@ -38,6 +38,8 @@ export type FoundFamily =
       readonly counter: number;
       /** Hash of the part that Redis has as the current one. */
       readonly current: string;
+      /** The grant as Redis has it. */
+      readonly sealed: string;
     }
   /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
   | { readonly kind: 'reused'; readonly grant: Grant }
@@ -265,13 +267,20 @@ export function createFamilies(options: FamiliesOptions): Families {
         await writeAgain(known).catch(onLostWrite);
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'revoked' };
       }
-      if (!opened && typeof sealed === 'string' && secrets.isDenied(sealed))
+      if (typeof sealed === 'string' && (opened ? grant !== undefined && secrets.isRevoked(grant.under ?? []) : secrets.isDenied(sealed)))
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'secret-denied' };
       if (!grant) return { kind: 'unreadable', why: opened ? 'later' : 'unopened' };
       const stored = readCounter(counted, current);
       const counter = parts.counterOf({ sid, family, secretHash }, rotating);
       const live = (part: PartRank) =>
-        ({ kind: 'live', grant, part, counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1), current: current ?? '' }) as const;
+        ({
+          kind: 'live',
+          grant,
+          part,
+          counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1),
+          current: current ?? '',
+          sealed: sealed ?? '',
+        }) as const;
       if (isCurrent) return live('current');
       const now = await ledger.now(sid);
       if (isStillGood(older, presented, now)) return live('earlier');
@@ -317,7 +326,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         hashSecret(rotating),
         hashSecret(successor),
         sealSuccessor(token, successor),
-        sealGrant(secrets, sid, secretHash, grant),
+        sealGrant(secrets, sid, secretHash, { ...grant, ...secrets.passedThrough(grant.under, found.sealed) }),
         sealedSession,
         grant.endsAt * 1000,
         grant.idleSeconds * 1000,

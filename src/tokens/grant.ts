@@ -24,22 +24,27 @@ const schema = z.object({
   endsAt: z.number(),
   /** How long it may lie unused, in seconds. */
   idleSeconds: z.number(),
+  /** The fleet secrets that it was sealed under before: where one of them leaks, what passed through it is not believed. */
+  under: z.array(z.string()).optional(),
 });
 
 /** What a family of refresh tokens may be turned into. */
 export type Grant = Omit<z.output<typeof schema>, 'identity'> & { readonly identity: Identity };
+
+/** What the seal of a grant is bound to. */
+export const grantContext = (sid: string, secretHash: string) => `grant\0${sid}\0${secretHash}`;
 
 /**
  * Redis keeps grants, but can make none (law 10): they are sealed with the fleet's secret, and bound to the session and to the
  * family's own secret.
  */
 export function sealGrant(secrets: Pick<Seals, 'seal'>, sid: string, secretHash: string, grant: Grant): string {
-  return secrets.seal(`grant\0${sid}\0${secretHash}`, JSON.stringify(grant));
+  return secrets.seal(grantContext(sid, secretHash), JSON.stringify(grant));
 }
 
 /** Undefined for what no secret here opens; `later` for what a later release has sealed and this one does not understand. */
 export function openGrant(secrets: Pick<Seals, 'unseal'>, sid: string, secretHash: string, sealed: string): Grant | 'later' | undefined {
-  const text = secrets.unseal(`grant\0${sid}\0${secretHash}`, sealed);
+  const text = secrets.unseal(grantContext(sid, secretHash), sealed);
   if (text === undefined) return undefined;
   const grant = schema.safeParse(JSON.parse(text)).data;
   if (!grant) return 'later';

@@ -43,8 +43,8 @@ describe('the secrets of a fleet', () => {
     const both = holdSecrets(second, first);
     const before = both.seal('context', 'text');
     both.writeWith(two);
-    expect(both.deny([{ name: one, isFirst: true }])).toBe(true);
-    expect(both.deny([{ name: one, isFirst: true }])).toBe(false);
+    expect(both.deny([{ name: one, isFirst: true, isRevoked: true }])).toBe(true);
+    expect(both.deny([{ name: one, isFirst: true, isRevoked: true }])).toBe(false);
     both.take({ secrets: [second, first], pseudonyms: pseudonymsOf(first) });
     expect([both.unseal('context', before), both.isDenied(before), both.opens]).toEqual([undefined, true, [two]]);
     expect(both.counterKeys).toHaveLength(1);

@@ -85,7 +85,10 @@ describe('a value in Redis that decides about something', () => {
     await redis.set(key, junk);
     hands.mayBegin = isAlone;
     if (isAlone) expect(await live.update(() => undefined)).toBeUndefined();
-    else await expect(live.update(() => ({ n: 1 }))).rejects.toBeInstanceOf(UnreadableValue);
+    else {
+      await expect(live.update(() => ({ n: 1 }))).rejects.toBeInstanceOf(UnreadableValue);
+      expect(live.standing, 'it must not act for the fleet').toBe('foreign');
+    }
     expect(await redis.exists(key)).toBe(isAlone ? 0 : 1);
   });
 
@@ -133,7 +136,7 @@ describe('a value in Redis that decides about something', () => {
     expect(await redis.get(key)).toMatch(new RegExp(`^${nameOfSecret(newer)}:\\{`));
     expect(await value.read()).toEqual({ n: 1 });
     expect(await open().read(), 'who has the first one only').toBeUndefined();
-    both.deny([{ name: nameOfSecret(newer), isFirst: false }]);
+    both.deny([{ name: nameOfSecret(newer), isFirst: false, isRevoked: false }]);
     expect(await open({ secrets: both }).read(), 'denied').toBeUndefined();
   });
 
