@@ -55,7 +55,7 @@ export interface Control {
 export function createControl({ config, client, secrets, instance, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
   const prefix = `${config.redis.keyPrefix}v1:`;
   const fleet = createFleetStore({ client, prefix, secrets, instance, audit, metrics });
-  const kept = { client, secrets, mayBegin: () => fleet.isHere, isForced: () => isForced, audit, metrics };
+  const kept = { client, secrets, mayBegin: () => fleet.isHere, isAlone: () => fleet.isAlone, isForced: () => isForced, audit, metrics };
   const deniedValue = new SignedValue<DeniedSecretsContent>({
     ...kept,
     name: 'denied-secrets',
@@ -101,7 +101,9 @@ export function createControl({ config, client, secrets, instance, isForced = fa
     get blocked() {
       // Flags are known from their source as well: nothing waits for them.
       const deciding = [jwks, denied, clamps, deniedValue];
-      const unread = deciding.filter(({ standing }) => standing === 'later' || (standing === 'foreign' && !isForced));
+      const unread = deciding.filter(
+        ({ standing }) => standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered))),
+      );
       const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
       return [
         ...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message),

@@ -76,7 +76,7 @@ export interface Membership {
   readonly verifyOnce: VerifyBearer;
 }
 
-/** So long after a fleet secret has leaked only keys are believed that some file holds: every instance has heard of it by then. */
+/** So long after a fleet secret has leaked, and while a file holds it, only keys are believed that some file holds. */
 const DISTRUST_MS = 600_000;
 /** How soon Redis is asked again for the time, where it does not answer. */
 const CLOCK_AGAIN_MS = 250;
@@ -171,6 +171,7 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
         endedSecrets: [...options.endedSecrets()],
         opens: [...secrets.opens],
         writes: secrets.writes,
+        denied: [...secrets.denied],
         fingerprint: fingerprintOf(settings),
         settings,
         unknownCohorts: options
@@ -203,7 +204,8 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     fleet: fleet.view,
     blocked,
     trusted() {
-      const hasLeaked = control.deniedSecrets.all.some(({ how, at }) => how === 'revoked' && Math.abs(clock.now() - at) < DISTRUST_MS);
+      const hasLeaked =
+        secrets.holdsRevoked || control.deniedSecrets.all.some(({ how, at }) => how === 'revoked' && Math.abs(clock.now() - at) < DISTRUST_MS);
       return hasLeaked ? new Set(fleet.others.flatMap(({ keys }) => keys.map(({ jwk }) => jwk.kid))) : undefined;
     },
     fleetNowMs,

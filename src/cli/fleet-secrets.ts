@@ -159,7 +159,10 @@ export async function revokeSecret(
         `${left.map(nameOfInstance).join(', ')} announce themselves under ${name}: nothing was done. Bring them the new file, or stop them; --force leaves them out, where they are not yours`,
       );
     const all = await readFleetSecrets(room, left);
-    refuseWhileNeeded(all, find(all, name));
+    const secret = find(all, name, 'finished');
+    const [newest = name] = secrets.inFile;
+    if (force && newest !== name) secrets.writeWith(newest);
+    else refuseWhileNeeded(all, secret);
     refuseNewer(room, name);
     const families = await countFamilies({ connection: connections.own, prefix, secrets, contextOf: grantContext }, name);
     const ending = `${count(families, 'family', 'families')} of refresh tokens that stand under ${name}, or passed through it, will end: the people exchange their session again, or log in.`;
@@ -216,10 +219,10 @@ async function forgetLearned({ config, control, client, lifecycle }: Room, live:
   await lifecycle.events.tell('keys');
 }
 
-function find(all: readonly FleetSecretStatus[], name: string): FleetSecretStatus {
+function find(all: readonly FleetSecretStatus[], name: string, allowed?: 'finished'): FleetSecretStatus {
   const found = all.find((one) => one.name === name);
   if (!found) throw new Error(`there is no fleet secret ${name}: there are ${all.map((one) => one.name).join(', ')}`);
-  if (found.state === 'finished' || found.state === 'revoked') throw new Error(`${name} is ${found.state} already`);
+  if (found.state === 'revoked' || (found.state === 'finished' && allowed !== 'finished')) throw new Error(`${name} is ${found.state} already`);
   return found;
 }
 

@@ -72,6 +72,11 @@ export const announcementSchema = z.object({
   /** Names of the fleet secrets that open there, and of the one that writes. Absent: of a release that knows one secret only. */
   opens: z.array(z.string()).optional().catch(undefined),
   writes: z.string().optional().catch(undefined),
+  /** The fleet secrets that are out of use there. */
+  denied: z
+    .array(z.object({ name: z.string(), isFirst: z.boolean(), isRevoked: z.boolean() }))
+    .optional()
+    .catch(undefined),
   /** Absent: of a release that does not say, or nothing came. */
   lately: latelySchema.optional().catch(undefined),
   /** The keys that it has private halves of, with the file that each is in at the moment, and the time in front of its name. */

@@ -47,9 +47,11 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, s
 
   /** A secret that has leaked must not take a newer one out of use. */
   function take(text: string, under: string): void {
-    texts.add(text);
     const found = deniedSchema.safeParse(parseJson(text)).data;
-    if (!found || !secrets.mayDeny(under, found.name)) return;
+    // What is refused is not kept either: under a newer secret it would count.
+    if (found && !secrets.mayDeny(under, found.name)) return;
+    texts.add(text);
+    if (!found) return;
     if (!known.has(found.name) || found.how === 'revoked') known.set(found.name, found);
     secrets.deny([{ name: found.name, isFirst: found.isFirst, isRevoked: found.how === 'revoked' }]);
   }
@@ -60,7 +62,7 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, s
       for (const text of before) take(text, under ?? '');
       for (const text of more) take(text, secrets.writes);
       rest = current?.rest ?? rest;
-      return before.length === texts.size ? undefined : { entries: [...texts], rest };
+      return before.length === texts.size && before.every((text) => texts.has(text)) ? undefined : { entries: [...texts], rest };
     });
   }
 

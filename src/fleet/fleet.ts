@@ -18,7 +18,7 @@ export interface FleetOptions {
   /** What the others should hear of at once where it changes. */
   readonly state: () => Pick<
     Announcement,
-    'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts' | 'opens' | 'writes' | 'fingerprint' | 'settings'
+    'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts' | 'opens' | 'writes' | 'denied' | 'fingerprint' | 'settings'
   >;
   /** What else it is at the moment. */
   readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;

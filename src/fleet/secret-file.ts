@@ -31,7 +31,9 @@ export async function chooseAtStart(
   own: RedisConnection,
 ): Promise<void> {
   try {
-    const { live, strangers } = await fleet.read(await own.nowMs());
+    const { live, strangers, under } = await fleet.read(await own.nowMs());
+    // Somebody may have taken the list of those out of use away.
+    for (const { instance, denied = [] } of live) secrets.deny(denied.filter(({ name }) => secrets.mayDeny(under.get(instance) ?? '', name)));
     secrets.writeWith(chooseWriting(secrets, live, strangers));
     await deniedSecrets.sync();
   } catch {

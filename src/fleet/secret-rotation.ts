@@ -49,7 +49,7 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
   const claim = createClaim(connection.client, `${prefix}secrets-rewritten`, random.token(9));
   let isWriting = false;
   /** Those out of use of which it was told; of those that were so at the start nothing is new. */
-  const told = new Set(denied.all.map(({ name }) => name));
+  const told = new Set(denied.all.map(({ name, how }) => `${name} ${how}`));
   /** The secret under which all of it was written, as far as this instance knows. */
   let written: string | undefined;
   /** Whether the user of Redis may not look for ends of sessions. */
@@ -58,9 +58,9 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
 
   async function hearDenied(): Promise<void> {
     await denied.sync();
-    const news = denied.all.filter(({ name }) => !told.has(name));
+    const news = denied.all.filter(({ name, how }) => !told.has(`${name} ${how}`));
     if (news.length === 0) return;
-    for (const { name } of news) told.add(name);
+    for (const { name, how } of news) told.add(`${name} ${how}`);
     for (const { name, how, why } of news) audit('fleet.secret-denied', { secret: name, how, why });
     if (news.some(({ how }) => how === 'revoked')) {
       for (const value of values) value.forget();

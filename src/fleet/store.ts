@@ -32,6 +32,10 @@ export interface FleetStore {
   read(nowMs: number): Promise<FleetReading>;
   /** Whether the last reading, a moment ago, found this fleet here, or nobody: no strangers without anybody who is known. */
   readonly isHere: boolean;
+  /** Whether it found no strangers. */
+  readonly isAlone: boolean;
+  /** Whether it found more strangers than other instances of this fleet. */
+  readonly isOutnumbered: boolean;
   readonly strangers: number;
 }
 
@@ -94,7 +98,9 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
 
   let strangers = 0;
   let others = 0;
-  let readAt = Number.NEGATIVE_INFINITY;
+  let readAt = { steady: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
+  // One of the two clocks stands still where a machine sleeps, the other one may be set.
+  const isFresh = () => self === undefined || Math.max(performance.now() - readAt.steady, Date.now() - readAt.wall) < FRESH_MS;
   const releaseKey = (instance: string) => `${index}:${instance}:released`;
 
   return {
@@ -130,7 +136,7 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
       const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
       strangers = found.filter((one) => one === 'stranger').length;
       others = known.filter(({ instance, left }) => instance !== self && !left).length;
-      readAt = performance.now();
+      readAt = { steady: performance.now(), wall: Date.now() };
       return {
         left: known.filter(({ left }) => left).map(({ instance }) => instance),
         live: known.filter(({ left }) => !left).sort((one, other) => one.startedAt - other.startedAt),
@@ -139,8 +145,13 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
       };
     },
     get isHere() {
-      const isFresh = self === undefined || performance.now() - readAt < FRESH_MS;
-      return isFresh && (strangers === 0 || others > 0);
+      return isFresh() && (strangers === 0 || others > 0);
+    },
+    get isAlone() {
+      return isFresh() && strangers === 0;
+    },
+    get isOutnumbered() {
+      return strangers > others;
     },
     get strangers() {
       return strangers;

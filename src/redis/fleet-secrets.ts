@@ -154,6 +154,11 @@ export class FleetSecrets implements Seals {
     return names.size === 0 ? {} : { under: [...names] };
   }
 
+  /** Whether the file still holds one that has leaked. */
+  get holdsRevoked(): boolean {
+    return this.isRevoked(this.#inFile.map(({ name }) => name));
+  }
+
   /** The secret that something was written under, where it is here. */
   secretOf(written: string): string | undefined {
     const name = nameInFront(written);
@@ -166,8 +171,9 @@ export class FleetSecrets implements Seals {
 
   /** Takes secrets out of use for good, whatever a file says. True: one of them was not denied yet. */
   deny(denied: readonly DeniedSecret[]): boolean {
-    const news = denied.filter(({ name }) => !this.#denied.has(name));
-    for (const one of news) this.#denied.set(one.name, one);
+    const news = denied.filter(({ name, isRevoked }) => !this.#denied.has(name) || (isRevoked && !this.isRevoked([name])));
+    // Which was the first is known by the file, where it has it.
+    for (const one of news) this.#denied.set(one.name, { ...one, isFirst: this.first === undefined ? one.isFirst : this.first === one.name });
     const [newest] = this.#usable;
     if (newest && this.#denied.has(this.#writing.name)) this.#writing = newest;
     return news.length > 0;

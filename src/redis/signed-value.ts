@@ -33,9 +33,9 @@ export function whole<T>(schema: z.ZodType<T>): Codec<T> {
 /**
  * What an instance knows of a value. `known`: it has understood or written it since its start, or found none. `open`: it was not read.
  * `foreign`: what stands there was written with another secret, or by somebody else. `later`: the fleet wrote it, in a form that this release
- * does not understand.
+ * does not understand. `passed`: it was known, and stands now under a secret that is not here, while others are about that have another one.
  */
-export type Standing = 'known' | 'open' | 'foreign' | 'later';
+export type Standing = 'known' | 'open' | 'foreign' | 'passed' | 'later';
 
 /** What stands in Redis cannot be understood, and is left alone. */
 export class UnreadableValue extends Error {
@@ -64,6 +64,8 @@ export interface SignedValueOptions<T> {
   readonly codec: Codec<T>;
   /** Whether the fleet on this Redis is this one, as far as is known: then Redis may have no value yet, and what does not open is junk. */
   readonly mayBegin: () => boolean;
+  /** Whether nobody on this Redis has another secret, as far as is known: then what is named by one that is not here is junk. */
+  readonly isAlone: () => boolean;
   /** Resolves once it is known which secrets are out of use. Rejects with what ioredis rejects with. */
   readonly before?: () => Promise<void>;
   /** Whether an operator has said that what cannot be opened is junk. */
@@ -104,7 +106,8 @@ export class SignedValue<T> {
   }
 
   get standing(): Standing {
-    return this.#wasKnown && !this.#isOfOthers ? 'known' : this.#standing;
+    if (!this.#wasKnown) return this.#standing;
+    return this.#isOfOthers ? 'passed' : 'known';
   }
 
   /** Whether it stood under a secret that releases with one secret do not have, when it was last read. */
@@ -174,7 +177,7 @@ export class SignedValue<T> {
     if (opened.kind !== 'refused' || this.#options.isForced()) return;
     // The fleet may have gone on to a secret that is not here, while this instance was away.
     const name = nameInFront(found ?? '');
-    this.#isOfOthers = name !== '' && !this.#options.secrets.opens.includes(name) && !this.#options.mayBegin();
+    this.#isOfOthers = name !== '' && !this.#options.secrets.opens.includes(name) && !this.#options.isAlone();
     if (!this.#wasKnown || this.#isOfOthers) throw new UnreadableValue(this.name, 'foreign');
   }
 

@@ -259,7 +259,7 @@ describe('a fleet secret that rotates under load', () => {
     const fresh = await exchange(two, 'person-103');
     await load.stop();
     const said = await crossfade('secrets', 'revoke', before, '--why', 'leaked', '--yes');
-    expect(said).toMatch(/\d+ famil(y|ies) of refresh tokens under .* will end/);
+    expect(said).toMatch(/\d+ famil(y|ies) of refresh tokens that stand under .* will end/);
     expect(said).toContain('opens nothing any more');
     for (const member of [one, two, three]) {
       const answer = await refresh(member, old.refresh);

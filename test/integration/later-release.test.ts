@@ -35,6 +35,7 @@ function stored(name: string): SignedValue<string> {
     secrets,
     codec: { read: (text) => text, write: (text) => text },
     mayBegin: () => true,
+    isAlone: () => true,
     isForced: () => false,
     audit: () => undefined,
     metrics: createMetrics(),

@@ -2,7 +2,7 @@ import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { calculateJwkThumbprint, decodeJwt, exportJWK, SignJWT } from 'jose';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { Secret } from '../../src/config/secret.js';
 import { deniedSecretsCodec } from '../../src/fleet/denied-secrets.js';
@@ -32,6 +32,7 @@ function forge<T>(world: World, stolen: Secret, name: string, codec: Codec<T>): 
     secrets: new FleetSecrets({ secrets: [stolen] }),
     codec,
     mayBegin: () => true,
+    isAlone: () => true,
     isForced: () => true,
     audit: () => undefined,
     metrics: createMetrics(),
@@ -121,7 +122,7 @@ describe('a fleet secret that has leaked', () => {
     const carol = await refreshNative(world, fresh.refresh);
 
     // The thief writes under the old secret again, and an instance starts whose file still holds it.
-    await redis.del(...['jwks', 'clamps'].map((name) => world.prefix + name));
+    await redis.del(...['jwks', 'clamps', 'denied-secrets'].map((name) => world.prefix + name));
     await crook.bringInKey();
     await forge(world, stolen, 'clamps', clampsCodec).update(() => ({
       clamps: [{ selector: { on: 'all' }, stage: 'recall', by: 'operator', why: 'a forged one', at: 1 }],
@@ -158,6 +159,37 @@ describe('a fleet secret that has leaked', () => {
     const revoked = await runCli(['secrets', 'revoke', before, '--why', 'leaked', '--yes', '--config', config]);
     expect([revoked.status, revoked.stderr]).toEqual([0, '']);
     expect(await redis.get(`${world.prefix}denied-secrets`)).toMatch(new RegExp(`^${added}:.*${before}`));
+    expect(await redis.get(`${world.prefix}denied-secrets`), 'it would count under the secret after this one').not.toContain('by a thief');
     expect(readFileSync(join(world.directory, 'fleet-secret'), 'utf8')).toContain(newest);
+  }, 60_000);
+
+  it('is revoked by force, where a forged announcement keeps the fleet on it', async () => {
+    const world = await open();
+    const { redis } = world.legacy;
+    const forger = new FleetSecrets({ secrets: [new Secret(world.readFile('fleet-secret').trim())] });
+    const before = forger.writes;
+    const alice = await exchangeNative(world, await world.login('alice'));
+    const announce = async () => {
+      const [seconds = '0'] = await redis.time();
+      const at = Number(seconds) * 1000;
+      const said = { instance: 'forged', host: 'forged', version: '0.1.0', startedAt: 1, at, issuer: world.config.issuer };
+      await redis.hset(`${world.prefix}fleet:forged`, 'announcement', forger.sign('fleet\0forged', JSON.stringify(said)));
+      await redis.zadd(`${world.prefix}fleet`, at, 'forged');
+    };
+    await announce();
+    const again = setInterval(() => void announce().catch(() => undefined), 500);
+    onTestFinished(() => clearInterval(again));
+    const config = join(world.directory, 'command.json');
+    writeFileSync(config, JSON.stringify(world.config));
+    expect((await runCli(['secrets', 'add', '--config', config])).status).toBe(0);
+    remember(...world.readFile('fleet-secret').trim().replaceAll('pseudonyms=', '').split('\n'));
+    await world.log.until((line) => line['audit'] === 'secret.changed');
+    const refused = await runCli(['secrets', 'revoke', before, '--why', 'leaked', '--yes', '--config', config]);
+    expect([refused.status, refused.stderr]).toMatchObject([2, expect.stringContaining('nothing was done')]);
+    const revoked = await runCli(['secrets', 'revoke', before, '--why', 'leaked', '--yes', '--force', '--config', config]);
+    expect([revoked.status, revoked.stderr]).toEqual([0, '']);
+    await expectError(await postRefresh(world, alice.refresh), 400, 'invalid_grant');
+    const { sid, family } = await exchangeNative(world, await world.login('bob'));
+    expect(await redis.hget(`${world.prefix}{${sid}}:family:${family}`, 'grant')).toMatch(/^[0-9a-f]{8}:/);
   }, 60_000);
 });
