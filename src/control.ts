@@ -44,7 +44,7 @@ export interface Control {
   readonly fleet: FleetStore;
   /** Whether what decides stands under a secret that release 0.1 does not know, when it was last read. */
   readonly isNamed: boolean;
-  /** Waits, for some seconds at most, until what decides can be understood: a live instance replaces junk with its next heartbeat. */
+  /** Waits, for some seconds at most, until what decides can be understood, where an instance lives that replaces junk with its next heartbeat. */
   settle(): Promise<void>;
   /** All signed values. */
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
@@ -90,7 +90,7 @@ export function createControl({ config, client, secrets, instance, isForced = fa
     async settle() {
       for (const end = performance.now() + SETTLE_MS; performance.now() < end; ) {
         for (const value of [deniedValue, jwks, denied, clamps]) await value.read();
-        if (!fleet.isHere || [deniedValue, jwks, denied, clamps].every(({ standing }) => standing !== 'foreign')) return;
+        if (!fleet.hasOthers || [deniedValue, jwks, denied, clamps].every(({ standing }) => standing !== 'foreign')) return;
         await new Promise((resolve) => setTimeout(resolve, SETTLE_AGAIN_MS));
       }
     },

@@ -34,6 +34,8 @@ export interface FleetStore {
   readonly isHere: boolean;
   /** Whether it found no strangers. */
   readonly isAlone: boolean;
+  /** Whether it found another instance of this fleet. */
+  readonly hasOthers: boolean;
   /** Whether it found more strangers than other instances of this fleet. */
   readonly isOutnumbered: boolean;
   readonly strangers: number;
@@ -149,6 +151,9 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
     },
     get isAlone() {
       return isFresh() && strangers === 0;
+    },
+    get hasOthers() {
+      return others > 0;
     },
     get isOutnumbered() {
       return strangers > others;

@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { type LastRelease, unpackLastRelease } from '../support/last-release.js';
+import { type PackedRelease, unpackLastRelease } from '../support/last-release.js';
 import { ofFleetOf, type Service, startService } from '../support/serve.js';
 import { rememberRefresh, SESSION_TYPE, TOKEN_EXCHANGE } from '../support/tokens.js';
 import { rememberToken } from '../support/transcript.js';
 import { createWorld, type World } from '../support/world.js';
 
-let release: LastRelease;
+let release: PackedRelease;
 let world: World;
 let last: Service;
 let next: Service;

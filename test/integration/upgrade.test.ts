@@ -4,22 +4,24 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { runCli } from '../support/cli.js';
 import { type Member, startFleet, type TestFleet } from '../support/fleet.js';
-import { type LastRelease, unpackLastRelease } from '../support/last-release.js';
+import { type PackedRelease, packThisRelease, unpackLastRelease } from '../support/last-release.js';
 import { type Load, startLoad } from '../support/load.js';
 import { rememberRefresh, SESSION_TYPE, TOKEN_EXCHANGE } from '../support/tokens.js';
 import { rememberCookie, rememberToken } from '../support/transcript.js';
 import { createWorld, type World } from '../support/world.js';
 
-// A fleet of release 0.1.0 goes to this release and back, instance by instance, under load. CROSSFADE_MIXED_SECONDS says how long it stays half
+// A fleet of release 0.1.0 goes to this release and back, both from packed tarballs, instance by instance, under load. CROSSFADE_MIXED_SECONDS says how long it stays half
 // and half, beyond what is done meanwhile.
 const MIXED_MS = Number(process.env['CROSSFADE_MIXED_SECONDS'] ?? 3) * 1000;
 
-let release: LastRelease;
+let release: PackedRelease;
+let current: PackedRelease;
 let world: World;
 let fleet: TestFleet;
 let load: Load;
 beforeAll(async () => {
   release = unpackLastRelease();
+  current = packThisRelease();
   world = await createWorld();
   fleet = await startFleet(world, 3, undefined, release.main);
   const cookies = await Promise.all(Array.from({ length: 12 }, async (_, n) => await world.login(`person-${n}`)));
@@ -33,6 +35,7 @@ afterAll(async () => {
   await fleet.close();
   await world.close();
   release.remove();
+  current.remove();
 });
 
 const members = (): readonly [Member, Member, Member] => {
@@ -83,7 +86,7 @@ const post = async ({ url }: Member, path: string, form: Record<string, string>,
 
 /** A command of the release that this instance runs. */
 async function command(at: Member, isOld: boolean, ...args: string[]): Promise<string> {
-  const { status, stdout, stderr } = await runCli([...args, '--config', at.configFile], undefined, undefined, isOld ? release.main : undefined);
+  const { status, stdout, stderr } = await runCli([...args, '--config', at.configFile], undefined, undefined, isOld ? release.main : current.main);
   // The last release writes audit lines there.
   expect([status, isOld ? '' : stderr]).toEqual([0, '']);
   return stdout;
@@ -151,7 +154,7 @@ const revoked: [kid: string, token: string][] = [];
 
 async function change(member: Member, isOld: boolean): Promise<void> {
   await member.stop();
-  await member.start(isOld ? release.main : undefined);
+  await member.start(isOld ? release.main : current.main);
   // What was revoked stays so, whichever release starts.
   for (const [, token] of revoked) expect(await verify(member, token)).toBe(401);
 }

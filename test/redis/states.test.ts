@@ -59,6 +59,14 @@ describe('a Redis of the bridge that is connected and cannot be used', () => {
   it.each<[state: string, begin: (admin: Redis) => Promise<unknown>, end: (admin: Redis) => Promise<unknown>]>([
     ['READONLY', async (admin) => await admin.replicaof('127.0.0.1', '1'), async (admin) => await admin.replicaof('NO', 'ONE')],
     [
+      'MASTERDOWN',
+      async (admin) => {
+        await admin.config('SET', 'replica-serve-stale-data', 'no');
+        await admin.replicaof('127.0.0.1', '1');
+      },
+      async (admin) => await admin.replicaof('NO', 'ONE'),
+    ],
+    [
       'NOREPLICAS',
       async (admin) => await admin.config('SET', 'min-replicas-to-write', '1'),
       async (admin) => await admin.config('SET', 'min-replicas-to-write', '0'),
