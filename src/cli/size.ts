@@ -11,7 +11,7 @@ export interface SizeOptions {
 }
 
 /**
- * What `scripts/bench --size 1000000` measured on Redis 7.0: the memory that each kind of key takes for one session with one family that was
+ * What `scripts/bench --size 2000` measured on Redis 7.0: the memory that each kind of key takes for one session with one family that was
  * refreshed once, its record 222 bytes; and the commands that Redis carries out, those of scripts included.
  */
 export const MEASURED = {
