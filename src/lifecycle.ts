@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from './clock.js';
 import type { Config, RedisTarget, SessionConfig } from './config/config.js';
 import type { LiveFiles } from './live-files.js';
+import { createClaim } from './redis/claim.js';
 import { connectRedis, type RedisConnection } from './redis/connection.js';
 import { createEventStream, type EndEvent, type EventStream, type News } from './redis/events.js';
 import type { FleetSecrets } from './redis/fleet-secrets.js';
@@ -216,11 +217,12 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     return session && !session.http ? epochs.get(connections.of(session)) : undefined;
   };
 
+  const claim = createClaim(client, `${prefix}rewriting`, random.token(9));
   const events = createEventStream({
     client,
     follower: connections.follower,
     key: `${prefix}events`,
-    instance: random.token(9),
+    claim,
     secrets,
     keepMs,
     blockMs: BLOCK_MS,
@@ -304,7 +306,7 @@ export function createLifecycle(options: LifecycleOptions): Lifecycle {
     ledger,
     persons: () => persons,
     heard: revocations,
-    random,
+    claim,
     log,
     audit,
     metrics,

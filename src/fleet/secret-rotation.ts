@@ -1,4 +1,4 @@
-import { createClaim } from '../redis/claim.js';
+import { createClaim, createDoneNote } from '../redis/claim.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
 import type { SignedValue } from '../redis/signed-value.js';
@@ -46,7 +46,8 @@ const AGAIN_MS = 1000;
 export function createSecretRotation(options: SecretRotationOptions): SecretRotation {
   const { secrets, denied, values, others, strangers, connection, prefix, writeCookieSecrets, writeEvents } = options;
   const { forgetLearned, onChange, random, log, audit } = options;
-  const claim = createClaim(connection.client, `${prefix}secrets-rewritten`, random.token(9));
+  const claim = createClaim(connection.client, `${prefix}secrets-rewriting`, random.token(9));
+  const done = createDoneNote(connection.client, `${prefix}secrets-rewritten`);
   let isWriting = false;
   /** Those out of use of which it was told; of those that were so at the start nothing is new. */
   const told = new Set(denied.all.map(({ name, how }) => `${name} ${how}`));
@@ -86,15 +87,16 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
 
   /** What has ended. All else is written when it is used, or lapses. One instance does it for all. */
   async function writeEnds(name: string): Promise<boolean> {
-    const goesOn = async () => !closed && secrets.writes === name && (await claim.take());
-    if ((await claim.finished()) === name) return true;
+    const goesOn = async () => !closed && secrets.writes === name && (await claim.take('secrets'));
+    if ((await done.read()) === name) return true;
     if (!(await goesOn())) return false;
     const options = { connection, prefix, secrets, goesOn };
     const persons = await writePersonsAnew(options);
     if (persons === undefined) return false;
     const sessions = await writeSessionsAnew(options).catch(unlessForbidden);
     if (sessions === undefined) return false;
-    await claim.finish(name);
+    await done.write(name);
+    await claim.release('secrets');
     audit('fleet.secret-rewritten', { secret: name, ends: persons + sessions });
     return true;
   }

@@ -128,6 +128,6 @@ export async function writeEventsAnew({ connection: { client }, prefix, secrets,
   for (const [, fields] of found) {
     const written = fields[fields.indexOf('event') + 1] ?? '';
     const text = secrets.isOutdated(written) ? secrets.openSigned(EVENT_CONTEXT, written) : undefined;
-    if (text !== undefined) await publishEvent(client, [key], [secrets.sign(EVENT_CONTEXT, text), keepMs]);
+    if (text !== undefined) await publishEvent(client, [key], [keepMs, secrets.sign(EVENT_CONTEXT, text)]);
   }
 }

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisAccess, RedisTarget, TlsTarget } from '../config/config.js';
-import { type ConnectionReports, connectorFor } from './connector.js';
+import { type ConnectionReports, connectorFor, type ServerAddress } from './connector.js';
 
 /** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
 export type RedisClient = Redis | Cluster;
@@ -116,6 +116,37 @@ export function createClient(target: RedisTarget, { commandTimeoutMs, onReplyErr
   const client = new GatedRedis(target.sentinels ? { ...options, ...bySentinel(target, commandTimeoutMs) } : options);
   client.refusal = refusal;
   return client;
+}
+
+/** Connects to one server by itself, and gives what that failed with: what is to be tried is no business of the client's. */
+export async function tryServer(server: ServerAddress, access: RedisAccess, timeoutMs: number): Promise<Error | undefined> {
+  const { host, port, isSentinel } = server;
+  let failure: Error | undefined;
+  const failed = (error: unknown) => {
+    failure ??= error instanceof Error ? error : new Error(String(error));
+  };
+  const trial = new Redis({
+    ...credentials(isSentinel ? (access.sentinel ?? {}) : access),
+    host,
+    port,
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    enableReadyCheck: false,
+    retryStrategy: null,
+    connectTimeout: timeoutMs,
+    commandTimeout: timeoutMs,
+    Connector: connectorFor(false, () => ({}), { opening: () => undefined, failed: (_, error) => failed(error) }),
+  });
+  trial.on('error', failed);
+  try {
+    await trial.connect();
+    await trial.ping();
+  } catch (error) {
+    failed(error);
+  } finally {
+    trial.disconnect();
+  }
+  return failure;
 }
 
 function bySentinel({ sentinels = [], name, database, access }: RedisTarget, commandTimeoutMs: number): Options {

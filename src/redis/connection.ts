@@ -4,9 +4,9 @@ import type { RedisAccess, RedisTarget } from '../config/config.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type BatchedReads, createBatchedReads } from './batched-reads.js';
-import { createClient, type RedisClient } from './client.js';
-import type { ServerAddress } from './connector.js';
-import { describeFailure, type Fault, faultOf, REDIS_STATES, type RedisState, stateOf } from './faults.js';
+import { createClient, type RedisClient, tryServer } from './client.js';
+import { keyOfServer, type ServerAddress } from './connector.js';
+import { describeFailure, type Fault, faultOf, isOfCertificate, REDIS_STATES, type RedisState, stateOf } from './faults.js';
 import { createLiveAccess } from './live-access.js';
 import { type ProbeKind, type ProbeOutcome, probeCluster, probeServer } from './probe.js';
 
@@ -108,6 +108,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     initial: target.access,
     living: () => (client instanceof Cluster ? client.nodes('all') : [client, ...duplicates]),
     unheld,
+    tryServer: async (server, next) => await tryServer(server, next, Math.max(commandTimeoutMs, 1000)),
     onRefused: onRefusedAccess,
     log,
   });
@@ -121,12 +122,13 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     reports: {
       opening(server) {
         opened = server;
-        access.opening(keyOfServer(server));
+        access.opening(server);
       },
       failed(server, error) {
         if (closing) return;
         const words = describeFailure(server, error);
         failures.set(keyOfServer(server), words);
+        if (isOfCertificate(error)) access.failed(keyOfServer(server), error);
         // Else it is a connection beside this one.
         if (client.status === 'ready') return;
         reopening = undefined;
@@ -195,7 +197,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     const wrong = client.status === 'ready' ? servers : reopening && new Map([[reopening.server, reopening.fault]]);
     if (!wrong) return [`${name}: Redis is away${failure === undefined ? '' : ` (${failure})`}`];
     const found = [...wrong].flatMap(([server, fault]) => (fault ? [`${name}: Redis ${describeFault(server, fault)}`] : []));
-    return access.problem === undefined ? found : [...found, access.problem];
+    return [...found, ...access.problems];
   }
 
   /** Of a server that is not there, the cause is in what the connection to it failed with. */
@@ -339,7 +341,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   client.on('error', (error: Error) => {
     if (closing) return;
     const state = stateOf(error);
-    access.answered(opened && keyOfServer(opened), state);
+    access.failed(opened && keyOfServer(opened), error);
     reopening = undefined;
     // Only that the list of sentinels has come to its end: the cause was said before.
     const isEndOfList = error.message.startsWith('All sentinels are unreachable') && !error.message.includes('Last error:');
@@ -351,7 +353,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   });
   client.on('node error', (error: Error, node: string) => {
     const state = stateOf(error);
-    access.answered(node, state);
+    access.failed(node, error);
     if (state === undefined) return;
     failure = `${node}: ${faultOf(state).words} (${state})`;
     failures.set(node, failure);
@@ -401,7 +403,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
       const [seconds, micros] = (await node.time()).map(Number);
       return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
     },
-    problem: () => (canRead() ? undefined : (failure ?? faults()[0]?.words)),
+    problem: () => (canRead() ? undefined : (failure ?? [...servers].flatMap(([server, fault]) => (fault ? [describeFault(server, fault)] : []))[0])),
     duplicate(more) {
       if (client instanceof Cluster) throw new TypeError('the connections of a Cluster are its own');
       const duplicate = client.duplicate(more);
@@ -419,11 +421,6 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
       client.disconnect();
     },
   };
-}
-
-/** As ioredis calls the nodes of a Cluster. */
-function keyOfServer({ host, port, isSentinel }: ServerAddress): string {
-  return `${isSentinel ? 'sentinel ' : ''}${host}:${port}`;
 }
 
 function nameOf({ options, stream }: Redis): string {

@@ -8,6 +8,11 @@ export interface ServerAddress {
   readonly isSentinel: boolean;
 }
 
+/** As ioredis calls the nodes of a Cluster. */
+export function keyOfServer({ host, port, isSentinel }: ServerAddress): string {
+  return `${isSentinel ? 'sentinel ' : ''}${host}:${port}`;
+}
+
 /** Hears of each connection that ioredis opens. ioredis itself says where and why of some only. */
 export interface ConnectionReports {
   /** It is being opened. */

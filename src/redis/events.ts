@@ -3,7 +3,7 @@ import type { Clock } from '../clock.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { createClaim } from './claim.js';
+import type { Claim } from './claim.js';
 import type { RedisClient, RedisConnection } from './connection.js';
 import type { Seals } from './fleet-secrets.js';
 import { parseJson } from './replies.js';
@@ -67,8 +67,8 @@ export interface EventStreamOptions {
   /** Of its own: a blocking read holds it. Its command timeout must be longer than `blockMs`. */
   readonly follower: RedisConnection;
   readonly key: string;
-  /** Names this instance. */
-  readonly instance: string;
+  /** To write again what Redis has lost. */
+  readonly claim: Claim;
   readonly secrets: Pick<Seals, 'sign' | 'openSigned' | 'isDenied'>;
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
@@ -99,8 +99,9 @@ export const EVENT_CONTEXT = 'event';
 const PAGE = 1000;
 const RETRY_MS = 250;
 const RESTORE_AGAIN_MS = 1000;
-/** At most 2,000 events a second are written again. */
+/** At most 2,000 events a second are written again, by 200 commands. */
 const RESTORE_BATCH = 200;
+const RESTORE_TOGETHER = 10;
 const RESTORE_PAUSE_MS = 100;
 const CLAIM_AGAIN_MS = 500;
 /** An id this far ahead of Redis' clock was not made by it. */
@@ -114,8 +115,7 @@ const timeOf = loadScript('time');
  * event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, secrets, keepMs, blockMs, apply, onNews, onLoss, known, lasting, clock, log, audit, metrics } = options;
-  const claim = createClaim(client, `${key}-rewritten`, options.instance);
+  const { client, follower, key, secrets, keepMs, blockMs, apply, onNews, onLoss, known, lasting, claim, clock, log, audit, metrics } = options;
   let closed = false;
   let wasRead = false;
   let readAt: number | undefined;
@@ -132,9 +132,10 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let away = false;
   const waiting = new Set<() => void>();
 
-  /** Gives its id. Redis keeps it a little longer than anybody asks for it: clocks differ. */
-  async function publish(event: BridgeEvent): Promise<string> {
-    return String(await publishEvent(client, [key], [secrets.sign(EVENT_CONTEXT, JSON.stringify(event)), keepMs + AHEAD_MS]));
+  /** Gives the id of the last. Redis keeps them a little longer than anybody asks for them: clocks differ. */
+  async function publish(...events: readonly BridgeEvent[]): Promise<string> {
+    const signed = events.map((event) => secrets.sign(EVENT_CONTEXT, JSON.stringify(event)));
+    return String(await publishEvent(client, [key], [keepMs + AHEAD_MS, ...signed]));
   }
 
   function take(id: string, fields: readonly string[]): void {
@@ -228,7 +229,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
         lost = nameAll(known());
         unstored = undefined;
       }
-      if (!(await claim.take())) {
+      if (!(await claim.take('events'))) {
         restoreAt = clock.now() + CLAIM_AGAIN_MS;
         return;
       }
@@ -236,17 +237,17 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       restoreAt = Math.max(restoreAt, clock.now() - RESTORE_AGAIN_MS) + RESTORE_PAUSE_MS;
       unstored ??= lasting.all();
       if (unstored.length > 0) {
-        await lasting.store(unstored.slice(0, RESTORE_BATCH));
+        await Promise.all(inParts(unstored.slice(0, RESTORE_BATCH)).map(async (some) => await lasting.store(some)));
         unstored = unstored.slice(RESTORE_BATCH);
         return;
       }
       const batch = firstOf(lost, RESTORE_BATCH);
-      const ids = await Promise.all(batch.map(async ([, event]) => await publish(event)));
+      const ids = await Promise.all(inParts(batch).map(async (some) => await publish(...some.map(([, event]) => event))));
       written = ids.at(-1) ?? written;
       metrics.eventsRestored.inc(batch.length);
       for (const [name] of batch) lost.delete(name);
       if (lost.size > 0) return;
-      if (written !== undefined) await claim.finish('');
+      await claim.release('events');
       if (written !== undefined) audit('events.restored');
       lost = undefined;
       written = undefined;
@@ -351,6 +352,10 @@ export function createEventStream(options: EventStreamOptions): EventStream {
 function isOfKnownType(found: unknown): boolean {
   const { type, about } = z.looseObject({ type: z.unknown(), about: z.unknown() }).safeParse(found).data ?? {};
   return eventSchema.options.some(({ shape }) => shape.type.value === type) && (type !== 'news' || about === 'keys' || about === 'clamps');
+}
+
+function inParts<T>(all: readonly T[]): readonly (readonly T[])[] {
+  return Array.from({ length: Math.ceil(all.length / RESTORE_TOGETHER) }, (_, n) => all.slice(n * RESTORE_TOGETHER, (n + 1) * RESTORE_TOGETHER));
 }
 
 function firstOf<K, V>(all: ReadonlyMap<K, V>, count: number): [K, V][] {

@@ -84,6 +84,11 @@ const CERTIFICATES: Readonly<Record<string, string>> = {
   CERT_SIGNATURE_FAILURE: 'its certificate is not signed by the CA of tls.caFile',
 };
 
+/** Whether a connection failed since the server's certificate is not to be trusted here. */
+export function isOfCertificate(error: Error): boolean {
+  return 'code' in error && typeof error.code === 'string' && Object.hasOwn(CERTIFICATES, error.code);
+}
+
 /** What the network calls a failure, in words. */
 const NETWORK: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'nothing listens there',

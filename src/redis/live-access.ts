@@ -2,28 +2,29 @@ import type { Redis } from 'ioredis';
 import { LRUCache } from 'lru-cache';
 import type { RedisAccess } from '../config/config.js';
 import type { Log } from '../telemetry/log.js';
-import { type RedisState, stateOf } from './faults.js';
+import { keyOfServer, type ServerAddress } from './connector.js';
+import { isOfCertificate, stateOf } from './faults.js';
 
-/** The credentials of one Redis while their files change. */
+/** The credentials and CAs of one Redis while their files change. */
 export interface LiveAccess {
   /** Those to connect with now. */
   readonly current: RedisAccess;
   /** Whether these are the ones that the files hold. */
   readonly isNewest: boolean;
-  /** For an operator. Undefined: Redis takes what the files hold. */
-  readonly problem: string | undefined;
+  /** For an operator, a sentence each. None: Redis takes what the files hold. */
+  readonly problems: readonly string[];
   /** Notes with what a server is being connected to. */
-  opening(server: string): void;
+  opening(server: ServerAddress): void;
   /** Notes that every server takes the current ones, and lets them do what is needed: the ones before are not needed again. */
   confirm(): void;
   /** Notes that a server takes the current ones, and does not let them do what is needed: uses the ones before for a while. */
   fallBack(): Promise<void>;
   /** The files hold others. */
   change(next: RedisAccess): Promise<void>;
-  /** Tries what the files hold on the living connections, and uses it where Redis takes it. */
+  /** Tries what the files hold, and uses it where Redis takes it. */
   tryNewest(): Promise<void>;
-  /** A server has answered an attempt to connect. Where it refuses the credentials, the others are tried at the next attempt. */
-  answered(server: string | undefined, state: RedisState | undefined): void;
+  /** An attempt to connect has failed. Where the server refuses what it was shown, or shows what is refused here, the others are used next. */
+  failed(server: string | undefined, error: Error): void;
 }
 
 export interface LiveAccessOptions {
@@ -34,6 +35,8 @@ export interface LiveAccessOptions {
   readonly living: () => readonly Redis[];
   /** Sends a command also while the connection is not to be believed. */
   readonly unheld: <T>(send: () => T) => T;
+  /** Connects beside the others, once. Gives what that failed with. */
+  readonly tryServer: (server: ServerAddress, access: RedisAccess) => Promise<Error | undefined>;
   /** Called where Redis refuses the credentials: the files may have changed. */
   readonly onRefused: (() => void) | undefined;
   readonly log: Log;
@@ -43,18 +46,59 @@ export interface LiveAccessOptions {
 const FALL_BACK_MS = 30_000;
 /** Servers of which is kept what they were last connected to with. */
 const MAX_SERVERS = 100;
-const REFUSED = 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again';
 
-/** Credentials that Redis refuses change nothing: a secret store may be ahead of Redis. They are tried again. */
-export function createLiveAccess({ name, initial, living, unheld, onRefused, log }: LiveAccessOptions): LiveAccess {
-  let current = initial;
-  let newest = initial;
-  /** Those that were good before, in case that the current ones are not. */
-  let previous: RedisAccess | undefined;
-  let isRefused = false;
-  /** The newest are not tried before this time. */
+/** What of it may be refused by itself. */
+const PARTS = ['credentials', 'ca', 'sentinelCredentials', 'sentinelCa'] as const;
+type PartName = (typeof PARTS)[number];
+
+const REFUSED: Readonly<Record<PartName, string>> = {
+  credentials: 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again',
+  ca: 'the certificate of Redis is not from the CA that tls.caFile holds now; the CA before is still used, and the new one is tried again',
+  sentinelCredentials: 'a sentinel refuses the credentials that the files hold now; those before are still used, and the new ones are tried again',
+  sentinelCa:
+    'the certificate of a sentinel is not from the CA that sentinelTls.caFile holds now; the CA before is still used, and the new one is tried again',
+};
+
+/** A part is one object for as long as its content is the same. */
+interface Part {
+  current: RedisAccess;
+  newest: RedisAccess;
+  /** What was good before, in case that the current one is not. */
+  previous: RedisAccess | undefined;
+  isRefused: boolean;
+}
+
+/** What Redis refuses changes nothing: a secret store may be ahead of Redis. It is tried again. */
+export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
+  const { name, initial, living, unheld, tryServer, onRefused, log } = options;
+  const parts: Readonly<Record<PartName, Part>> = {
+    credentials: startPart(initial),
+    ca: startPart(initial),
+    sentinelCredentials: startPart(initial),
+    sentinelCa: startPart(initial),
+  };
+  /** The newest credentials are not tried before this time. */
   let notBefore = Number.NEGATIVE_INFINITY;
-  const openedWith = new LRUCache<string, RedisAccess>({ max: MAX_SERVERS });
+  const opened = new LRUCache<string, { readonly server: ServerAddress; readonly by: Readonly<Record<PartName, RedisAccess>> }>({
+    max: MAX_SERVERS,
+  });
+
+  const currentOf = (part: PartName) => parts[part].current;
+  const newestOf = (part: PartName) => parts[part].newest;
+
+  function refuse(part: PartName): void {
+    if (!parts[part].isRefused) log.error({ connection: name }, REFUSED[part]);
+    parts[part].isRefused = true;
+  }
+
+  function take(part: PartName, tried: RedisAccess): void {
+    const { isRefused, current } = parts[part];
+    if (isRefused) log.info({ connection: name }, part.endsWith('redentials') ? 'redis takes the new credentials' : 'redis fits the new CA');
+    parts[part].isRefused = false;
+    // A CA that the file has lost is not believed again once a server was seen to fit the new one.
+    if (part === 'credentials' && tried !== current) parts[part].previous = current;
+    parts[part].current = tried;
+  }
 
   /** Whether a living connection takes them; undefined: it was not asked. A subscriber of RESP2 may not even ask. */
   async function takes(connection: Redis, { username, password }: RedisAccess): Promise<boolean | undefined> {
@@ -68,64 +112,133 @@ export function createLiveAccess({ name, initial, living, unheld, onRefused, log
     }
   }
 
-  async function tryNewest(): Promise<void> {
+  async function tryCredentials(): Promise<void> {
     if (performance.now() < notBefore) return;
-    const tried = newest;
+    const tried = newestOf('credentials');
     const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
-    if (tried !== newest) return;
-    if (answers.includes(false)) {
-      if (!isRefused) log.error({ connection: name }, REFUSED);
-      isRefused = true;
+    if (tried !== newestOf('credentials')) return;
+    if (answers.includes(false)) refuse('credentials');
+    else take('credentials', tried);
+  }
+
+  /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
+  async function tryConnecting(part: Exclude<PartName, 'credentials'>): Promise<void> {
+    const tried = newestOf(part);
+    if (tried === currentOf(part)) {
+      parts[part].isRefused = false;
       return;
     }
-    if (isRefused) log.info({ connection: name }, 'redis takes the new credentials');
-    isRefused = false;
-    if (tried !== current) previous = current;
-    current = tried;
+    const access = compose(newestOf);
+    const servers = [...opened.values()].filter(({ server }) => server.isSentinel === (part !== 'ca'));
+    const failures = await Promise.all(servers.map(async ({ server }) => ({ server, error: await tryServer(server, access) })));
+    if (tried !== newestOf(part)) return;
+    const answers = failures.flatMap(({ server, error }) => (error ? (blameOf(server.isSentinel, error) ?? []) : ['good' as const]));
+    if (answers.includes(part)) refuse(part);
+    else if (answers.length > 0) take(part, tried);
+  }
+
+  async function tryNewest(): Promise<void> {
+    await Promise.all([tryCredentials(), tryConnecting('ca'), tryConnecting('sentinelCredentials'), tryConnecting('sentinelCa')]);
   }
 
   return {
     get current() {
-      return current;
+      return compose(currentOf);
     },
     get isNewest() {
-      return newest === current;
+      return PARTS.every((part) => newestOf(part) === currentOf(part));
     },
-    get problem() {
-      return isRefused ? `${name}: ${REFUSED}` : undefined;
+    get problems() {
+      return PARTS.filter((part) => parts[part].isRefused && newestOf(part) !== currentOf(part)).map((part) => `${name}: ${REFUSED[part]}`);
     },
-    opening: (server) => void openedWith.set(server, current),
+    opening: (server) => void opened.set(keyOfServer(server), { server, by: everyPart(currentOf) }),
     confirm() {
-      previous = undefined;
+      for (const part of PARTS) parts[part].previous = undefined;
     },
     async fallBack() {
+      const { previous, current, newest } = parts.credentials;
       if (!previous || current !== newest) return;
-      const good = previous;
-      log.error({ connection: name }, REFUSED);
-      isRefused = true;
+      refuse('credentials');
       notBefore = performance.now() + FALL_BACK_MS;
-      [current, previous] = [good, undefined];
-      await Promise.all(living().map(async (connection) => await takes(connection, good)));
+      parts.credentials.current = previous;
+      parts.credentials.previous = undefined;
+      await Promise.all(living().map(async (connection) => await takes(connection, previous)));
     },
     async change(next) {
-      newest = next;
+      for (const part of PARTS) {
+        const { current, newest } = parts[part];
+        parts[part].newest = [current, newest].find((one) => digestOf(part, one) === digestOf(part, next)) ?? next;
+      }
       notBefore = Number.NEGATIVE_INFINITY;
-      // A living connection says whether user and password are good. The rest counts from the next connect on.
-      const { username: _, password: __, ...rest } = next;
-      current = { ...rest, ...credentialsOf(current) };
       await tryNewest();
     },
     tryNewest,
-    answered(server, state) {
-      if (state !== 'NOAUTH' && state !== 'WRONGPASS') return;
+    failed(server, error) {
+      const of = server === undefined ? undefined : opened.get(server);
+      const part = blameOf(of?.server.isSentinel === true, error);
+      if (part === undefined) return;
+      const { current, newest, previous } = parts[part];
       const next = current === newest ? previous : newest;
       // Another node may have refused the same before.
-      if (next !== undefined && server !== undefined && openedWith.get(server) === current) [current, previous] = [next, current];
+      if (next !== undefined && of?.by[part] === current) {
+        parts[part].current = next;
+        parts[part].previous = current;
+      }
       onRefused?.();
     },
   };
 }
 
-function credentialsOf({ username, password }: RedisAccess): Pick<RedisAccess, 'username' | 'password'> {
-  return { ...(username === undefined ? {} : { username }), ...(password === undefined ? {} : { password }) };
+function startPart(initial: RedisAccess): Part {
+  return { current: initial, newest: initial, previous: undefined, isRefused: false };
+}
+
+function everyPart<T>(of: (part: PartName) => T): Readonly<Record<PartName, T>> {
+  return {
+    credentials: of('credentials'),
+    ca: of('ca'),
+    sentinelCredentials: of('sentinelCredentials'),
+    sentinelCa: of('sentinelCa'),
+  };
+}
+
+function compose(of: (part: PartName) => RedisAccess): RedisAccess {
+  const { username, password } = of('credentials');
+  const { server, tls } = of('ca');
+  const asking = of('sentinelCredentials').sentinel;
+  const sentinelTls = of('sentinelCa').sentinel?.tls;
+  return {
+    ...(server ? { server } : {}),
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...(tls ? { tls } : {}),
+    ...(asking
+      ? {
+          sentinel: {
+            ...(asking.username === undefined ? {} : { username: asking.username }),
+            ...(asking.password === undefined ? {} : { password: asking.password }),
+            ...(sentinelTls ? { tls: sentinelTls } : {}),
+          },
+        }
+      : {}),
+  };
+}
+
+/** Two of which this is the same are the same in that part. */
+function digestOf(part: PartName, { username, password, tls, sentinel }: RedisAccess): string {
+  const found = {
+    credentials: [username, password?.reveal()],
+    ca: [tls?.ca],
+    sentinelCredentials: [sentinel?.username, sentinel?.password?.reveal()],
+    sentinelCa: [sentinel?.tls?.ca],
+  };
+  return JSON.stringify(found[part]);
+}
+
+/** The part for which a connection failed, if it is for one of them. */
+function blameOf(isSentinel: boolean, error: Error): PartName | undefined {
+  const state = stateOf(error);
+  if (state === 'NOAUTH' || state === 'WRONGPASS') return isSentinel ? 'sentinelCredentials' : 'credentials';
+  if (!isOfCertificate(error)) return undefined;
+  return isSentinel ? 'sentinelCa' : 'ca';
 }

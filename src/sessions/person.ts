@@ -130,7 +130,7 @@ export function createPersons(options: PersonsOptions): Persons {
       const ended: PersonEnded = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
-      await asking(notePersonEnded(client, [all], [endedAt, signed, keepMs]));
+      await asking(notePersonEnded(client, [all], [keepMs, endedAt, signed]));
       await asking(events.publish(ended));
       apply(ended);
       const sessions = [...new Set([...(Array.isArray(sids) ? sids.map(String) : []), ...known(subject)])].filter((sid) => sid !== exceptSid);
@@ -161,7 +161,7 @@ export function createPersons(options: PersonsOptions): Persons {
     async endAgain(ended) {
       const { subject, endedAt, exceptSid } = ended;
       const key = keyOf(subject);
-      await notePersonEnded(client, [all], [endedAt, sign(ended), keepMs]);
+      await notePersonEnded(client, [all], [keepMs, endedAt, sign(ended)]);
       let sids: unknown = 'changed';
       for (let tries = 0; tries < MAX_TRIES && sids === 'changed'; tries++) {
         const stands = await client.hget(key, 'not-before').catch(absentIfForeign<string | null>(null));
@@ -203,7 +203,7 @@ export function createPersons(options: PersonsOptions): Persons {
     areStored: async () => (await client.exists(all)) > 0,
 
     async store(persons) {
-      for (const ended of persons) await notePersonEnded(client, [all], [ended.endedAt, sign(ended), keepMs]);
+      await notePersonEnded(client, [all], [keepMs, ...persons.flatMap((ended) => [ended.endedAt, sign(ended)])]);
     },
   };
 }

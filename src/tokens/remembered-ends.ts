@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { createClaim } from '../redis/claim.js';
+import { type Claim, createDoneNote } from '../redis/claim.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { EndEvent } from '../redis/events.js';
 import { loadScript } from '../redis/script.js';
@@ -32,15 +32,15 @@ export interface RememberedEndsOptions {
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'endAgain'>;
   readonly persons: () => Pick<Persons, 'endAgain'>;
   readonly heard: Pick<RevocationIndex, 'known' | 'knownPersons' | 'endedLogin'>;
-  /** Names this instance. */
-  readonly random: { token(bytes: number): string };
+  /** To write again what Redis has lost. */
+  readonly claim: Claim;
   readonly log: Log;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
 
-/** At most 2,000 a second. */
-const BATCH = 200;
+/** At most 1,800 a second: with what the event stream writes meanwhile, 2,000 commands. */
+const BATCH = 180;
 const BATCH_MS = 100;
 const AGAIN_MS = 1000;
 /** Lost writes are met one by one for as long as clients come. */
@@ -52,8 +52,8 @@ const timeOf = loadScript('time');
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 export function createRememberedEnds(options: RememberedEndsOptions): RememberedEnds {
-  const { client, prefix, ledger, persons, heard, random, log, audit, metrics } = options;
-  const claim = createClaim(client, `${prefix}ends-rewritten`, random.token(9));
+  const { client, prefix, ledger, persons, heard, claim, log, audit, metrics } = options;
+  const done = createDoneNote(client, `${prefix}ends-rewritten`);
   let running: Promise<void> | undefined;
   let startedAt = Number.NEGATIVE_INFINITY;
   /** Asked for since the present run began. */
@@ -91,7 +91,7 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
   async function writeBatches(events: readonly EndEvent[]): Promise<boolean> {
     const from = performance.now();
     for (let at = 0; at < events.length; at += BATCH) {
-      if (closed || !(await claim.take())) return false;
+      if (closed || !(await claim.take('ends'))) return false;
       await writeBatch(events.slice(at, at + BATCH));
       const dueMs = (at / BATCH + 1) * BATCH_MS - (performance.now() - from);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs)));
@@ -105,7 +105,7 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
 
   /** Whether what another instance has done makes up for this loss: to the same nodes, or begun after it was noticed. */
   async function isDone({ nodes, noticedAt }: Loss, ends: string): Promise<boolean> {
-    const [ofNodes, ofEnds, begunAt] = (await claim.finished())?.split(' ') ?? [];
+    const [ofNodes, ofEnds, begunAt] = (await done.read())?.split(' ') ?? [];
     if (ofEnds !== ends) return false;
     return (nodes !== undefined && ofNodes === digestOf([nodes])) || Number(begunAt) > (await noticedAt);
   }
@@ -119,8 +119,9 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
         const ends = digestOf(events.map((event) => JSON.stringify(event)));
         if (await isDone(loss, ends)) return;
         const begunAt = await redisTime();
-        if ((await claim.take()) && (await writeBatches(events))) {
-          await claim.finish(`${loss.nodes === undefined ? '' : digestOf([loss.nodes])} ${ends} ${begunAt}`);
+        if ((await claim.take('ends')) && (await writeBatches(events))) {
+          await done.write(`${loss.nodes === undefined ? '' : digestOf([loss.nodes])} ${ends} ${begunAt}`);
+          await claim.release('ends');
           audit('ends.rewritten', { ends: events.length });
           log.warn({ ends: events.length }, 'redis may have lost writes: what has ended was written again');
           return;

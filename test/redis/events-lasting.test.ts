@@ -4,6 +4,7 @@ import { systemClock } from '../../src/clock.js';
 import type { ConfigProblem } from '../../src/config/config.js';
 import { resolveTarget } from '../../src/config/redis-access.js';
 import { bridgeRedisSchema } from '../../src/config/schema-entries.js';
+import { createClaim } from '../../src/redis/claim.js';
 import { connectRedis } from '../../src/redis/connection.js';
 import { createEventStream, type EndEvent } from '../../src/redis/events.js';
 import { createAudit } from '../../src/telemetry/audit.js';
@@ -22,7 +23,7 @@ const connect = (name: string) =>
   connectRedis(target, { name, commandTimeoutMs: 5000, probe: 'write', probeKey: `${key}-probe`, probeAgain: false, log, metrics });
 const [own, follower] = [connect('own'), connect('events')];
 afterAll(async () => {
-  await own.client.del(key, `${key}-rewritten`);
+  await own.client.del(key, `${key}-rewriting`);
   own.close();
 });
 
@@ -38,7 +39,7 @@ it('ends that outlast the stream are written again in parts, and the stream is r
     client: own.client,
     follower,
     key,
-    instance: 'one',
+    claim: createClaim(own.client, `${key}-rewriting`, 'one'),
     secrets: holdSecrets(),
     keepMs: 60_000,
     blockMs: 50,
@@ -52,9 +53,9 @@ it('ends that outlast the stream are written again in parts, and the stream is r
       all: () => persons,
       async store(some) {
         parts.push(some.length);
-        // Something ends while they are written.
+        // Something ends while the first step of 20 commands is made.
         if (parts.length === 1) await stream.publish({ type: 'family.ended', sid: 's', family: 'f', endedAt: Date.now() });
-        if (parts.length === 2) expect(heard).toEqual(['family.ended']);
+        if (parts.length === 21) expect(heard).toEqual(['family.ended']);
         hands.isWhole = true;
       },
     },
@@ -66,6 +67,6 @@ it('ends that outlast the stream are written again in parts, and the stream is r
   stream.follow();
   await stream.read(5000);
   hands.isWhole = false;
-  await expect.poll(() => parts).toEqual([200, 200, 50]);
+  await expect.poll(() => parts).toEqual(Array.from({ length: 45 }, () => 10));
   stream.close();
 });

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { type Authority, createAuthority, tlsArgs } from '../support/certificates.js';
+import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
 import { startHoldingProxy } from '../support/holding-proxy.js';
 import { writeKey } from '../support/keys.js';
@@ -82,8 +83,14 @@ describe('a Redis of the bridge that is connected and cannot be used', () => {
     expect(refused.issued).toBe(0);
     await expectError(await postRefresh(world, refresh), 503, 'temporarily_unavailable');
     expect((await world.call('/me', { cookie })).status).toBe(200);
-    expect(await world.metrics()).toContain(`crossfade_redis_state{connection="bridge",state="${state}"} 1`);
+    // A replica is left again and again.
+    await expect.poll(async () => await world.metrics()).toContain(`crossfade_redis_state{connection="bridge",state="${state}"} 1`);
     expect(world.log.all).toContainEqual(expect.objectContaining({ msg: 'redis answers and cannot be used', connection: 'bridge', state }));
+    const file = join(world.directory, 'cli.json');
+    writeFileSync(file, JSON.stringify(world.config));
+    const status = await runCli(['status', '--config', file]);
+    // A replica is not believed: then that is all it says.
+    expect(status.stdout + status.stderr).toContain(`(${state})`);
     await end(admin);
     await expect.poll(async () => (await world.bridge.readiness()).canIssue).toBe(true);
     expect((await postRefresh(world, refresh)).status).toBe(200);
@@ -123,6 +130,31 @@ describe('a Redis of the bridge that is connected and cannot be used', () => {
     expect((await world.call('/me', { cookie })).status).toBe(200);
     await admin.replicaof('NO', 'ONE');
     await expect.poll(async () => (await world.bridge.readiness()).canIssue).toBe(true);
+    expect((await postExchange(world, cookie)).status).toBe(200);
+  });
+
+  it('LOADING: nothing is issued, it is named, sessions go on, and it recovers by itself', async () => {
+    const { redis, admin } = await server('--enable-debug-command', 'yes', '--loading-process-events-interval-bytes', '1024');
+    const world = await open({ redisUrl: redis.url });
+    const cookie = await world.login('alice');
+    const { refresh } = await exchangeNative(world, cookie);
+    await admin.mset(Object.fromEntries(Array.from({ length: 10_000 }, (_, n) => [`ballast-${n}`, String(n)])));
+    // In µs for each key, until it is set back: it may be while it loads.
+    await admin.config('SET', 'key-load-delay', '10000');
+    const reloading = new Redis(redis.url);
+    closing.push(() => reloading.disconnect());
+    const reloaded = reloading.call('DEBUG', 'RELOAD');
+    await expect.poll(async () => await stateOf(world)).toBe('LOADING');
+    const refused = await world.watching(() => postExchange(world, cookie));
+    await expectError(refused.result, 503, 'temporarily_unavailable');
+    expect(refused.issued).toBe(0);
+    await expectError(await postRefresh(world, refresh), 503, 'temporarily_unavailable');
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+    expect((await world.bridge.readiness()).problems.join()).toContain('it is still loading its data (LOADING)');
+    await admin.config('SET', 'key-load-delay', '0');
+    await reloaded;
+    await expect.poll(async () => (await world.bridge.readiness()).canIssue).toBe(true);
+    expect((await postRefresh(world, refresh)).status).toBe(200);
     expect((await postExchange(world, cookie)).status).toBe(200);
   });
 
@@ -382,6 +414,99 @@ describe('credentials in files that change', () => {
     await expect.poll(async () => (await postRefresh(world, refresh)).status, { timeout: 20_000 }).toBe(200);
     await expect.poll(async () => await world.bridge.readiness(), { timeout: 15_000 }).toMatchObject({ canIssue: true });
   });
+});
+
+describe('a CA file that changes', () => {
+  it('of a CA that is not the one of Redis: the CA before stays in force and the new one is named, until Redis shows its certificate', async () => {
+    const other = createAuthority();
+    closing.push(() => other.remove());
+    const { cert, key } = other.issue('DNS:localhost,IP:127.0.0.1');
+    const redis = await startRedis({ ca: authority.ca, args: tlsArgs(authority.issue('DNS:localhost,IP:127.0.0.1'), authority.caFile) });
+    const admin = new Redis({ host: '127.0.0.1', port: redis.port, tls: { rejectUnauthorized: false } });
+    admin.on('error', () => undefined);
+    closing.push(async () => {
+      admin.disconnect();
+      await redis.stop();
+    });
+    const world = await open({
+      prepare: (at) => {
+        writeFileSync(join(at, 'ca.pem'), authority.ca);
+        writeKeyOf(at);
+      },
+      configure: ({ redis: { keyPrefix }, ...config }) => ({
+        ...config,
+        redis: { url: `rediss://127.0.0.1:${redis.port}`, tls: { caFile: 'ca.pem' }, keyPrefix, commandTimeoutMs: 500 },
+      }),
+    });
+    const { refresh } = await exchangeNative(world, await world.login('alice'));
+    put(join(world.directory, 'ca.pem'), other.ca);
+    const named = 'the certificate of Redis is not from the CA that tls.caFile holds now';
+    await world.log.until((line) => String(line['msg']).startsWith(named));
+    expect((await world.bridge.readiness()).problems.join()).toContain(`bridge: ${named}`);
+    // All connections are made anew, with the CA before.
+    const connections = async () => (await admin.info('stats')).match(/total_connections_received:(\d+)/)?.[1];
+    const before = Number(await connections());
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    await expect.poll(async () => Number(await connections())).toBeGreaterThan(before);
+    await expect.poll(async () => (await world.bridge.readiness()).canIssue, { timeout: 15_000 }).toBe(true);
+    const refreshed = await postRefresh(world, refresh);
+    expect(refreshed.status).toBe(200);
+    // Redis gets the certificate for which the file was made.
+    await admin.call('CONFIG', 'SET', 'tls-cert-file', cert, 'tls-key-file', key);
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    await expect.poll(async () => await world.bridge.readiness(), { timeout: 15_000 }).toMatchObject({ canIssue: true, problems: [] });
+    expect((await postExchange(world, await world.login('bob'))).status).toBe(200);
+    // And the CA that the file has lost is not believed again.
+    const { cert: oldCert, key: oldKey } = authority.issue('DNS:localhost,IP:127.0.0.1');
+    await admin.call('CONFIG', 'SET', 'tls-cert-file', oldCert, 'tls-key-file', oldKey);
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    await expect.poll(async () => (await world.bridge.readiness()).problems.join()).toContain('its certificate is from a CA that is not known here');
+    expect((await postExchange(world, await world.login('bob'))).status).toBe(503);
+  });
+
+  it('behind sentinels: a CA and a password that a sentinel refuses change nothing and are named', async () => {
+    const [good, wrong] = ['the-password-of-the-sentinel-62d1', 'the-wrong-password-of-the-sentinel-0f3e'];
+    remember(good, wrong);
+    const other = createAuthority();
+    closing.push(() => other.remove());
+    const setup = await startSentinel({
+      tls: { certificate: authority.issue('DNS:localhost,IP:127.0.0.1'), caFile: authority.caFile, ca: authority.ca },
+      sentinelLines: [`requirepass ${good}`, `sentinel sentinel-pass ${good}`],
+    });
+    closing.push(async () => await setup.stop());
+    const world = await open({
+      prepare: (at) => {
+        for (const name of ['ca.pem', 'sentinel-ca.pem']) writeFileSync(join(at, name), authority.ca);
+        writeFileSync(join(at, 'sentinel-password'), good);
+        writeKeyOf(at);
+      },
+      configure: ({ redis: { keyPrefix }, ...config }) => ({
+        ...config,
+        redis: {
+          sentinels: [{ host: '127.0.0.1', port: setup.sentinel.port }],
+          name: MASTER_NAME,
+          tls: { caFile: 'ca.pem' },
+          sentinelTls: { caFile: 'sentinel-ca.pem' },
+          sentinelPasswordFile: 'sentinel-password',
+          keyPrefix,
+          commandTimeoutMs: 500,
+        },
+      }),
+    });
+    expect((await postExchange(world, await world.login('alice'))).status).toBe(200);
+    put(join(world.directory, 'sentinel-ca.pem'), other.ca);
+    await expect.poll(async () => (await world.bridge.readiness()).problems.join()).toContain('the certificate of a sentinel is not from the CA');
+    put(join(world.directory, 'sentinel-ca.pem'), authority.ca);
+    await expect.poll(async () => (await world.bridge.readiness()).problems).toEqual([]);
+    put(join(world.directory, 'sentinel-password'), wrong);
+    await expect
+      .poll(async () => (await world.bridge.readiness()).problems.join())
+      .toContain('a sentinel refuses the credentials that the files hold now');
+    // A failover: the sentinel is asked with what was good.
+    await setup.primary.stop();
+    await expect.poll(async () => (await postExchange(world, await world.login('bob'))).status, { timeout: 20_000 }).toBe(503);
+    await expect.poll(async () => (await postExchange(world, await world.login('bob'))).status, { timeout: 20_000 }).toBe(200);
+  }, 60_000);
 });
 
 describe('Law 7: a TLS handshake that fails never ends the process', () => {

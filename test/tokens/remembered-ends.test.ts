@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import { createClaim } from '../../src/redis/claim.js';
 import type { EndEvent } from '../../src/redis/events.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
@@ -44,7 +45,7 @@ function fleet(...known: EndEvent[][]) {
         },
       }),
       heard: { known: () => ends, knownPersons: () => persons, endedLogin: () => undefined },
-      random: { token: () => randomUUID() },
+      claim: createClaim(client, `${prefix}rewriting`, randomUUID()),
       log: createLog({ destination: log }),
       audit: createAudit(createLog({ destination: log })),
       metrics: createMetrics(),
