@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Reread } from './config/config.js';
+import { type DirectoryWatch, watchDirectory } from './file-watch.js';
 import type { Audit } from './telemetry/audit.js';
 import type { Log } from './telemetry/log.js';
-import { type DirectoryWatch, watchDirectory } from './watch.js';
 
 /** A setting whose value stands in files, as they are now. */
 export interface Live<T> {

@@ -4,12 +4,12 @@ import type { Config, SessionConfig } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import type { Secret } from '../config/secret.js';
 import { errnoOf } from '../errors.js';
-import { createCookieScheme } from '../sessions/cookie-scheme.js';
-import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
-import type { SessionRecord } from '../sessions/format.js';
-import { readJsonRecord } from '../sessions/json-record.js';
+import { createCookieScheme } from '../formats/cookie-scheme.js';
+import { type CookiePairs, parseCookies } from '../formats/cookies.js';
+import type { SessionRecord } from '../formats/format.js';
+import { readJsonRecord } from '../formats/json-record.js';
+import { askWhoami, type WhoamiConfig } from '../formats/whoami.js';
 import { createPathMapping, pathsBeside } from '../sessions/mapping.js';
-import { askWhoami, type WhoamiConfig } from '../sessions/whoami.js';
 import { print } from './print.js';
 
 export interface CheckCookieOptions {

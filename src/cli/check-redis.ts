@@ -1,7 +1,8 @@
 import { Cluster } from 'ioredis';
+import { createControl } from '../compose/stored.js';
 import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/config.js';
 import { namesOf } from '../console/status.js';
-import { createControl } from '../control.js';
+import { whyNoEpoch } from '../endings/store-epoch.js';
 import type { Announcement } from '../fleet/announcement.js';
 import { describeGroup, digestSettings, findDrift } from '../fleet/drift.js';
 import { toMember } from '../fleet/fleet.js';
@@ -11,7 +12,6 @@ import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/connection.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
-import { whyNoEpoch } from '../sessions/store-epoch.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';
 

@@ -1,8 +1,8 @@
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
-import { keyOf, reusesIds } from '../sessions/formats.js';
-import { readJsonRecord } from '../sessions/json-record.js';
+import { keyOf, reusesIds } from '../formats/formats.js';
+import { readJsonRecord } from '../formats/json-record.js';
+import { askWhoami } from '../formats/whoami.js';
 import { createPathMapping, pathsBeside } from '../sessions/mapping.js';
-import { askWhoami } from '../sessions/whoami.js';
 
 /** What would keep sessions from being read: cookies that do not arrive, keys that are the bridge's own, an app that does not answer. */
 export async function checkSessions(config: Config): Promise<Finding[]> {

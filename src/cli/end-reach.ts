@@ -1,6 +1,6 @@
 import type { SessionConfig } from '../config/config.js';
+import { keyOf } from '../formats/formats.js';
 import { scanPages } from '../redis/scan.js';
-import { keyOf } from '../sessions/formats.js';
 import { readAs } from '../sessions/record.js';
 import type { EndOptions, Reach } from './end-report.js';
 import type { Room } from './room.js';

@@ -1,5 +1,5 @@
 import type { SessionConfig } from '../config/config.js';
-import type { SweepCounts } from '../sessions/sweep.js';
+import type { SweepCounts } from '../endings/sweep.js';
 import { count, span } from './words.js';
 
 export interface EndOptions {

@@ -1,9 +1,9 @@
 import { z } from 'zod';
 import type { SessionConfig } from '../config/config.js';
+import { type SweepCounts, sweep } from '../endings/sweep.js';
+import { keyOf } from '../formats/formats.js';
 import { parseJson } from '../redis/replies.js';
 import { countKeys, type ScanPosition } from '../redis/scan.js';
-import { keyOf } from '../sessions/formats.js';
-import { type SweepCounts, sweep } from '../sessions/sweep.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { createProgress, type Done, describeWork, type EndOptions, nameOfTenant, names, type Reach, type Swept } from './end-report.js';
 import { print } from './print.js';

@@ -1,4 +1,5 @@
 import { text as readAll } from 'node:stream/consumers';
+import { type CookiePairs, parseCookies } from '../formats/cookies.js';
 import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
 import { holds } from '../rollout/clamps.js';
@@ -8,7 +9,6 @@ import { openFlagSource } from '../rollout/flag-source.js';
 import { flagUserKey, toContext } from '../rollout/flags.js';
 import { createLastKnownFlags, readOnly } from '../rollout/last-known.js';
 import { type EffectiveStage, effectiveStage, isStage, STAGE_TABLE, type StageRules } from '../rollout/stage.js';
-import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
 import { createLog } from '../telemetry/log.js';
 import { createVerifier } from '../tokens/verify.js';
 import { print } from './print.js';

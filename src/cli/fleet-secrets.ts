@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { keepEventsMs } from '../compose/lifecycle.js';
 import { loadConfig } from '../config/load.js';
 import { pseudonymsOf, Secret } from '../config/secret.js';
 import { nameOfInstance } from '../console/status.js';
+import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
 import { errnoOf } from '../errors.js';
 import type { Announcement } from '../fleet/announcement.js';
 import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
-import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../fleet/write-anew.js';
 import { countFamilies, countWritten, type WrittenCounts } from '../fleet/written-under.js';
 import { loadKeyDirectory } from '../keys/load.js';
-import { keepEventsMs } from '../lifecycle.js';
 import { nameOfSecret } from '../redis/fleet-secrets.js';
 import { grantContext } from '../tokens/grant.js';
 import { askYes, isAtTerminal } from './ask.js';

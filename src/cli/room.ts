@@ -1,13 +1,13 @@
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
+import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../compose/lifecycle.js';
+import { type Control, createControl } from '../compose/stored.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
 import type { ClampSource } from '../console/clamping.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
-import { type Control, createControl } from '../control.js';
 import { CrossfadeError } from '../errors.js';
 import { chooseAtStart } from '../fleet/secret-file.js';
-import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../lifecycle.js';
 import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';

@@ -2,16 +2,16 @@ import { type Config, ConfigError, type ConfigProblem, type RedisTarget, type Se
 import { unmappedSessions } from '../config/cross-checks.js';
 import { loadConfig } from '../config/load.js';
 import { resolveTarget } from '../config/redis-access.js';
+import { fromBytes } from '../formats/bytes.js';
+import type { RecordShape, StoredRecord } from '../formats/format.js';
+import { keyOf, reusesIds, shapeOf } from '../formats/formats.js';
+import { endOf } from '../formats/keyed-format.js';
+import { type Recognised, recognise, recogniseHash } from '../formats/recognise.js';
+import { createRedisRecords } from '../formats/record-store.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { recordsProbeKey } from '../redis/probe.js';
 import { type KeyPattern, scanPages } from '../redis/scan.js';
-import { fromBytes } from '../sessions/bytes.js';
-import type { RecordShape, StoredRecord } from '../sessions/format.js';
-import { keyOf, reusesIds, shapeOf } from '../sessions/formats.js';
-import { endOf } from '../sessions/keyed-format.js';
 import { createPathMapping, MAX_PATHS, type Mapping, pathsBeside } from '../sessions/mapping.js';
-import { type Recognised, recognise, recogniseHash } from '../sessions/recognise.js';
-import { createRedisRecords } from '../sessions/record-store.js';
 import { print } from './print.js';
 import { connectQuietly } from './room.js';
 

@@ -1,3 +1,4 @@
+import { writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
 import { createClaim, createDoneNote } from '../redis/claim.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
@@ -6,7 +7,6 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Announcement } from './announcement.js';
 import type { DeniedSecrets } from './denied-secrets.js';
-import { writePersonsAnew, writeSessionsAnew } from './write-anew.js';
 
 export interface SecretRotationOptions {
   readonly secrets: FleetSecrets;

@@ -1,12 +1,12 @@
 import type { IncomingMessage } from 'node:http';
 import { after } from '../after.js';
 import { unavailable } from '../errors.js';
+import type { CookiePairs } from '../formats/cookies.js';
 import type { Mutable, Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Progress } from '../rollout/progress.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
-import type { CookiePairs } from '../sessions/cookies.js';
 import type { SessionOutcome, SessionReader } from '../sessions/reader.js';
 import { type LiveSession, samePerson } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';

@@ -2,8 +2,8 @@ import type { Context } from 'koa';
 import type { Clock } from '../clock.js';
 import type { Config, SessionConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
-import { parseCookies } from '../sessions/cookies.js';
-import type { CookieLife } from '../sessions/format.js';
+import { parseCookies } from '../formats/cookies.js';
+import type { CookieLife } from '../formats/format.js';
 import type { SessionEntry } from '../sessions/record.js';
 
 type CookieOptions = SessionConfig['cookieOptions'];

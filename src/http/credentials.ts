@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { type CookiePairs, parseCookies } from '../sessions/cookies.js';
+import { type CookiePairs, parseCookies } from '../formats/cookies.js';
 import { header } from './peer.js';
 
 /** What a request presents, before anything is looked up or verified. */

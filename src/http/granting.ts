@@ -1,9 +1,9 @@
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { RecordWatch } from '../endings/record-watch.js';
 import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import type { RecordWatch } from '../sessions/watch.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/families.js';

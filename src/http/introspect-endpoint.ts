@@ -1,8 +1,8 @@
 import type { Context } from 'koa';
+import { madeAt } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import { madeAt } from '../sessions/logout.js';
 import type { Audit } from '../telemetry/audit.js';
 import { principalClaims } from '../tokens/claims.js';
 import type { Families } from '../tokens/families.js';

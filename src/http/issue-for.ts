@@ -1,10 +1,10 @@
 import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { Persons } from '../endings/person.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { tokenPrincipal } from '../principal.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
-import type { Persons } from '../sessions/person.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RandomSource } from '../tokens/issue.js';
 import type { Granting } from './granting.js';

@@ -1,10 +1,10 @@
 import type { Context } from 'koa';
 import type { Config } from '../config/config.js';
+import type { Logout, SessionPlace } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import type { CookiePairs } from '../formats/cookies.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { CookiePairs } from '../sessions/cookies.js';
-import type { Logout, SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { Families } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';

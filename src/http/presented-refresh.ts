@@ -1,8 +1,8 @@
 import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
+import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { ResumeSession } from '../sessions/resume.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';

@@ -1,10 +1,10 @@
 import type { Context } from 'koa';
+import type { Resumed, ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { type Identity, type Principal, tokenPrincipal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
-import type { Resumed, ResumeSession } from '../sessions/resume.js';
 import { tellSpan } from '../telemetry/tracing.js';
 import type { TokenFit } from '../tokens/fit.js';
 import type { Grant } from '../tokens/grant.js';

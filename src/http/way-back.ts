@@ -1,4 +1,6 @@
 import type { Context } from 'koa';
+import { type Logout, madeAt, type SessionPlace } from '../endings/logout.js';
+import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
@@ -6,11 +8,9 @@ import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import { type Logout, madeAt, type SessionPlace } from '../sessions/logout.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
-import type { ResumeSession } from '../sessions/resume.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families, LiveFamily } from '../tokens/families.js';

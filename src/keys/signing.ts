@@ -1,8 +1,8 @@
 import type { Config } from '../config/config.js';
+import { type DirectoryWatch, watchDirectory } from '../file-watch.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type DirectoryWatch, watchDirectory } from '../watch.js';
 import { type Agree, type Agreed, type AgreementOptions, createAgreement, type Policy } from './agreement.js';
 import type { DenyList } from './deny-list.js';
 import { createSigningHealth, SIGNING_STATES, type SigningState } from './health.js';

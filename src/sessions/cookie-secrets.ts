@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import { pseudonym, Secret } from '../config/secret.js';
+import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note, noteSchema } from '../formats/entry-secrets.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
-import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note, noteSchema } from './entry-secrets.js';
 
 /** What an operator sees of a secret. */
 export interface CookieSecretStatus {

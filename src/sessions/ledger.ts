@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { unavailable } from '../errors.js';
+import type { Ended } from '../login.js';
 import type { BatchedReads, Value } from '../redis/batched-reads.js';
 import type { RedisClient } from '../redis/connection.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
@@ -9,7 +10,6 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type KeptSession, openKeptSession, sealKeptSession } from './kept-session.js';
 import { personOf } from './person-of.js';
-import type { Ended } from './tombstone.js';
 
 /** What the bridge's own Redis says of a session, beside its record. */
 export interface SessionMarks {

@@ -1,9 +1,9 @@
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
+import type { SessionRecord } from '../formats/format.js';
+import { isRecord } from '../formats/json-record.js';
+import { isBeforeEpoch, readTime } from '../formats/time.js';
 import { type Identity, isScopeToken, type Mutable } from '../principal.js';
-import type { SessionRecord } from './format.js';
-import { isRecord } from './json-record.js';
-import { isBeforeEpoch, readTime } from './time.js';
 
 /** What a mapping function may give: null or undefined means that nobody is logged in. */
 export interface MappedIdentity {

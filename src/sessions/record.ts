@@ -3,10 +3,10 @@ import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
+import type { ReadRecord, RecordPlace, SessionFormat, SessionRecord, StoredRecord } from '../formats/format.js';
+import type { RecordStore } from '../formats/record-store.js';
 import type { Identity, SessionRejection } from '../principal.js';
-import type { ReadRecord, RecordPlace, SessionFormat, SessionRecord, StoredRecord } from './format.js';
 import type { Mapping } from './mapping.js';
-import type { RecordStore } from './record-store.js';
 
 /** One entry of the config's `sessions`, ready to read. */
 export interface SessionEntry {

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.js';
+import type { CookieLife } from '../formats/format.js';
 import type { Identity } from '../principal.js';
-import type { CookieLife } from './format.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import { type SessionEntry, sidOf } from './record.js';

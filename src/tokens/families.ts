@@ -2,22 +2,22 @@ import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
+import type { EventStream } from '../endings/event-stream.js';
+import { madeAt, type SessionPlace } from '../endings/logout.js';
+import type { FamilyOf, RevocationIndex } from '../endings/revocation.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';
-import type { EventStream } from '../redis/events.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking, parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import { madeAt, type SessionPlace } from '../sessions/logout.js';
 import { personOf } from '../sessions/person-of.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
 import type { RandomSource } from './issue.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
-import type { FamilyOf, RevocationIndex } from './revocation.js';
 import { createRotatingParts, FIRST_COUNTER, MAX_COUNTER } from './rotating-part.js';
 
 /** Why a family was ended by itself, not with its session. */

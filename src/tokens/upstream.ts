@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache';
 import { type Clock, epochSeconds } from '../clock.js';
+import type { RevocableToken } from '../endings/revocation.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { IssueAccessToken } from './issue.js';
-import type { RevocableToken } from './revocation.js';
 import { MAX_TOKEN_BYTES, type Revocations } from './verify.js';
 
 /** Tokens for services behind the bridge, made of whatever credential the client sent (`upstream: jwt`). */

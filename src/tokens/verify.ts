@@ -1,11 +1,11 @@
 import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
+import type { RevocableToken } from '../endings/revocation.js';
 import type { KeySource, VerificationKey } from '../keys/jwks.js';
 import type { BearerRejection, Principal } from '../principal.js';
 import { createTurns } from '../turns.js';
 import { claimedFamily, claimedPrincipal, isTime } from './claims.js';
 import { createRememberedTokens, digestOf, type Remembered, type RememberedOptions } from './remembered.js';
-import type { RevocableToken } from './revocation.js';
 import { createSharedTexts } from './shared-texts.js';
 import { verifySignature } from './signature.js';
 import { decodeOneSpelling } from './spelling.js';

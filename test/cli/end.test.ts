@@ -5,7 +5,7 @@ import { cliArguments } from '../../scripts/lib/cli-process.js';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import type { ConfigInput } from '../../src/config/config.js';
-import { createRedisRecords } from '../../src/sessions/record-store.js';
+import { createRedisRecords } from '../../src/formats/record-store.js';
 import { runCli } from '../support/cli.js';
 import { ADMIN_TOKEN, ofFleetOf, type Service, startService } from '../support/serve.js';
 import { exchangeNative, postExchange } from '../support/tokens.js';

@@ -1,7 +1,7 @@
 import Keygrip from 'keygrip';
 import { expect, it } from 'vitest';
 import type { ConfigInput } from '../../src/config/config.js';
-import { parseCookies } from '../../src/sessions/cookies.js';
+import { parseCookies } from '../../src/formats/cookies.js';
 import { exchangeNative, postAsBrowser } from '../support/tokens.js';
 import { useWorlds } from '../support/use-worlds.js';
 import type { World } from '../support/world.js';

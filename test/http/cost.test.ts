@@ -4,12 +4,12 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { Context } from 'koa';
 import { expect, it } from 'vitest';
+import { readJsonRecord } from '../../src/formats/json-record.js';
+import { readPhpSession } from '../../src/formats/php-serialization.js';
 import { readCredentials } from '../../src/http/credentials.js';
 import { readForm } from '../../src/http/form.js';
 import { loadKeyDirectory } from '../../src/keys/load.js';
 import { readFlagFile } from '../../src/rollout/flag-file.js';
-import { readJsonRecord } from '../../src/sessions/json-record.js';
-import { readPhpSession } from '../../src/sessions/php-serialization.js';
 import { decodeOneSpelling } from '../../src/tokens/spelling.js';
 
 // What a stranger's bytes cost: each reader's worst 16 KiB beside a flat text of that length. The test holds a ratio of CPU time. Both sides are

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { decodeProtectedHeader } from 'jose';
 import { describe, expect, it } from 'vitest';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
-import { createBridge } from '../../src/bridge.js';
+import { createBridge } from '../../src/compose/bridge.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { expectError } from '../support/expect-error.js';

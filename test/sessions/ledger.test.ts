@@ -1,10 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, expect, it } from 'vitest';
+import { endedLogin } from '../../src/login.js';
 import { createBatchedReads } from '../../src/redis/batched-reads.js';
 import { createSessionLedger } from '../../src/sessions/ledger.js';
 import { personOf } from '../../src/sessions/person-of.js';
-import { endedLogin } from '../../src/sessions/tombstone.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { holdSecrets } from '../support/fleet-secrets.js';
 import { sharedRedisUrl } from '../support/world.js';

@@ -1,14 +1,14 @@
 import Keygrip from 'keygrip';
 import { describe, expect, it } from 'vitest';
 import { Secret } from '../../src/config/secret.js';
-import { createCookieScheme } from '../../src/sessions/cookie-scheme.js';
-import { type CookiePairs, parseCookies } from '../../src/sessions/cookies.js';
-import { createKeyedFormat, SIGNED_ID } from '../../src/sessions/keyed-format.js';
-import { koaSessionShape } from '../../src/sessions/koa-session.js';
+import { createCookieScheme } from '../../src/formats/cookie-scheme.js';
+import { type CookiePairs, parseCookies } from '../../src/formats/cookies.js';
+import { createKeyedFormat, SIGNED_ID } from '../../src/formats/keyed-format.js';
+import { koaSessionShape } from '../../src/formats/koa-session.js';
+import { toStored } from '../../src/formats/record-store.js';
+import { readTime } from '../../src/formats/time.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
 import { sidOf } from '../../src/sessions/record.js';
-import { toStored } from '../../src/sessions/record-store.js';
-import { readTime } from '../../src/sessions/time.js';
 
 const NOW = 1_800_000_000_000;
 

@@ -4,7 +4,7 @@ import type { Cluster, Redis } from 'ioredis';
 import Koa from 'koa';
 import Koa2 from 'koa2';
 import { closeServer, type LegacyAppOptions, legacySessions, urlOf } from '../../scripts/lib/legacy-app.js';
-import { type Bridge, type BridgeOptions, createBridge } from '../../src/bridge.js';
+import { type Bridge, type BridgeOptions, createBridge } from '../../src/compose/bridge.js';
 import type { ConfigInput } from '../../src/config/config.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { createLog } from '../../src/telemetry/log.js';

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
+import type { EndEvent } from '../../src/endings/event-stream.js';
+import { createRememberedEnds, type RememberedEnds } from '../../src/endings/remembered-ends.js';
 import { createClaim } from '../../src/redis/claim.js';
-import type { EndEvent } from '../../src/redis/events.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
-import { createRememberedEnds, type RememberedEnds } from '../../src/tokens/remembered-ends.js';
 import { LogLines } from '../support/log-lines.js';
 import { sharedRedisUrl } from '../support/world.js';
 

@@ -1,16 +1,16 @@
 import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
+import { type Ended, endedLogin, refusesRecord, UNKNOWN_SUBJECT } from '../login.js';
 import type { Identity } from '../principal.js';
-import type { EndEvent, EventStream } from '../redis/events.js';
+import type { KeptSession } from '../sessions/kept-session.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { personOf } from '../sessions/person-of.js';
+import type { SessionReader } from '../sessions/reader.js';
+import type { SessionEntry } from '../sessions/record.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { KeptSession } from './kept-session.js';
-import type { SessionLedger } from './ledger.js';
-import { personOf } from './person-of.js';
+import type { EndEvent, EventStream } from './event-stream.js';
 import type { KnownPlace } from './places.js';
-import type { SessionReader } from './reader.js';
-import type { SessionEntry } from './record.js';
-import { type Ended, endedLogin, refusesRecord, UNKNOWN_SUBJECT } from './tombstone.js';
 
 /** Why a session was ended: stands in audits and metrics, and beside the families that ended with it. */
 export type EndReason = 'logout' | 'legacy-logout' | 'other-person' | 'person-ended';

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
-import type { RecordReading } from './record.js';
+import type { RecordReading } from '../sessions/record.js';
 import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
 
 /**

@@ -2,15 +2,15 @@ import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/connection.js';
-import type { EndEvent, EventStream } from '../redis/events.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
+import { NO_MARKS, type SessionLedger } from '../sessions/ledger.js';
+import { personOf } from '../sessions/person-of.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { NO_MARKS, type SessionLedger } from './ledger.js';
+import type { EndEvent, EventStream } from './event-stream.js';
 import type { Logout } from './logout.js';
-import { personOf } from './person-of.js';
 
 export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { type Claim, createDoneNote } from '../redis/claim.js';
 import type { RedisClient } from '../redis/connection.js';
-import type { EndEvent } from '../redis/events.js';
 import { loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import type { Persons } from '../sessions/person.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { EndEvent } from './event-stream.js';
+import type { Persons } from './person.js';
 import type { FamilyOf, RevocationIndex } from './revocation.js';
 
 /** Writes to Redis again what has ended and Redis has lost: a failover or a restore may have put it back by seconds or hours. */

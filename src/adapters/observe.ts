@@ -1,10 +1,10 @@
 import type { Context, Middleware, Next } from 'koa';
+import type { Authenticate, Authentication } from '../http/authenticator.js';
+import type { IsOwnRequest } from '../http/own-paths.js';
 import type { Principal } from '../principal.js';
 import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Authenticate, Authentication } from './authenticator.js';
-import type { IsOwnRequest } from './own-paths.js';
 
 /** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. Undefined: not compared. */
 export type Expected = (ctx: Context) => ExpectedAnswer | Promise<ExpectedAnswer>;

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import type { RedisConnection } from '../redis/connection.js';
-import { EVENT_CONTEXT } from '../redis/events.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { scanPages } from '../redis/scan.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
 import { linkContext, tombstoneContext } from '../sessions/ledger.js';
-import { PERSON_CONTEXT } from '../sessions/person.js';
 import { personOf } from '../sessions/person-of.js';
+import { EVENT_CONTEXT } from './event-stream.js';
+import { PERSON_CONTEXT } from './person.js';
 
 export interface EndsOptions {
   readonly connection: Pick<RedisConnection, 'client'>;

@@ -1,10 +1,10 @@
 import { unavailable } from '../errors.js';
-import type { KeptSession } from './kept-session.js';
-import type { SessionLedger } from './ledger.js';
+import type { KeptSession } from '../sessions/kept-session.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import type { SessionReader } from '../sessions/reader.js';
+import type { LiveSession } from '../sessions/record.js';
 import { isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
-import type { SessionReader } from './reader.js';
-import type { LiveSession } from './record.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 
 /** What a token's session has become. */

@@ -2,19 +2,19 @@ import { LRUCache } from 'lru-cache';
 import { parse as parseJson } from 'secure-json-parse';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
+import type { Logout } from '../endings/logout.js';
+import type { ResumeSession } from '../endings/resume.js';
+import { readJsonRecord } from '../formats/json-record.js';
+import { endedLogin } from '../login.js';
 import type { Identity, Principal } from '../principal.js';
 import type { RedisClient } from '../redis/connection.js';
 import { asking } from '../redis/replies.js';
+import type { KeptSession } from '../sessions/kept-session.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import type { SessionReader } from '../sessions/reader.js';
+import { type RecordSource, readAs, type SessionEntry, sidOf } from '../sessions/record.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { readJsonRecord } from './json-record.js';
-import type { KeptSession } from './kept-session.js';
-import type { SessionLedger } from './ledger.js';
-import type { Logout } from './logout.js';
-import type { SessionReader } from './reader.js';
-import { type RecordSource, readAs, type SessionEntry, sidOf } from './record.js';
-import type { ResumeSession } from './resume.js';
-import { endedLogin } from './tombstone.js';
 
 /** A store as koa-session wants it. A Redis that is away is a rejection at once, which is answered 503. */
 export interface SessionStore {

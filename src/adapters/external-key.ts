@@ -1,5 +1,5 @@
 import type { Context } from 'koa';
-import type { TokenSessionNames } from '../sessions/session-store.js';
+import type { TokenSessionNames } from './session-store.js';
 
 /** What koa-session's option `externalKey` takes. */
 export interface ExternalKey {

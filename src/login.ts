@@ -1,4 +1,4 @@
-import type { Identity } from '../principal.js';
+import type { Identity } from './principal.js';
 
 /** A logout as a point in time: which login of which session has ended. */
 export interface Ended {

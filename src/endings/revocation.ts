@@ -1,10 +1,10 @@
 import type { Clock } from '../clock.js';
+import type { Ended } from '../login.js';
 import type { Identity } from '../principal.js';
-import type { EndEvent } from '../redis/events.js';
-import { madeAt } from '../sessions/logout.js';
-import type { Ended } from '../sessions/tombstone.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { EndEvent } from './event-stream.js';
+import { madeAt } from './logout.js';
 
 /** What of a verified token decides whether it was revoked. */
 export interface RevocableToken {

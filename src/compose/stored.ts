@@ -1,15 +1,15 @@
-import type { Config } from './config/config.js';
-import { createDeniedSecrets, type DeniedSecrets, type DeniedSecretsContent, deniedSecretsCodec } from './fleet/denied-secrets.js';
-import { createFleetStore, type FleetStore } from './fleet/store.js';
-import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from './keys/deny-list.js';
-import { type StoredJwks, storedJwksCodec } from './keys/jwks.js';
-import type { RedisClient } from './redis/connection.js';
-import type { FleetSecrets } from './redis/fleet-secrets.js';
-import { SignedValue, UnreadableValue, unlessUnreadable, whole } from './redis/signed-value.js';
-import { type ClampList, type Clamps, clampsCodec, createClamps } from './rollout/clamps.js';
-import { type FlagSnapshot, flagSnapshotSchema } from './rollout/flag-store.js';
-import type { Audit } from './telemetry/audit.js';
-import type { Metrics } from './telemetry/metrics.js';
+import type { Config } from '../config/config.js';
+import { createDeniedSecrets, type DeniedSecrets, type DeniedSecretsContent, deniedSecretsCodec } from '../fleet/denied-secrets.js';
+import { createFleetStore, type FleetStore } from '../fleet/store.js';
+import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from '../keys/deny-list.js';
+import { type StoredJwks, storedJwksCodec } from '../keys/jwks.js';
+import type { RedisClient } from '../redis/connection.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
+import { type ClampList, type Clamps, clampsCodec, createClamps } from '../rollout/clamps.js';
+import { type FlagSnapshot, flagSnapshotSchema } from '../rollout/flag-store.js';
+import type { Audit } from '../telemetry/audit.js';
+import type { Metrics } from '../telemetry/metrics.js';
 
 /** Longer than two heartbeats. */
 const SETTLE_MS = 11_000;

@@ -1,18 +1,18 @@
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
+import { queueRead, toStored } from '../formats/record-store.js';
+import { type Ended, endedLogin, refusesRecord } from '../login.js';
 import type { Tracking } from '../redis/tracking.js';
+import type { SessionLedger } from '../sessions/ledger.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from '../sessions/record.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { SessionLedger } from './ledger.js';
 import { type Fate, isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
 import type { Places } from './places.js';
-import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from './record.js';
-import { queueRead, toStored } from './record-store.js';
 import { createSlots, type Slots } from './slots.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
-import { type Ended, endedLogin, refusesRecord } from './tombstone.js';
 
 /** One Redis that holds records. */
 export interface WatchedStore {

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
+import type { Claim } from '../redis/claim.js';
+import type { RedisClient, RedisConnection } from '../redis/connection.js';
+import type { Seals } from '../redis/fleet-secrets.js';
+import { parseJson } from '../redis/replies.js';
+import { isWrongType, loadScript } from '../redis/script.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Claim } from './claim.js';
-import type { RedisClient, RedisConnection } from './connection.js';
-import type { Seals } from './fleet-secrets.js';
-import { parseJson } from './replies.js';
-import { isWrongType, loadScript } from './script.js';
 
 const time = z.int().nonnegative();
 

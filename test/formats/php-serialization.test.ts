@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { describe, expect, it } from 'vitest';
 import { provide } from '../../scripts/lib/programs.js';
-import { readPhpSession } from '../../src/sessions/php-serialization.js';
+import { readPhpSession } from '../../src/formats/php-serialization.js';
 
 const php = provide('php', ['php-cli']);
 

@@ -5,18 +5,18 @@ import Koa, { type Context, type Middleware } from 'koa';
 import compose from 'koa-compose';
 import { z } from 'zod';
 import { STAGES } from '../config/schema.js';
-import { type ClampSource, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
-import type { FleetAudit } from '../console/fleet-audit.js';
-import { type Overview, readOverview, readSeries } from '../console/overview.js';
-import type { PageFile } from '../console/page-files.js';
+import type { EndSubjectOptions } from '../endings/person.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import type { Answers } from '../http/answer.js';
+import { readJson } from '../http/form.js';
 import type { ClampSelector } from '../rollout/clamps.js';
-import type { EndSubjectOptions } from '../sessions/person.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { AuditEntry } from '../telemetry/audit-feed.js';
-import type { Answers } from './answer.js';
-import { readJson } from './form.js';
+import { type ClampSource, clampNames, countAffected, releaseClamp, setClamp } from './clamping.js';
+import type { FleetAudit } from './fleet-audit.js';
 import type { OperatorAccess } from './operator-access.js';
+import { type Overview, readOverview, readSeries } from './overview.js';
+import type { PageFile } from './page-files.js';
 
 export interface OperatorApiOptions {
   readonly access: OperatorAccess;

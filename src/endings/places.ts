@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { LiveSession } from './record.js';
+import type { LiveSession } from '../sessions/record.js';
 
 /** Where a record is, and whose it was when it was last seen. */
 export interface KnownPlace {

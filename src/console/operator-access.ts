@@ -5,7 +5,7 @@ import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Secret } from '../config/secret.js';
 import { CrossfadeError } from '../errors.js';
-import { valuesOfOwnCookie } from './cookies.js';
+import { valuesOfOwnCookie } from '../http/cookies.js';
 
 /** Who may operate the bridge over HTTP: whoever has the token of `admin.tokenFile`, as a bearer or signed in at the console with it. */
 export interface OperatorAccess {
