@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import { z } from 'zod';
 import { systemClock } from '../../src/clock.js';
+import { followFiles } from '../../src/compose/files.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../../src/compose/lifecycle.js';
 import { resolveConfig } from '../../src/config/load.js';
-import { createLiveFiles } from '../../src/live-files.js';
 import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
@@ -56,7 +56,7 @@ export async function measureSizes(count: number, say: (what: string) => void): 
     },
     { baseDir: directory },
   );
-  const files = createLiveFiles({ log, audit });
+  const files = followFiles({ log, audit });
   const connections = new Connections(config, files, log, metrics);
   await connections.ready(5000);
   const secrets = new FleetSecrets(config.fleetSecret.current);

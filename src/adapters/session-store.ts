@@ -5,14 +5,15 @@ import type { Clock } from '../clock.js';
 import type { Logout } from '../endings/logout.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { readJsonRecord } from '../formats/json-record.js';
+import { sidOf } from '../formats/sid.js';
 import { endedLogin } from '../login.js';
 import type { Identity, Principal } from '../principal.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { asking } from '../redis/replies.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
-import { type RecordSource, readAs, type SessionEntry, sidOf } from '../sessions/record.js';
+import { type RecordSource, readAs, type SessionEntry } from '../sessions/record.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 

@@ -9,7 +9,7 @@ import { toMember } from '../fleet/fleet.js';
 import { describeStrangers } from '../fleet/store.js';
 import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
 import { createMetrics } from '../telemetry/metrics.js';

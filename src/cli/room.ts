@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
+import { followFiles } from '../compose/files.js';
 import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../compose/lifecycle.js';
 import { type Control, createControl } from '../compose/stored.js';
 import type { Config, RedisTarget } from '../config/config.js';
@@ -8,7 +9,6 @@ import type { ClampSource } from '../console/clamping.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
 import { CrossfadeError } from '../errors.js';
 import { chooseAtStart } from '../fleet/secret-file.js';
-import { createLiveFiles } from '../live-files.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import type { ProbeKind } from '../redis/probe.js';
@@ -71,7 +71,7 @@ export async function withRoom<T>(
   });
   const { audit } = feed;
   const metrics = createMetrics();
-  const files = createLiveFiles({ log: quiet, audit });
+  const files = followFiles({ log: quiet, audit });
   const connections = new Connections(config, files, quiet, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;

@@ -1,10 +1,4 @@
-import { abortAfter } from './tabs.js';
-
-/** An access token as it was given. `expiresAt` in ms, by the clock of this machine. */
-export interface AccessToken {
-  readonly value: string;
-  readonly expiresAt: number;
-}
+import { type AccessToken, abortAfter } from './tabs.js';
 
 /** What came of a POST to the bridge. */
 export type GrantOutcome =

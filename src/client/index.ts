@@ -1,5 +1,5 @@
-import { type AccessToken, type CookieJar, createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
-import { joinTabs } from './tabs.js';
+import { type CookieJar, createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
+import { type AccessToken, joinTabs } from './tabs.js';
 
 export type { CookieJar } from './grants.js';
 

@@ -1,4 +1,8 @@
-import type { AccessToken } from './grants.js';
+/** An access token as it was given. `expiresAt` in ms, by the clock of this machine. */
+export interface AccessToken {
+  readonly value: string;
+  readonly expiresAt: number;
+}
 
 /** What tabs tell each other. */
 export type TabMessage = { readonly token: AccessToken } | 'signed-in' | 'signed-out' | 'ask';

@@ -14,12 +14,12 @@ import { nameOfInstance } from '../console/status.js';
 import type { News } from '../endings/event-stream.js';
 import type { EndSubjectOptions } from '../endings/person.js';
 import type { EndableSession } from '../endings/revocation.js';
+import { writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
 import { chooseAtStart, followFleetSecrets } from '../fleet/secret-file.js';
 import { createSecretRotation } from '../fleet/secret-rotation.js';
 import type { IssueFor } from '../http/issue-for.js';
 import type { RequireOptions } from '../http/require.js';
 import type { SigningReport } from '../keys/signing.js';
-import { createLiveFiles } from '../live-files.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import { describeUnknownClamp, scopeOfCohort } from '../rollout/clamps.js';
 import { createClientRegistry } from '../rollout/clients.js';
@@ -39,6 +39,7 @@ import { createMetrics, type Metrics } from '../telemetry/metrics.js';
 import { createProblems } from '../telemetry/problems.js';
 import { watchRefusals } from '../telemetry/refusals.js';
 import { createEndpoints } from './endpoints.js';
+import { followFiles } from './files.js';
 import { createMembership } from './fleet.js';
 import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
 import { createControl } from './stored.js';
@@ -135,7 +136,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
 
   let unapplied: readonly string[] = [];
   problems.add(() => (unapplied.length > 0 ? [`the configuration on disk differs in ${unapplied.join(', ')}: restart to apply`] : []));
-  const files = createLiveFiles({ log, audit });
+  const files = followFiles({ log, audit });
   problems.add(() => files.problems);
   const connections = new Connections(config, files, log, metrics);
   problems.add(() => connections.problems);
@@ -272,6 +273,10 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     strangers: () => fleet.strangers,
     connection: own,
     prefix,
+    ends: {
+      writePersons: async (goesOn) => await writePersonsAnew({ connection: own, prefix, secrets, goesOn }),
+      writeSessions: async (goesOn) => await writeSessionsAnew({ connection: own, prefix, secrets, goesOn }),
+    },
     writeCookieSecrets: cookieSecrets.sync,
     writeEvents: events.writeAgain,
     forgetLearned() {

@@ -3,7 +3,7 @@ import { createDeniedSecrets, type DeniedSecrets, type DeniedSecretsContent, den
 import { createFleetStore, type FleetStore } from '../fleet/store.js';
 import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from '../keys/deny-list.js';
 import { type StoredJwks, storedJwksCodec } from '../keys/jwks.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
 import { type ClampList, type Clamps, clampsCodec, createClamps } from '../rollout/clamps.js';

@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import { CrossfadeError } from '../errors.js';
 import type { configSchema } from './schema.js';
 import type { Secret } from './secret.js';
+import type { SerializeHandler, SignedBy } from './session-formats.js';
 import type { WrittenSetting } from './written-settings.js';
 
 /** The configuration as a person writes it: the object behind the YAML file. */
@@ -85,10 +86,10 @@ export type SessionConfig = Omit<
   readonly cookie: string;
   readonly keyPrefix: string;
   /** How the cookie is signed. */
-  readonly signedBy: 'keygrip' | 'express' | 'cookie-signature' | 'none';
+  readonly signedBy: SignedBy;
   /** How keygrip makes the signature. Default: as Koa does. */
   readonly signature?: { readonly algorithm: string; readonly encoding: 'base64' | 'base64url' | 'hex' } | undefined;
-  readonly serializeHandler: 'php' | 'php_serialize';
+  readonly serializeHandler: SerializeHandler;
   readonly rolling: boolean;
   /** Undefined: the cookie is not signed here. */
   readonly secrets?: FileSecrets;

@@ -1,13 +1,17 @@
-import type { SessionConfig } from './config.js';
-
 export const SESSION_FORMATS = ['koa-session', 'koa-generic-session', 'express-session', 'php', 'json', 'http'] as const;
 export type SessionFormatName = (typeof SESSION_FORMATS)[number];
+
+/** How PHP writes a session: `session.serialize_handler`. */
+export type SerializeHandler = 'php' | 'php_serialize';
+
+/** How a cookie is signed. */
+export type SignedBy = 'keygrip' | 'express' | 'cookie-signature' | 'none';
 
 /** What the library of a format does where the app has not told it otherwise; undefined: there is no usual one. */
 interface FormatDefaults {
   readonly cookie: string | undefined;
   readonly keyPrefix: string;
-  readonly signedBy: SessionConfig['signedBy'];
+  readonly signedBy: SignedBy;
   /** Whether each use of a session prolongs it. */
   readonly rolling: boolean;
 }
@@ -28,8 +32,8 @@ export interface SessionChoices {
   readonly keyPrefix?: string | undefined;
   readonly signed?: boolean | undefined;
   readonly rolling?: boolean | undefined;
-  readonly serializeHandler?: SessionConfig['serializeHandler'] | undefined;
-  readonly json?: { readonly signature?: SessionConfig['signedBy'] | undefined } | undefined;
+  readonly serializeHandler?: SerializeHandler | undefined;
+  readonly json?: { readonly signature?: SignedBy | undefined } | undefined;
 }
 
 /** An entry with what its format's library does by itself. A cookie that has no usual name is '' (a problem that the checks tell). */

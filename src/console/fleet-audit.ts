@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { Seals } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign } from '../redis/script.js';

@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { countShaped, nameOfShape, type ProgressBucket, type RequestShape, SLICES, shapeOfName } from '../rollout/progress.js';
 import { effectiveStage, STAGE_TABLE, type Stage } from '../rollout/stage.js';
 

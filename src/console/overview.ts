@@ -2,7 +2,7 @@ import type { Config } from '../config/config.js';
 import type { FleetStore } from '../fleet/store.js';
 import type { DenyList } from '../keys/deny-list.js';
 import type { StoredJwks } from '../keys/jwks.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { type SignedValue, unlessUnreadable } from '../redis/signed-value.js';
 import type { Clamps } from '../rollout/clamps.js';

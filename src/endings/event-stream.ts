@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
 import type { Claim } from '../redis/claim.js';
-import type { RedisClient, RedisConnection } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
+import type { RedisConnection } from '../redis/connection.js';
 import type { Seals } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type Claim, createDoneNote } from '../redis/claim.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { Audit } from '../telemetry/audit.js';

@@ -1,7 +1,7 @@
 import { Cluster, type Redis } from 'ioredis';
 import { z } from 'zod';
 import type { Clock } from '../clock.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { parseJson } from '../redis/replies.js';
 import type { Log } from '../telemetry/log.js';
 

@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.js';
+import { sidOf } from '../formats/sid.js';
 import { endedLogin } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { type KeyPattern, type ScanPosition, scanPages } from '../redis/scan.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import { readAs, type SessionEntry, sidOf } from '../sessions/record.js';
+import { readAs, type SessionEntry } from '../sessions/record.js';
 import type { Logout } from './logout.js';
 
 /** What the records of one entry were found to be. */

@@ -1,4 +1,3 @@
-import { writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
 import { createClaim, createDoneNote } from '../redis/claim.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
@@ -18,6 +17,12 @@ export interface SecretRotationOptions {
   readonly connection: Pick<RedisConnection, 'client'>;
   /** What all of the bridge's keys start with. */
   readonly prefix: string;
+  /** Writes again what has ended, under the secret that writes now. */
+  readonly ends: {
+    /** Both give how many; undefined where `goesOn`, asked before each page, was false. Reject with what ioredis rejects with. */
+    writePersons(goesOn: () => Promise<boolean>): Promise<number | undefined>;
+    writeSessions(goesOn: () => Promise<boolean>): Promise<number | undefined>;
+  };
   /** Writes the notes on cookie secrets under the secret that writes now. Rejects with what ioredis rejects with. */
   readonly writeCookieSecrets: () => Promise<void>;
   /** Publishes the ends of the event stream under the secret that writes now. */
@@ -44,7 +49,7 @@ export interface SecretRotation {
 const AGAIN_MS = 1000;
 
 export function createSecretRotation(options: SecretRotationOptions): SecretRotation {
-  const { secrets, denied, values, others, strangers, connection, prefix, writeCookieSecrets, writeEvents } = options;
+  const { secrets, denied, values, others, strangers, connection, prefix, ends, writeCookieSecrets, writeEvents } = options;
   const { forgetLearned, onChange, random, log, audit } = options;
   const claim = createClaim(connection.client, `${prefix}secrets-rewriting`, random.token(9));
   const done = createDoneNote(connection.client, `${prefix}secrets-rewritten`);
@@ -90,10 +95,9 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     const goesOn = async () => !closed && secrets.writes === name && (await claim.take('secrets'));
     if ((await done.read()) === name) return true;
     if (!(await goesOn())) return false;
-    const options = { connection, prefix, secrets, goesOn };
-    const persons = await writePersonsAnew(options);
+    const persons = await ends.writePersons(goesOn);
     if (persons === undefined) return false;
-    const sessions = await writeSessionsAnew(options).catch(unlessForbidden);
+    const sessions = await ends.writeSessions(goesOn).catch(unlessForbidden);
     if (sessions === undefined) return false;
     await done.write(name);
     await claim.release('secrets');

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';

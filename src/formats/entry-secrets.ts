@@ -1,6 +1,6 @@
 import { z } from 'zod';
+import type { Live } from '../config/live-files.js';
 import { Secret } from '../config/secret.js';
-import type { Live } from '../live-files.js';
 
 /** A secret with which an app signs its cookies, and the name by which operators call it. */
 export interface CookieSecret {

@@ -1,8 +1,8 @@
 import { hash } from 'node:crypto';
 import { createRecent } from '../recent.js';
-import { sidOf } from '../sessions/record.js';
 import type { CookieScheme, PresentedId } from './cookie-scheme.js';
 import type { DormantRecord, LocatedSession, ParsedRecord, RecordShape, SessionFormat } from './format.js';
+import { sidOf } from './sid.js';
 
 /** What an app's own generator of ids may make, once its signature has proven that the app made it. */
 export const SIGNED_ID = /^(?!.*\.\.)[\w.:+/=~-]{1,256}$/;

@@ -2,7 +2,6 @@ import CircuitBreaker from 'opossum';
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { SessionRejection } from '../principal.js';
-import { sidOf } from '../sessions/record.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { LocatedSession, SessionFormat, StoredRecord } from './format.js';
@@ -10,6 +9,7 @@ import { readJsonRecord } from './json-record.js';
 import { createJsonShape } from './json-session.js';
 import { endOf } from './keyed-format.js';
 import type { RecordStore } from './record-store.js';
+import { sidOf } from './sid.js';
 
 /** Whatever can stand in a header: the app alone knows what its cookies look like. */
 const COOKIE_VALUE = /^[ -:<-~\x80-\xff]{1,4000}$/;

@@ -1,6 +1,6 @@
 import calculateSlot from 'cluster-key-slot';
 import { Cluster } from 'ioredis';
-import type { RedisClient } from './connection.js';
+import type { RedisClient } from './client.js';
 import { isWrongType } from './script.js';
 
 /** What a key holds; null: nothing, or something that is no string. */

@@ -1,4 +1,4 @@
-import type { RedisClient } from './connection.js';
+import type { RedisClient } from './client.js';
 import { absentIfForeign, loadScript } from './script.js';
 
 /** What one instance does for all. Rejects with what ioredis rejects with. */

@@ -10,8 +10,6 @@ import { describeFailure, type Fault, faultOf, isOfCertificate, REDIS_STATES, ty
 import { createLiveAccess } from './live-access.js';
 import { type ProbeKind, type ProbeOutcome, probeCluster, probeServer } from './probe.js';
 
-export type { RedisClient } from './client.js';
-
 export interface RedisConnection {
   readonly client: RedisClient;
   readonly reads: BatchedReads;

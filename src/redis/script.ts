@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { RedisClient } from './connection.js';
+import type { RedisClient } from './client.js';
 
 /** A Lua script: runs atomically on the node that holds its keys. Rejects with what ioredis rejects with. */
 export type Script = (client: RedisClient, keys: readonly string[], args: readonly (string | number | Buffer)[]) => Promise<unknown>;

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { absentIfForeign } from '../redis/script.js';
 
 /**

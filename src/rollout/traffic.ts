@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import { pseudonym } from '../config/secret.js';
 import type { CohortReport } from '../fleet/announcement.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import { absentIfForeign } from '../redis/script.js';
 import type { CountedCredential, Progress } from './progress.js';
 import type { EffectiveStage, Stage } from './stage.js';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { pseudonym, Secret } from '../config/secret.js';
 import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note, noteSchema } from '../formats/entry-secrets.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { unavailable } from '../errors.js';
 import type { Ended } from '../login.js';
 import type { BatchedReads, Value } from '../redis/batched-reads.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';

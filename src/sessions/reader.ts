@@ -3,12 +3,13 @@ import { type Clock, readingsOf } from '../clock.js';
 import type { CookiePairs } from '../formats/cookies.js';
 import type { LocatedSession, RecordPlace } from '../formats/format.js';
 import { toStoredString } from '../formats/record-store.js';
+import { sidOf } from '../formats/sid.js';
 import { type Ended, refusesRecord } from '../login.js';
 import { type Identity, SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
 import type { Value } from '../redis/batched-reads.js';
 import { cannotKnow } from '../redis/replies.js';
 import { NO_MARKS, type SessionLedger, type SessionMarks } from './ledger.js';
-import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, samePerson, sidOf } from './record.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, samePerson } from './record.js';
 
 export type SessionOutcome =
   | { readonly kind: 'absent' }

@@ -1,4 +1,3 @@
-import { hash } from 'node:crypto';
 import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
@@ -110,11 +109,6 @@ function toSession(
       keyEndsAtMs: ttlMs === undefined || ttlMs < 0 ? undefined : nowMs + ttlMs,
     },
   };
-}
-
-/** The public name of a session: 32 characters that do not lead back to the Redis key. */
-export function sidOf(entry: string, key: string): string {
-  return hash('sha256', `xf-sid\0${entry}\0${key}`, 'base64url').slice(0, 32);
 }
 
 export function samePerson(one: Pick<Identity, 'subject' | 'tenant'>, other: Pick<Identity, 'subject' | 'tenant'>): boolean {

@@ -1,9 +1,10 @@
 import type { Clock } from '../clock.js';
 import type { CookieLife } from '../formats/format.js';
+import { sidOf } from '../formats/sid.js';
 import type { Identity } from '../principal.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
-import { type SessionEntry, sidOf } from './record.js';
+import type { SessionEntry } from './record.js';
 
 /** A session that was made anew of its dormant copy. */
 export interface RestoredSession {

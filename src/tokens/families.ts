@@ -7,7 +7,7 @@ import { madeAt, type SessionPlace } from '../endings/logout.js';
 import type { FamilyOf, RevocationIndex } from '../endings/revocation.js';
 import { unavailable } from '../errors.js';
 import type { Identity } from '../principal.js';
-import type { RedisClient } from '../redis/connection.js';
+import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking, parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';

@@ -4,9 +4,9 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { systemClock } from '../../src/clock.js';
+import { followFiles } from '../../src/compose/files.js';
 import { Connections, createLifecycle, systemRandom } from '../../src/compose/lifecycle.js';
 import { resolveConfig } from '../../src/config/load.js';
-import { createLiveFiles } from '../../src/live-files.js';
 import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
@@ -96,7 +96,7 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
     const [logger, metrics] = [createLog({ destination: log }), createMetrics()];
     const config = resolveConfig(world.config, { baseDir: world.directory });
     const audit = createAudit(logger);
-    const files = createLiveFiles({ log: logger, audit });
+    const files = followFiles({ log: logger, audit });
     const connections = new Connections(config, files, logger, metrics);
     await connections.ready(5000);
     const lifecycle = createLifecycle({

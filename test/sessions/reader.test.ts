@@ -6,9 +6,9 @@ import { type CookiePairs, parseCookies } from '../../src/formats/cookies.js';
 import { createKeyedFormat, SIGNED_ID } from '../../src/formats/keyed-format.js';
 import { koaSessionShape } from '../../src/formats/koa-session.js';
 import { toStored } from '../../src/formats/record-store.js';
+import { sidOf } from '../../src/formats/sid.js';
 import { readTime } from '../../src/formats/time.js';
 import { createPathMapping } from '../../src/sessions/mapping.js';
-import { sidOf } from '../../src/sessions/record.js';
 
 const NOW = 1_800_000_000_000;
 

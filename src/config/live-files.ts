@@ -1,10 +1,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { Reread } from './config/config.js';
-import { type DirectoryWatch, watchDirectory } from './file-watch.js';
-import type { Audit } from './telemetry/audit.js';
-import type { Log } from './telemetry/log.js';
+import { type DirectoryWatch, watchDirectory } from '../file-watch.js';
+import type { Reread } from './config.js';
 
 /** A setting whose value stands in files, as they are now. */
 export interface Live<T> {
@@ -36,11 +34,17 @@ export interface LiveFiles {
   close(): void;
 }
 
+/** Hears what becomes of a file that has changed. `setting`: the one that names it. */
+export interface FileReports {
+  changed(setting: string): void;
+  rejected(setting: string, reason: string): void;
+}
+
 /** A file may be caught half-written: what is wrong is told only if it still is after this time. */
 const AGAIN_MS = 200;
 
 /** Follows files with secrets while the bridge runs. A bad new file changes nothing and is named. */
-export function createLiveFiles({ log, audit }: { readonly log: Log; readonly audit: Audit }): LiveFiles {
+export function createLiveFiles(reports: FileReports): LiveFiles {
   const watches = new Map<string, DirectoryWatch>();
   const rereads: { readonly files: readonly string[]; reread(): void }[] = [];
   const problems = new Map<string, string>();
@@ -80,8 +84,7 @@ export function createLiveFiles({ log, audit }: { readonly log: Log; readonly au
         const reason = found.problems.map(({ path, message }) => `${path}: ${message}`).join('; ');
         if (problems.get(at) === reason) return;
         problems.set(at, reason);
-        audit('secret.rejected', { setting: at, reason });
-        log.error({ setting: at, reason }, 'a file with secrets has changed and cannot be used: what it held before stays in force');
+        reports.rejected(at, reason);
       }
 
       function take(value: typeof initial, content: string): void {
@@ -89,7 +92,7 @@ export function createLiveFiles({ log, audit }: { readonly log: Log; readonly au
         if (content === inForce) return;
         inForce = content;
         current = value;
-        audit('secret.changed', { setting: at });
+        reports.changed(at);
         for (const listener of listeners) listener(value);
         for (const listener of anyListeners) listener();
       }
