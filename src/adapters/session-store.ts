@@ -6,7 +6,7 @@ import type { Logout } from '../endings/logout.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { readJsonRecord } from '../formats/json-record.js';
 import { sidOf } from '../formats/sid.js';
-import { endedLogin } from '../login.js';
+import { endLogin } from '../login.js';
 import type { Identity, Principal } from '../principal.js';
 import type { RedisClient } from '../redis/client.js';
 import { asking } from '../redis/replies.js';
@@ -124,7 +124,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const written = await asking(known && !isLogin ? client.set(key, text, 'PX', px, 'XX') : client.set(key, text, 'PX', px));
     if (written === null) return refuse();
     noteLoaded(key, next.kind === 'session' ? { identity: next.session.identity } : {}, call);
-    if (before && endedAt !== undefined) await logout.note(sid, 'legacy-logout', endedLogin(before, endedAt));
+    if (before && endedAt !== undefined) await logout.note(sid, 'legacy-logout', endLogin(before, endedAt));
   }
 
   /** As it was parsed for this request; whoever asks once more gets one of their own, since an app changes what it is given. */
@@ -155,7 +155,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
   async function destroyByToken(token: TokenSession, call: StoreCall): Promise<void> {
     const kept = await find(token);
     if (kept) noteLoaded(kept.key, {}, call);
-    await logout.end(token.sid, 'legacy-logout', { person: { roles: [], scope: [], ...toPerson(token) } });
+    await logout.end(token.sid, 'legacy-logout', { person: toPerson(token) });
   }
 
   /** The session behind a token; undefined where there is none, or it is not this entry's. */
@@ -196,7 +196,7 @@ export function createSessionStore(options: SessionStoreOptions): SessionStore {
     const next = await readAs(entry, { key, sid: token.sid }, { text, ttlMs }, clock);
     if (next.kind === 'session' && next.session.identity.subject === token.subject) await ledger.keep(token.sid, { ...resumed.kept, text });
     else if (next.kind === 'rejected' && next.reason === 'nobody-logged-in') {
-      await logout.note(token.sid, 'legacy-logout', endedLogin(resumed.kept, await ledger.now(token.sid)));
+      await logout.note(token.sid, 'legacy-logout', endLogin(resumed.kept, await ledger.now(token.sid)));
     } else refuse();
   }
 

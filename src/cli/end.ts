@@ -81,7 +81,7 @@ async function endNow(room: Room, tenants: Map<string, string[]>, options: EndOp
     for (const sid of tenants.get(tenant) ?? []) {
       if (sid === exceptSid) continue;
       if (!(await lifecycle.ledger.marks(sid)).ended) sessions += 1;
-      const person = { subject, tenant, roles: [], scope: [] };
+      const person = { subject, tenant };
       await lifecycle.logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
     }
     audit('person.ended', { why, sessions, tenant: true });

@@ -40,7 +40,7 @@ const eventSchema = z.discriminatedUnion('type', [
 
 export type News = Extract<BridgeEvent, { type: 'news' }>['about'];
 /** Something has ended: what is revoked by it must hold on every instance. */
-type PersonEnd = Extract<BridgeEvent, { type: 'subject.ended' }>;
+export type PersonEnd = Extract<BridgeEvent, { type: 'subject.ended' }>;
 export type EndEvent = Exclude<BridgeEvent, { type: 'news' }>;
 export type BridgeEvent = z.output<typeof eventSchema>;
 

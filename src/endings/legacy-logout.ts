@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
+import { isSameLogin, type Login } from '../login.js';
 import type { RecordReading } from '../sessions/record.js';
 import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
 
@@ -11,10 +12,7 @@ import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
 export type Fate = 'lives' | 'other-person' | 'logged-out' | 'expired' | 'vanished' | 'unclear' | 'unknown';
 
 /** What was known of the session when its record was last seen. */
-export interface LastSeen {
-  readonly subject: string;
-  readonly tenant?: string | undefined;
-  readonly authTimeMs?: number | undefined;
+export interface LastSeen extends Login {
   readonly expiresAtMs?: number | undefined;
   /** Taken before the record was seen; absent where Redis does not tell, or where very many were gone at once. */
   readonly epoch?: StoreEpoch | undefined;
@@ -80,13 +78,4 @@ export function createLogoutJudge(clock: Clock): LogoutJudge {
 
 export function isMissing(reading: RecordReading): boolean {
   return reading.kind === 'rejected' && reading.reason === 'unknown-session';
-}
-
-/** The same person; one who changed the tenant within one login is the same as well. */
-export function isSameLogin(
-  last: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>,
-  now: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>,
-): boolean {
-  if (last.subject !== now.subject) return false;
-  return last.tenant === now.tenant || (last.authTimeMs !== undefined && last.authTimeMs === now.authTimeMs);
 }

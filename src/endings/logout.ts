@@ -1,7 +1,6 @@
 import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
-import { type Ended, endedLogin, refusesRecord, UNKNOWN_SUBJECT } from '../login.js';
-import type { Identity } from '../principal.js';
+import { type Ended, endLogin, endsWith, type Login, madeAt, refusesRecord, UNKNOWN_SUBJECT } from '../login.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
@@ -68,7 +67,7 @@ const MAX_LINKED = 64;
 
 interface KnownSession {
   /** Who logs out. Where the session is somebody else's by now, only what was made for this person ends. */
-  readonly person?: Identity;
+  readonly person?: Login;
   /** The same, as `personOf` names one: then nothing ends. */
   readonly onlyOf?: string;
   /** A token of ours names the session, and Redis does not know any more whose it was: only the session that this instance knows is meant. */
@@ -82,7 +81,7 @@ interface KnownSession {
 interface EndedOne {
   readonly done: boolean;
   /** Whose session it was, where that is known. */
-  readonly person?: Identity | undefined;
+  readonly person?: Login | undefined;
 }
 
 export function createLogout(options: LogoutOptions): Logout {
@@ -111,12 +110,12 @@ export function createLogout(options: LogoutOptions): Logout {
   }
 
   /** Whose session it is now: the same id may have been given to another person since. */
-  async function ownerOf(place: Omit<SessionPlace, 'sid'> | undefined, kept: KeptSession | undefined): Promise<Identity | undefined> {
+  async function ownerOf(place: Omit<SessionPlace, 'sid'> | undefined, kept: KeptSession | undefined): Promise<Login | undefined> {
     // An app that is to be asked, and may be away, must not keep anybody from logging out.
     const canBeRead = entries.some(({ name, refreshable }) => name === place?.entry && refreshable);
     const reading = place && canBeRead ? await readKnown(place.entry, place.key) : undefined;
     if (reading?.kind === 'session') return reading.session.identity;
-    return kept && toIdentity(kept);
+    return kept;
   }
 
   function isMeant(subject: string, { person, onlyOf }: KnownSession): boolean {
@@ -124,17 +123,17 @@ export function createLogout(options: LogoutOptions): Logout {
     return onlyOf === undefined || personOf(personKey, subject) === onlyOf;
   }
 
-  async function isStillThat(sid: string, owner: Identity | undefined): Promise<boolean> {
+  async function isStillThat(sid: string, owner: Login | undefined): Promise<boolean> {
     return owner !== undefined && owner.subject === placeOf(sid)?.subject && (await ledger.marks(sid)).hasTokens === false;
   }
 
   async function endOne(sid: string, reason: EndReason, known: KnownSession): Promise<EndedOne> {
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
     const place = known.place ?? kept ?? known.at ?? placeOf(sid);
-    const owner = known.place ? kept && toIdentity(kept) : await ownerOf(place, kept);
+    const owner = known.place ? kept : await ownerOf(place, kept);
     if (owner && !known.place && !isMeant(owner.subject, known)) {
       if (!known.person) return { done: false };
-      await noteOne(sid, reason, endedLogin(known.person, endedAt));
+      await noteOne(sid, reason, endLogin(known.person, endedAt));
       return { done: true, person: known.person };
     }
     // The id may have gone to another person since, whose session is not meant.
@@ -145,7 +144,7 @@ export function createLogout(options: LogoutOptions): Logout {
     // Where tokens were made from a session, Redis knows it: it has come back empty, and the record lives somewhere.
     const isLost = !place && (person !== undefined || (known.isOurs === true && mayHaveLost())) && (await ledger.marks(sid)).hasTokens === false;
     const login = person ?? (isLost ? { subject: UNKNOWN_SUBJECT } : undefined);
-    const ended = login && { ...endedLogin(login, endedAt), ...(isLost ? { unfinished: true } : {}) };
+    const ended = login && { ...endLogin(login, endedAt), ...(isLost ? { unfinished: true } : {}) };
     const families = await ledger.end(sid, {
       reason,
       ...(ended ? { ended } : {}),
@@ -155,14 +154,15 @@ export function createLogout(options: LogoutOptions): Logout {
     const told = ended ?? (await ledger.marks(sid)).ended;
     if (told) await publish({ type: 'session.ended', sid, ...told });
     // Those made in the same moment, after the time of the logout was taken, are named one by one.
-    for (const family of families.filter((id) => !told || madeAt(id) > told.endedAt)) await publish({ type: 'family.ended', sid, family, endedAt });
+    for (const family of families.filter((id) => !told || !endsWith(madeAt(id), told.endedAt)))
+      await publish({ type: 'family.ended', sid, family, endedAt });
     // The others were told where it is known whose it is.
     if (isLost && !(ended && (await wasFinished(sid)))) {
       metrics.logoutsIncomplete.inc();
       audit('logout.incomplete', { sid });
     }
     conclude(sid, reason, families);
-    return { done: true, person: told && told.subject !== UNKNOWN_SUBJECT ? toIdentity(told) : undefined };
+    return { done: true, person: told && told.subject !== UNKNOWN_SUBJECT ? told : undefined };
   }
 
   /** The others have heard of it by the stream: one that knows where the record is deletes it within moments. */
@@ -182,7 +182,7 @@ export function createLogout(options: LogoutOptions): Logout {
   }
 
   /** A session that was brought back and the one that it continues end together. */
-  async function endLinked(first: string, reason: EndReason, person: Identity, except?: string): Promise<void> {
+  async function endLinked(first: string, reason: EndReason, person: Login, except?: string): Promise<void> {
     const done = new Set([first, ...(except === undefined ? [] : [except])]);
     for (const waiting = [...(await ledger.links(first))]; waiting.length > 0; ) {
       const { sid, entry, key } = waiting.shift() ?? { sid: first };
@@ -203,7 +203,7 @@ export function createLogout(options: LogoutOptions): Logout {
 
     async note(sid, reason, ended) {
       await noteOne(sid, reason, ended);
-      await endLinked(sid, reason, toIdentity(ended));
+      await endLinked(sid, reason, ended);
     },
 
     async finish(sid, ended, place = placeOf(sid)) {
@@ -229,13 +229,4 @@ export function createLogout(options: LogoutOptions): Logout {
       await publish({ type: 'session.ended', sid, ...ended });
     },
   };
-}
-
-function toIdentity({ subject, tenant, authTimeMs }: Pick<Ended, 'subject' | 'tenant' | 'authTimeMs'>): Identity {
-  return { subject, roles: [], scope: [], ...(tenant === undefined ? {} : { tenant }), ...(authTimeMs === undefined ? {} : { authTimeMs }) };
-}
-
-/** When a family was made, in ms by Redis' clock: its id starts with it. NaN for what is no family id. */
-export function madeAt(family: string): number {
-  return /^\d{13}[A-Za-z0-9_-]{16}$/.test(family) ? Number(family.slice(0, 13)) : Number.NaN;
 }

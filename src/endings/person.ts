@@ -9,10 +9,8 @@ import { NO_MARKS, type SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { EndEvent, EventStream } from './event-stream.js';
+import type { EndEvent, EventStream, PersonEnd } from './event-stream.js';
 import type { Logout } from './logout.js';
-
-export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 
 export interface EndSubjectOptions {
   /** For the audit: what happened, in a few words. Never a name or an address. */
@@ -27,19 +25,19 @@ export interface Persons {
    * @returns the end of the person, where there was one.
    * @throws {CrossfadeError} `temporarily_unavailable`, as all of these do.
    */
-  note(subject: string, sid: string, endsAtMs: number): Promise<PersonEnded | undefined>;
+  note(subject: string, sid: string, endsAtMs: number): Promise<PersonEnd | undefined>;
   /** Ends all sessions that tokens were made from, all tokens, and all logins before this moment. Gives how many sessions that were living. */
   end(subject: string, options: EndSubjectOptions): Promise<number>;
   /** Sessions that tokens were made from for this person, those that have ended of late among them. */
   sessionsOf(subject: string): Promise<readonly string[]>;
   /** Writes an end again that Redis has lost, where no newer one stands; families of that person from before it end. */
-  endAgain(ended: PersonEnded): Promise<void>;
+  endAgain(ended: PersonEnd): Promise<void>;
   /** Ends the sessions of a person that this instance knows and Redis has lost: who ended the person did not find them. */
-  endKnown(ended: PersonEnded): Promise<void>;
+  endKnown(ended: PersonEnd): Promise<void>;
   /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
-  load(): Promise<readonly PersonEnded[]>;
+  load(): Promise<readonly PersonEnd[]>;
   /** Writes them again, where Redis came back without. */
-  store(all: readonly PersonEnded[]): Promise<void>;
+  store(all: readonly PersonEnd[]): Promise<void>;
   /** Whether Redis has any. Rejects with what ioredis rejects with. */
   areStored(): Promise<boolean>;
 }
@@ -92,7 +90,7 @@ export function createPersons(options: PersonsOptions): Persons {
   const all = `${prefix}persons-ended`;
   const keyOf = (subject: string) => `${prefix}subject:{${personOf(secrets.names.person, subject)}}`;
 
-  function open(signed: string): PersonEnded | undefined {
+  function open(signed: string): PersonEnd | undefined {
     const text = secrets.openSigned(PERSON_CONTEXT, signed);
     const found = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
     if (!found && !secrets.isDenied(signed)) refuse(text === undefined ? 'bad-mac' : 'unknown-shape');
@@ -100,7 +98,7 @@ export function createPersons(options: PersonsOptions): Persons {
   }
 
   /** The end of one person. @throws {CrossfadeError} `temporarily_unavailable` where it may be one, and cannot be read here. */
-  function openOwn(signed: string): PersonEnded | undefined {
+  function openOwn(signed: string): PersonEnd | undefined {
     const found = open(signed);
     if (found || secrets.isDenied(signed)) return found;
     if (secrets.openSigned(PERSON_CONTEXT, signed) !== undefined) throw unavailable('release');
@@ -113,7 +111,7 @@ export function createPersons(options: PersonsOptions): Persons {
     audit('value.refused', { key: 'persons-ended', reason });
   }
 
-  const sign = (ended: PersonEnded) => secrets.sign(PERSON_CONTEXT, JSON.stringify(ended));
+  const sign = (ended: PersonEnd) => secrets.sign(PERSON_CONTEXT, JSON.stringify(ended));
 
   return {
     async note(subject, sid, endsAtMs) {
@@ -127,7 +125,7 @@ export function createPersons(options: PersonsOptions): Persons {
       const endedAt = Number(await asking(timeOf(client, [key], [])));
       // A login is dated by the app's clock, which may be behind that of Redis: a login right after this must not be taken for older.
       const notBefore = Math.max(endedAt - skewMs, Math.min(endedAt, clock.now()));
-      const ended: PersonEnded = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
+      const ended: PersonEnd = { type: 'subject.ended', subject, endedAt, notBefore, ...(exceptSid === undefined ? {} : { exceptSid }) };
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
       await asking(notePersonEnded(client, [all], [keepMs, endedAt, signed]));
@@ -141,8 +139,7 @@ export function createPersons(options: PersonsOptions): Persons {
         if (!before) living += 1;
         // Ended once more, it is still known whose it was.
         const tenant = before?.subject === subject ? before.tenant : undefined;
-        const person = { subject, roles: [], scope: [], ...(tenant === undefined ? {} : { tenant }) };
-        const ending = logout.end(sid, 'person-ended', { person, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
+        const ending = logout.end(sid, 'person-ended', { person: { subject, tenant }, ...(exceptSid === undefined ? {} : { except: exceptSid }) });
         await ending.catch((error: unknown) => failures.push(error));
       }
       // One that cannot be ended keeps none of the others.
@@ -180,14 +177,14 @@ export function createPersons(options: PersonsOptions): Persons {
         const marks = sid === exceptSid ? undefined : await ledger.marks(sid);
         if (!marks || marks.ended || marks.hasTokens !== false) continue;
         await logout.end(sid, 'person-ended', {
-          person: { subject, roles: [], scope: [] },
+          person: { subject },
           ...(exceptSid === undefined ? {} : { except: exceptSid }),
         });
       }
     },
 
     async load() {
-      const found: PersonEnded[] = [];
+      const found: PersonEnd[] = [];
       for (let at = 0; ; at += PAGE) {
         const page = await client.zrange(all, String(at), String(at + PAGE - 1)).catch(async (error: unknown) => {
           if (!isWrongType(error)) throw error;

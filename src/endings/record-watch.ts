@@ -2,13 +2,13 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
 import { queueRead, toStored } from '../formats/record-store.js';
-import { type Ended, endedLogin, refusesRecord } from '../login.js';
+import { endLogin, isSameLogin, type KnownEnds, loginOf, refusesRecord } from '../login.js';
 import type { Tracking } from '../redis/tracking.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from '../sessions/record.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { type Fate, isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
+import { type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
 import type { Places } from './places.js';
 import { createSlots, type Slots } from './slots.js';
@@ -41,7 +41,7 @@ export interface WatchOptions {
   readonly places: Pick<Places, 'note'>;
   /** Told of records that are gone without having ended: counted and alerted. */
   readonly vanished: (sid: string) => void;
-  readonly heard: { endedLogin(sid: string, subject: string): Ended | undefined };
+  readonly heard: Pick<KnownEnds, 'endedLogin'>;
   readonly resurrectionSeconds: number;
   /** 0 ≤ x < 1, to spread what is tried again. */
   readonly fraction: () => number;
@@ -231,11 +231,9 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   /** Where somebody else has ended it already, everybody is told once more: they may not have come to it. */
   async function noteEnd(sid: string, last: LastSeen, reason: EndReason, endedAt: number): Promise<void> {
     const { ended } = await ledger.marks(sid);
-    const { subject, authTimeMs } = last;
-    const identity = { subject, roles: [], scope: [], ...(authTimeMs === undefined ? {} : { authTimeMs }) };
-    if (!ended || !refusesRecord(ended, identity, clock.now(), resurrectionSeconds)) {
-      await logout.note(sid, reason, endedLogin(last, endedAt));
-    } else if ((heard.endedLogin(sid, subject)?.endedAt ?? 0) < ended.endedAt) {
+    if (!ended || !refusesRecord(ended, last, clock.now(), resurrectionSeconds)) {
+      await logout.note(sid, reason, endLogin(last, endedAt));
+    } else if ((heard.endedLogin(sid, last.subject)?.endedAt ?? 0) < ended.endedAt) {
       await logout.repeat(sid, ended);
     }
   }
@@ -293,6 +291,5 @@ function endOf({ source: { expiresAtMs, keyEndsAtMs } }: LiveSession, { keyEndsA
 
 /** What a later look is compared with. */
 function lastSeen({ identity, source }: LiveSession, epoch: StoreEpoch | undefined): LastSeen {
-  const { subject, tenant, authTimeMs } = identity;
-  return { subject, tenant, authTimeMs, expiresAtMs: source.expiresAtMs, epoch };
+  return { ...loginOf(identity), expiresAtMs: source.expiresAtMs, epoch };
 }

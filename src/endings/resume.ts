@@ -1,9 +1,10 @@
 import { unavailable } from '../errors.js';
+import { endLogin, isSameLogin, type Login, loginOf } from '../login.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
-import { isMissing, isSameLogin, type LastSeen, type LogoutJudge } from './legacy-logout.js';
+import { isMissing, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 
@@ -30,11 +31,11 @@ export interface ResumeOptions {
  * legacy app did alone is found here at the latest, and ends everything.
  * @throws {CrossfadeError} `temporarily_unavailable`.
  */
-export type ResumeSession = (sid: string, person: Pick<LastSeen, 'subject' | 'tenant' | 'authTimeMs'>) => Promise<Resumed>;
+export type ResumeSession = (sid: string, person: Login) => Promise<Resumed>;
 
 export function createResume({ sessions, ledger, logout, judge, epochsOf, vanished }: ResumeOptions): ResumeSession {
-  return async function resumeSession(sid, { subject, tenant, authTimeMs }) {
-    const person = { subject, tenant, authTimeMs };
+  return async function resumeSession(sid, login) {
+    const person = loginOf(login);
     const [kept, endedAt] = await Promise.all([ledger.kept(sid), ledger.now(sid)]);
     if (!kept) return { kind: 'ended' };
     const epochs = epochsOf(kept.entry);
@@ -52,7 +53,7 @@ export function createResume({ sessions, ledger, logout, judge, epochsOf, vanish
         return reading.kind === 'session' ? { kind: 'live', session: reading.session, epoch } : { kind: 'ended' };
       case 'logged-out':
       case 'other-person':
-        await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', { ...person, endedAt });
+        await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endLogin(person, endedAt));
         return { kind: 'ended' };
       case 'unknown':
         throw unavailable('redis');

@@ -1,10 +1,8 @@
 import type { Clock } from '../clock.js';
-import type { Ended } from '../login.js';
-import type { Identity } from '../principal.js';
+import { type EndedPerson, endsLogin, endsWith, type KnownEnds, madeAt } from '../login.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { EndEvent } from './event-stream.js';
-import { madeAt } from './logout.js';
+import type { EndEvent, PersonEnd } from './event-stream.js';
 
 /** What of a verified token decides whether it was revoked. */
 export interface RevocableToken {
@@ -24,19 +22,15 @@ export interface FamilyOf {
 }
 
 /** Everything that has ended and may still have tokens about, in memory: verification asks no Redis. */
-export interface RevocationIndex {
+export interface RevocationIndex extends KnownEnds {
   /** False: it was known. */
   apply(event: EndEvent): boolean;
   /** What of a token was ended; undefined: nothing. */
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
-  endedLogin(sid: string, subject: string): Ended | undefined;
-  hasFamilyEnded(family: string): boolean;
-  /** Whether this login of a person is older than the moment in which the person was ended. */
-  endedPerson(sid: string, login: Pick<Identity, 'subject' | 'authTimeMs'>): boolean;
   /** What Redis should have: to be written again where it came back without. */
   known(): readonly EndEvent[];
   /** The ends of persons; kept for as long as a login may be carried over. */
-  knownPersons(): readonly PersonEnded[];
+  knownPersons(): readonly PersonEnd[];
   /** Calls `ended` when the session, or what was made from it, has ended; with a subject also when the person was. Gives what stops it. */
   onEnded(session: string | EndableSession, ended: () => void | Promise<void>): () => void;
 }
@@ -46,8 +40,6 @@ export interface EndableSession {
   readonly sid: string;
   readonly subject: string;
 }
-
-export type PersonEnded = Extract<EndEvent, { type: 'subject.ended' }>;
 
 export interface RevocationOptions {
   /** How long an ended session or family matters: longer than any access token lives. */
@@ -85,7 +77,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
     }
   }
 
-  function tellPerson({ subject, exceptSid }: PersonEnded): void {
+  function tellPerson({ subject, exceptSid }: EndedPerson): void {
     for (const [sid, all] of [...listeners]) {
       if (sid === exceptSid) continue;
       for (const listener of [...all]) if (listener.subject === subject) void call(listener);
@@ -114,7 +106,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           return true;
         case 'subject.ended': {
           const all = persons.get(event.subject)?.all ?? [];
-          const isKnown = ({ endedAt, exceptSid }: PersonEnded) =>
+          const isKnown = ({ endedAt, exceptSid }: EndedPerson) =>
             exceptSid === undefined ? endedAt >= event.endedAt : endedAt === event.endedAt && exceptSid === event.exceptSid;
           if (all.some(isKnown)) return false;
           // One that spares a session does not undo an earlier one that did not.
@@ -137,18 +129,15 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
       if (!login && !person) return undefined;
       // Without a family there is only the second in which the token was issued: what was issued in the second of a logout is taken for older.
       const made = family === undefined ? issuedAt * 1000 : madeAt(family);
-      if (login && !(made > login.endedAt)) return 'session';
-      return person?.all.some(({ exceptSid, endedAt }) => exceptSid !== sid && !(made > endedAt)) ? 'person' : undefined;
+      if (login && endsWith(made, login.endedAt)) return 'session';
+      return person?.all.some(({ exceptSid, endedAt }) => exceptSid !== sid && endsWith(made, endedAt)) ? 'person' : undefined;
     },
 
     hasFamilyEnded: (family) => families.get(family) !== undefined,
 
     endedLogin,
 
-    endedPerson(sid, { subject, authTimeMs }) {
-      if (authTimeMs === undefined) return false;
-      return persons.get(subject)?.all.some(({ exceptSid, notBefore }) => exceptSid !== sid && authTimeMs <= notBefore) ?? false;
-    },
+    endedPerson: (sid, login) => persons.get(login.subject)?.all.some((ended) => endsLogin(ended, sid, login)) ?? false,
 
     known() {
       const oldest = clock.now() - keepMs;
@@ -186,7 +175,7 @@ interface LoginEnds {
 }
 
 interface PersonEnds {
-  readonly all: readonly PersonEnded[];
+  readonly all: readonly PersonEnd[];
   /** Of the latest. */
   readonly endedAt: number;
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Clock } from '../clock.js';
 import { sidOf } from '../formats/sid.js';
-import { endedLogin } from '../login.js';
+import { endLogin } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { type KeyPattern, type ScanPosition, scanPages } from '../redis/scan.js';
@@ -106,7 +106,7 @@ export async function sweep(
       if (!(await entry.store.removeSame(key, text))) continue;
       counts.deleted += 1;
       // A request of the app that is under way may write the record again: it opens nothing then.
-      await logout.note(sid, 'person-ended', endedLogin(identity, await ledger.now(sid)));
+      await logout.note(sid, 'person-ended', endLogin(identity, await ledger.now(sid)));
       return;
     }
     counts.busy += 1;

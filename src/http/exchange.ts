@@ -1,13 +1,12 @@
 import type { Context } from 'koa';
 import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
-import { isSameLogin } from '../endings/legacy-logout.js';
 import type { Logout } from '../endings/logout.js';
-import type { PersonEnded, Persons } from '../endings/person.js';
+import type { Persons } from '../endings/person.js';
 import type { StoreEpochs } from '../endings/store-epoch.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { type CookiePairs, parseCookies } from '../formats/cookies.js';
-import { endedLogin } from '../login.js';
+import { endLogin, endsLogin, isSameLogin } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
@@ -112,9 +111,9 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const { sid, identity, source } = session;
     const [epoch, kept] = await Promise.all([options.epochsOf(source.entry)?.recent(), options.ledger.kept(sid)]);
     // The id has gone from somebody to this person: what was made for them ends, and everybody is told.
-    if (kept && kept.subject !== identity.subject) await options.logout.note(sid, 'other-person', endedLogin(kept, await options.ledger.now(sid)));
+    if (kept && kept.subject !== identity.subject) await options.logout.note(sid, 'other-person', endLogin(kept, await options.ledger.now(sid)));
     const before = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (endsLogin(before, session)) throw noValidSession('logged-out');
+    if (before && endsLogin(before, sid, identity)) throw noValidSession('logged-out');
     const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
     try {
       await options.watch.watch(session, epoch);
@@ -189,11 +188,6 @@ export function createExchange(options: ExchangeOptions): GrantType {
       stop();
     }
   };
-}
-
-/** Whether the end of its person is newer than this login. */
-function endsLogin(ended: PersonEnded | undefined, { sid, identity: { authTimeMs } }: LiveSession): boolean {
-  return ended !== undefined && ended.exceptSid !== sid && authTimeMs !== undefined && authTimeMs <= ended.notBefore;
 }
 
 function noValidSession(reason: string): CrossfadeError {

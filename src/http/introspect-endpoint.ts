@@ -1,6 +1,6 @@
 import type { Context } from 'koa';
-import { madeAt } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import { endsFamily } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -54,7 +54,7 @@ export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Cont
     // What others have ended a moment ago may not have been heard yet.
     if (token.family !== undefined && (await families.hasEnded(principal.sid, token.family))) return INACTIVE;
     const { ended } = await ledger.marks(principal.sid);
-    if (ended?.subject === principal.subject && !(madeAt(token.family ?? '') > ended.endedAt)) return INACTIVE;
+    if (ended && endsFamily(ended, principal.subject, token.family ?? '')) return INACTIVE;
     const { audience, issuedAt } = token;
     return {
       active: true,

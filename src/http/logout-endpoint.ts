@@ -3,6 +3,7 @@ import type { Config } from '../config/config.js';
 import type { Logout, SessionPlace } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { CookiePairs } from '../formats/cookies.js';
+import { areTwoPersons } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
@@ -15,7 +16,7 @@ import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
 import { readSubjectToken } from './exchange.js';
 import { type Form, readForm } from './form.js';
-import { areTwoPersons, type OtherPrincipals } from './other-principals.js';
+import type { OtherPrincipals } from './other-principals.js';
 
 export interface LogoutEndpointOptions {
   readonly sessions: SessionReader;

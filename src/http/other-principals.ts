@@ -1,6 +1,7 @@
 import type { Context } from 'koa';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import { areTwoPersons } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
@@ -22,11 +23,6 @@ export interface OtherPrincipals {
 
 /** Whose session this is. */
 export type KnownPerson = Pick<Principal, 'sid' | 'subject' | 'tenant'>;
-
-/** Whether two credentials are of two persons: in one session somebody who changes the tenant is still the same. */
-export function areTwoPersons(one: KnownPerson, other: KnownPerson): boolean {
-  return one.subject !== other.subject || (one.sid !== other.sid && one.tenant !== other.tenant);
-}
 
 export type ConflictPlace = 'exchange' | 'refresh' | 'return' | 'logout';
 

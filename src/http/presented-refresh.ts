@@ -2,6 +2,7 @@ import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import { areTwoPersons } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/families.js';
@@ -10,7 +11,7 @@ import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
 import { type Guarded, UNKNOWN } from './guarded.js';
-import { areTwoPersons, type OtherPrincipals } from './other-principals.js';
+import type { OtherPrincipals } from './other-principals.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 

@@ -1,7 +1,8 @@
 import type { Context } from 'koa';
-import { type Logout, madeAt, type SessionPlace } from '../endings/logout.js';
+import type { Logout, SessionPlace } from '../endings/logout.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import { endsFamily } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Progress } from '../rollout/progress.js';
@@ -81,7 +82,7 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
   async function link(token: RefreshToken, to: SessionPlace, person: Identity, endsAtMs: number, client: ResolvedClient): Promise<void> {
     await restore.link(to, token.sid, endsAtMs);
     const { ended } = await ledger.marks(token.sid);
-    if (ended?.subject !== person.subject || ended.endedAt < madeAt(token.family)) return;
+    if (!ended || !endsFamily(ended, person.subject, token.family)) return;
     await logout.end(to.sid, 'logout', { person, at: to });
     throw invalidGrant(client, cookies, 'session-ended');
   }

@@ -4,12 +4,12 @@ import type { CookiePairs } from '../formats/cookies.js';
 import type { LocatedSession, RecordPlace } from '../formats/format.js';
 import { toStoredString } from '../formats/record-store.js';
 import { sidOf } from '../formats/sid.js';
-import { type Ended, refusesRecord } from '../login.js';
-import { type Identity, SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
+import { type Ended, type KnownEnds, type Login, refusesRecord, samePerson } from '../login.js';
+import { SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
 import type { Value } from '../redis/batched-reads.js';
 import { cannotKnow } from '../redis/replies.js';
 import { NO_MARKS, type SessionLedger, type SessionMarks } from './ledger.js';
-import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry, samePerson } from './record.js';
+import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from './record.js';
 
 export type SessionOutcome =
   | { readonly kind: 'absent' }
@@ -54,17 +54,13 @@ export interface SessionReader {
   /** What was read for a request is read again from now on. */
   forget(request: object): void;
   /** Whether this login of a session was ended, as far as can be known right now. Never rejects. */
-  isEnded(sid: string, identity: Identity): Promise<boolean>;
+  isEnded(sid: string, login: Login): Promise<boolean>;
 }
 
 export interface SessionReaderOptions {
   readonly entries: readonly SessionEntry[];
   readonly ledger: Pick<SessionLedger, 'marks' | 'markKey' | 'openMarks' | 'reads'>;
-  /** What this instance has heard: of a logout of this session, and of an end of this person. */
-  readonly heard: {
-    endedLogin(sid: string, subject: string): Ended | undefined;
-    endedPerson(sid: string, identity: Identity): boolean;
-  };
+  readonly heard: Pick<KnownEnds, 'endedLogin' | 'endedPerson'>;
   readonly resurrectionSeconds: number;
   /** Called where a record is found whose logout could not delete it. */
   readonly unfinished: (found: RecordPlace & { readonly entry: string; readonly ended: Ended }) => void;
@@ -99,12 +95,12 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
     }
   }
 
-  function judge(sid: string, identity: Identity, ended: Ended | undefined, reusesIds: boolean): boolean {
-    if (heard.endedPerson(sid, identity)) return true;
-    const here = heard.endedLogin(sid, identity.subject);
+  function judge(sid: string, login: Login, ended: Ended | undefined, reusesIds: boolean): boolean {
+    if (heard.endedPerson(sid, login)) return true;
+    const here = heard.endedLogin(sid, login.subject);
     if (!ended && !here) return false;
     const earliest = Math.min(...readingsOf(clock));
-    return [ended, here].some((one) => one && refusesRecord(one, identity, earliest, resurrectionSeconds, reusesIds));
+    return [ended, here].some((one) => one && refusesRecord(one, login, earliest, resurrectionSeconds, reusesIds));
   }
 
   function conclude(entry: SessionEntry, reading: RecordReading, { sid, key, signer }: RecordPlace, marks: SessionMarks): RecordReading {
@@ -204,7 +200,7 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
 
     forget: (request) => void byRequest.delete(request),
 
-    isEnded: async (sid, identity) => judge(sid, identity, (await marksOf(sid)).ended, true),
+    isEnded: async (sid, login) => judge(sid, login, (await marksOf(sid)).ended, true),
   };
 }
 

@@ -111,10 +111,6 @@ function toSession(
   };
 }
 
-export function samePerson(one: Pick<Identity, 'subject' | 'tenant'>, other: Pick<Identity, 'subject' | 'tenant'>): boolean {
-  return one.subject === other.subject && one.tenant === other.tenant;
-}
-
 /**
  * The session's own end: its expiry; for a rolling session, or one without an expiry, the absolute life from the login
  * on (from now where the login's time is not known), and unused never longer than the session itself may lie unused.

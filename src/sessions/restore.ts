@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import type { CookieLife } from '../formats/format.js';
 import { sidOf } from '../formats/sid.js';
-import type { Identity } from '../principal.js';
+import type { KnownEnds } from '../login.js';
 import type { KeptSession } from './kept-session.js';
 import type { SessionLedger } from './ledger.js';
 import type { SessionEntry } from './record.js';
@@ -16,7 +16,7 @@ export interface RestoredSession {
 export interface RestoreOptions {
   readonly entries: readonly SessionEntry[];
   readonly ledger: Pick<SessionLedger, 'link'>;
-  readonly heard: { endedPerson(sid: string, identity: Pick<Identity, 'subject' | 'authTimeMs'>): boolean };
+  readonly heard: Pick<KnownEnds, 'endedPerson'>;
   readonly clock: Clock;
 }
 
@@ -45,7 +45,7 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
   function make(kept: KeptSession, endsAtMs: number) {
     const entry = byName.get(kept.entry);
     // It gets another sid: one that was spared when its person was ended would be spared no longer.
-    if (heard.endedPerson('', toLogin(kept))) return undefined;
+    if (heard.endedPerson('', kept)) return undefined;
     const nowMs = clock.now();
     const record = entry?.format.restore({ ...kept, nowMs, endsAtMs, rolling: entry.limits.rolling });
     return entry && record && record.ttlMs > 0 ? { entry, record } : undefined;
@@ -79,8 +79,4 @@ export function createRestore({ entries, ledger, heard, clock }: RestoreOptions)
       return pairs && pairs.length > 0 ? pairs : undefined;
     },
   };
-}
-
-function toLogin({ subject, authTimeMs }: KeptSession): Pick<Identity, 'subject' | 'authTimeMs'> {
-  return { subject, ...(authTimeMs === undefined ? {} : { authTimeMs }) };
 }

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, expect, it } from 'vitest';
-import { endedLogin } from '../../src/login.js';
+import { endLogin } from '../../src/login.js';
 import { createBatchedReads } from '../../src/redis/batched-reads.js';
 import { createSessionLedger } from '../../src/sessions/ledger.js';
 import { personOf } from '../../src/sessions/person-of.js';
@@ -45,25 +45,25 @@ it('writes a lost end again: tombstone, and families of that person from before 
   const before = await openFamily(sid, NOW - 1000, 'alice');
   const after = await openFamily(sid, NOW + 1000, 'alice');
   const others = await openFamily(sid, NOW - 1000, 'bob');
-  await ledger.endAgain(sid, endedLogin({ subject: 'alice', authTimeMs: NOW - 5000 }, NOW));
+  await ledger.endAgain(sid, endLogin({ subject: 'alice', authTimeMs: NOW - 5000 }, NOW));
   expect((await ledger.marks(sid)).ended).toMatchObject({ subject: 'alice', endedAt: NOW, authTimeMs: NOW - 5000 });
   expect([await isOver(before), await isOver(after), await isOver(others)]).toEqual([true, false, false]);
 });
 
 it('writes nothing over a newer tombstone', async () => {
   const sid = 'b'.repeat(32);
-  await ledger.end(sid, { reason: 'logout', ended: endedLogin({ subject: 'bob' }, NOW + 500) });
+  await ledger.end(sid, { reason: 'logout', ended: endLogin({ subject: 'bob' }, NOW + 500) });
   const stands = await client.get(ledger.markKey(sid));
-  await ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW));
+  await ledger.endAgain(sid, endLogin({ subject: 'alice' }, NOW));
   expect(await client.get(ledger.markKey(sid))).toBe(stands);
 });
 
 it('of two persons of one id the newer one stands, whichever is written first', async () => {
   const sid = 'e'.repeat(32);
   await Promise.all([
-    ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW - 20_000)),
-    ledger.endAgain(sid, endedLogin({ subject: 'bob' }, NOW - 1000)),
-    ledger.endAgain(sid, endedLogin({ subject: 'carol' }, NOW - 10_000)),
+    ledger.endAgain(sid, endLogin({ subject: 'alice' }, NOW - 20_000)),
+    ledger.endAgain(sid, endLogin({ subject: 'bob' }, NOW - 1000)),
+    ledger.endAgain(sid, endLogin({ subject: 'carol' }, NOW - 10_000)),
   ]);
   expect((await ledger.marks(sid)).ended?.subject).toBe('bob');
 });
@@ -73,9 +73,9 @@ it('writes over an older one, and over one that somebody made', async () => {
     ['c'.repeat(32), undefined],
     ['d'.repeat(32), 'forged.{"subject":"alice","endedAt":9999999999999,"reason":"logout"}'],
   ] as const) {
-    if (stands === undefined) await ledger.end(sid, { reason: 'logout', ended: endedLogin({ subject: 'alice' }, NOW - 500) });
+    if (stands === undefined) await ledger.end(sid, { reason: 'logout', ended: endLogin({ subject: 'alice' }, NOW - 500) });
     else await client.set(ledger.markKey(sid), stands);
-    await ledger.endAgain(sid, endedLogin({ subject: 'alice' }, NOW));
+    await ledger.endAgain(sid, endLogin({ subject: 'alice' }, NOW));
     expect((await ledger.marks(sid)).ended?.endedAt).toBe(NOW);
   }
 });
