@@ -3,21 +3,19 @@ import type { Authenticate, Authentication } from '../http/authenticator.js';
 import type { IsOwnRequest } from '../http/own-paths.js';
 import type { Principal } from '../principal.js';
 import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
-import { describeFailure, type Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import { describeFailure } from '../telemetry/log.js';
+import type { Tools } from '../telemetry/tools.js';
 
 /** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. Undefined: not compared. */
 export type Expected = (ctx: Context) => ExpectedAnswer | Promise<ExpectedAnswer>;
 type ExpectedAnswer = string | ExpectedPrincipal | null | undefined;
 
-export interface ObserveOptions {
+export interface ObserveOptions extends Pick<Tools, 'log' | 'metrics'> {
   readonly authenticate: Authenticate;
   /** Asked after the app has answered. Undefined: only what the bridge would have found is counted. */
   readonly expected: Expected | undefined;
   /** Requests that are left alone. */
   readonly skips: IsOwnRequest;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 /** Requests that are looked into at once; more than these pass unseen. */

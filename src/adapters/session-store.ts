@@ -1,7 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { parse as parseJson } from 'secure-json-parse';
 import { z } from 'zod';
-import type { Clock } from '../clock.js';
 import type { Logout } from '../endings/logout.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { readJsonRecord } from '../formats/json-record.js';
@@ -14,8 +13,7 @@ import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
 import { type RecordSource, readAs, type SessionEntry } from '../sessions/record.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 
 /** A store as koa-session wants it. A Redis that is away is a rejection at once, which is answered 503. */
 export interface SessionStore {
@@ -30,7 +28,7 @@ export interface StoreCall {
   readonly ctx?: object;
 }
 
-export interface SessionStoreOptions {
+export interface SessionStoreOptions extends Pick<Tools, 'clock' | 'log' | 'metrics'> {
   readonly entry: SessionEntry;
   /** Where the records are, and what stands before an id in their keys. */
   readonly client: RedisClient;
@@ -40,9 +38,6 @@ export interface SessionStoreOptions {
   readonly logout: Logout;
   readonly resume: ResumeSession;
   readonly names: TokenSessionNames;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 /** Names by which a store finds the session of a request that came with a token. Nobody outside this process can make one. */

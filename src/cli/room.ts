@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
 import { type Clock, systemClock } from '../clock.js';
 import { followFiles } from '../compose/files.js';
-import { Connections, createLifecycle, type Lifecycle, systemRandom } from '../compose/lifecycle.js';
+import { Connections, createLifecycle, type Lifecycle } from '../compose/lifecycle.js';
 import { type Control, createControl } from '../compose/stored.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
@@ -9,6 +9,7 @@ import type { ClampSource } from '../console/clamping.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
 import { CrossfadeError } from '../errors.js';
 import { chooseAtStart } from '../fleet/secret-file.js';
+import { systemRandom } from '../random.js';
 import { connectRedis, type RedisConnection } from '../redis/connection.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import type { ProbeKind } from '../redis/probe.js';

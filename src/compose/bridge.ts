@@ -20,6 +20,7 @@ import { createSecretRotation } from '../fleet/secret-rotation.js';
 import type { IssueFor } from '../http/issue-for.js';
 import type { RequireOptions } from '../http/require.js';
 import type { SigningReport } from '../keys/signing.js';
+import { systemRandom } from '../random.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import { describeUnknownClamp, scopeOfCohort } from '../rollout/clamps.js';
 import { createClientRegistry } from '../rollout/clients.js';
@@ -41,7 +42,7 @@ import { watchRefusals } from '../telemetry/refusals.js';
 import { createEndpoints } from './endpoints.js';
 import { followFiles } from './files.js';
 import { createMembership } from './fleet.js';
-import { Connections, createLifecycle, systemRandom } from './lifecycle.js';
+import { Connections, createLifecycle } from './lifecycle.js';
 import { createControl } from './stored.js';
 
 export interface BridgeOptions {

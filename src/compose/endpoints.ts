@@ -36,6 +36,7 @@ import { createVerifyEndpoint } from '../http/verify-endpoint.js';
 import { createReadVerifySettings } from '../http/verify-settings.js';
 import { createWayBack } from '../http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from '../http/well-known.js';
+import { systemRandom } from '../random.js';
 import type { RedisClient } from '../redis/client.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import type { Guardrail } from '../rollout/guardrail.js';
@@ -43,16 +44,14 @@ import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import { createShadowMint } from '../rollout/shadow.js';
 import { MAPPING_TIMEOUT_MS } from '../sessions/mapping.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
 import type { Problems } from '../telemetry/problems.js';
+import type { Tools } from '../telemetry/tools.js';
 import { createTokenFit } from '../tokens/fit.js';
 import { createUpstreamTokens } from '../tokens/upstream.js';
 import type { Membership } from './fleet.js';
-import { type Lifecycle, systemRandom } from './lifecycle.js';
+import type { Lifecycle } from './lifecycle.js';
 
-export interface EndpointsOptions {
+export interface EndpointsOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly config: Config;
   /** For limits. */
   readonly client: RedisClient;
@@ -76,9 +75,6 @@ export interface EndpointsOptions {
   /** For `mode: observe`: whom the app itself found. */
   readonly expected: Expected | undefined;
   readonly clock: FleetClock;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** The bridge as Koa sees it. */

@@ -10,17 +10,15 @@ import { KeyRing } from '../keys/key-ring.js';
 import { acceptsAudience, clockAgainstMost, policyOf } from '../keys/rotation.js';
 import { type Signing, startSigning } from '../keys/signing.js';
 import type { Clamp } from '../rollout/clamps.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
 import type { Problems } from '../telemetry/problems.js';
-import { createIssuer, type IssueAccessToken, type RandomSource } from '../tokens/issue.js';
+import type { Tools } from '../telemetry/tools.js';
+import { createIssuer, type IssueAccessToken } from '../tokens/issue.js';
 import { createProbe } from '../tokens/probe.js';
 import { createVerifier, type Revocations, type VerifyBearer } from '../tokens/verify.js';
 import { VERSION } from '../version.js';
 import type { Control } from './stored.js';
 
-export interface MembershipOptions {
+export interface MembershipOptions extends Pick<Tools, 'random' | 'log' | 'audit' | 'metrics'> {
   readonly config: Config;
   /** Random, anew at each start. */
   readonly instance: string;
@@ -44,13 +42,9 @@ export interface MembershipOptions {
   readonly tellKeys: () => void;
   /** Called every few seconds while Redis answers. */
   readonly onBeat: () => void;
-  readonly random: RandomSource;
   /** That of this machine. */
   readonly clock: Clock;
   readonly fleetClock: FleetClock;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** This instance as one of a fleet: what it signs and verifies with, and what it knows of the others. */

@@ -1,6 +1,4 @@
-import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../clock.js';
 import type { Config, RedisTarget, SessionConfig } from '../config/config.js';
 import type { LiveFiles } from '../config/live-files.js';
 import { createEventStream, type EndEvent, type EventStream, type News } from '../endings/event-stream.js';
@@ -31,13 +29,12 @@ import { createNobodyKnown, type NobodyKnown } from '../sessions/nobody-known.js
 import { createSessionReader, type SessionReader } from '../sessions/reader.js';
 import type { SessionEntry } from '../sessions/record.js';
 import { createRestore, type Restore } from '../sessions/restore.js';
-import type { Audit } from '../telemetry/audit.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { createFamilies, type Families } from '../tokens/families.js';
-import type { RandomSource } from '../tokens/issue.js';
 
-export interface LifecycleOptions {
+export interface LifecycleOptions extends Tools {
   readonly config: Config;
   readonly connections: Connections;
   /** Where secrets are looked up again when they change. */
@@ -49,11 +46,6 @@ export interface LifecycleOptions {
   readonly principal?: MappingFunction | undefined;
   /** Called where a signed value is to be read again; `wasLost` where Redis came back without what it had. */
   readonly onNews?: (about: News, wasLost?: boolean) => void;
-  readonly random: RandomSource;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** Sessions and what is made from them: how they are found, ended and brought back, on every instance. */
@@ -136,11 +128,6 @@ export class Connections {
     this.follower.close();
   }
 }
-
-export const systemRandom: RandomSource = {
-  token: (bytes) => randomBytes(bytes).toString('base64url'),
-  fraction: () => Math.random(),
-};
 
 /** Sessions in the place of ended ones that were asked for their tokens of late, and how long that counts. */
 const MAX_ASKED = 10_000;

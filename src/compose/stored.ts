@@ -8,14 +8,13 @@ import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
 import { type ClampList, type Clamps, clampsCodec, createClamps } from '../rollout/clamps.js';
 import { type FlagSnapshot, flagSnapshotSchema } from '../rollout/flag-store.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 
 /** Longer than two heartbeats. */
 const SETTLE_MS = 11_000;
 const SETTLE_AGAIN_MS = 500;
 
-export interface ControlOptions {
+export interface ControlOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly config: Config;
   readonly client: RedisClient;
   readonly secrets: FleetSecrets;
@@ -25,8 +24,6 @@ export interface ControlOptions {
   readonly isForced?: boolean;
   /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
   readonly fleetNowMs: () => number;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** What decides about keys and stages, as Redis keeps it for all instances under a MAC (law 10). */

@@ -1,14 +1,11 @@
 import { z } from 'zod';
-import type { Clock } from '../clock.js';
 import type { Claim } from '../redis/claim.js';
 import type { RedisClient } from '../redis/client.js';
 import type { RedisConnection } from '../redis/connection.js';
 import type { Seals } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 
 const time = z.int().nonnegative();
 
@@ -62,7 +59,7 @@ export interface EventStream {
   close(): void;
 }
 
-export interface EventStreamOptions {
+export interface EventStreamOptions extends Pick<Tools, 'clock' | 'log' | 'audit' | 'metrics'> {
   /** For what answers at once. */
   readonly client: RedisClient;
   /** Of its own: a blocking read holds it. Its command timeout must be longer than `blockMs`. */
@@ -89,10 +86,6 @@ export interface EventStreamOptions {
     all(): readonly PersonEnd[];
     store(some: readonly PersonEnd[]): Promise<void>;
   };
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** What the MAC of an event is bound to. */

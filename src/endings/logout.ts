@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
 import { type Ended, endLogin, endsWith, type Login, madeAt, refusesRecord, UNKNOWN_SUBJECT } from '../login.js';
 import type { KeptSession } from '../sessions/kept-session.js';
@@ -6,8 +5,7 @@ import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { SessionEntry } from '../sessions/record.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { EndEvent, EventStream } from './event-stream.js';
 import type { KnownPlace } from './places.js';
 
@@ -38,7 +36,7 @@ export interface Logout {
   repeat(sid: string, ended: Ended): Promise<void>;
 }
 
-export interface LogoutOptions {
+export interface LogoutOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics'> {
   readonly ledger: SessionLedger;
   readonly events: Pick<EventStream, 'publish'>;
   /** Tells this instance. */
@@ -52,10 +50,7 @@ export interface LogoutOptions {
   /** Whether Redis may have lost something of late. */
   readonly mayHaveLost: () => boolean;
   readonly resurrectionSeconds: number;
-  readonly clock: Clock;
   readonly personKey: Buffer;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** How long a logout waits for an instance that knows where the record is, and how often it looks. */

@@ -1,5 +1,4 @@
 import { z } from 'zod';
-import type { Clock } from '../clock.js';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
@@ -7,8 +6,7 @@ import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { NO_MARKS, type SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { EndEvent, EventStream, PersonEnd } from './event-stream.js';
 import type { Logout } from './logout.js';
 
@@ -42,7 +40,7 @@ export interface Persons {
   areStored(): Promise<boolean>;
 }
 
-export interface PersonsOptions {
+export interface PersonsOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly logout: Pick<Logout, 'end'>;
@@ -58,9 +56,6 @@ export interface PersonsOptions {
   readonly keepMs: number;
   /** How far a clock may be off. */
   readonly skewMs: number;
-  readonly clock: Clock;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 const schema = z.object({

@@ -1,13 +1,11 @@
 import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import type { Clock } from '../clock.js';
 import { queueRead, toStored } from '../formats/record-store.js';
 import { endLogin, isSameLogin, type KnownEnds, loginOf, refusesRecord } from '../login.js';
 import type { Tracking } from '../redis/tracking.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from '../sessions/record.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
 import type { Places } from './places.js';
@@ -33,7 +31,7 @@ export interface RecordWatch {
   close(): void;
 }
 
-export interface WatchOptions {
+export interface WatchOptions extends Pick<Tools, 'clock' | 'log' | 'metrics'> {
   readonly stores: readonly WatchedStore[];
   readonly ledger: SessionLedger;
   readonly logout: Logout;
@@ -45,9 +43,6 @@ export interface WatchOptions {
   readonly resurrectionSeconds: number;
   /** 0 ≤ x < 1, to spread what is tried again. */
   readonly fraction: () => number;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 interface Watched {

@@ -3,9 +3,7 @@ import { type Claim, createDoneNote } from '../redis/claim.js';
 import type { RedisClient } from '../redis/client.js';
 import { loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { EndEvent } from './event-stream.js';
 import type { Persons } from './person.js';
 import type { FamilyOf, RevocationIndex } from './revocation.js';
@@ -26,7 +24,7 @@ export interface RememberedEnds {
   close(): void;
 }
 
-export interface RememberedEndsOptions {
+export interface RememberedEndsOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'endAgain'>;
@@ -34,9 +32,6 @@ export interface RememberedEndsOptions {
   readonly heard: Pick<RevocationIndex, 'known' | 'knownPersons' | 'endedLogin'>;
   /** To write again what Redis has lost. */
   readonly claim: Claim;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** At most 1,800 a second: with what the event stream writes meanwhile, 2,000 commands. */

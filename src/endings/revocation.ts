@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.js';
 import { type EndedPerson, endsLogin, endsWith, type KnownEnds, madeAt } from '../login.js';
-import { describeFailure, type Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import { describeFailure } from '../telemetry/log.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { EndEvent, PersonEnd } from './event-stream.js';
 
 /** What of a verified token decides whether it was revoked. */
@@ -41,14 +41,11 @@ export interface EndableSession {
   readonly subject: string;
 }
 
-export interface RevocationOptions {
+export interface RevocationOptions extends Pick<Tools, 'clock' | 'log' | 'metrics'> {
   /** How long an ended session or family matters: longer than any access token lives. */
   readonly keepMs: number;
   /** How long the end of a person matters: as long as a login may be carried over. */
   readonly keepPersonMs: number;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metrics }: RevocationOptions): RevocationIndex {

@@ -1,15 +1,13 @@
 import type { FleetView } from '../keys/agreement.js';
 import type { FleetMember } from '../keys/rotation.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { Announcement } from './announcement.js';
 import { type FleetStore, GONE_MS } from './store.js';
 
 /** How often an instance announces itself. */
 const HEARTBEAT_MS = 5000;
 
-export interface FleetOptions {
+export interface FleetOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly store: FleetStore;
   /** What this instance is, and stays for as long as it lives. */
   readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'targets' | 'reads'>;
@@ -27,9 +25,6 @@ export interface FleetOptions {
   readonly nowMs: () => number;
   /** Called each time that it has announced itself and read who else is there. */
   readonly onBeat: () => void;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** The instances on one Redis: this one announces itself, and learns of the others. */

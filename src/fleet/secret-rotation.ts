@@ -2,12 +2,11 @@ import { createClaim, createDoneNote } from '../redis/claim.js';
 import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
 import type { SignedValue } from '../redis/signed-value.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { Announcement } from './announcement.js';
 import type { DeniedSecrets } from './denied-secrets.js';
 
-export interface SecretRotationOptions {
+export interface SecretRotationOptions extends Pick<Tools, 'log' | 'audit'> {
   readonly secrets: FleetSecrets;
   readonly denied: DeniedSecrets;
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
@@ -33,8 +32,6 @@ export interface SecretRotationOptions {
   readonly onChange: () => void;
   /** Names this instance. */
   readonly random: { token(bytes: number): string };
-  readonly log: Log;
-  readonly audit: Audit;
 }
 
 /** Follows the fleet from one secret to the next. */

@@ -4,22 +4,19 @@ import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type Announcement, announcementSchema } from './announcement.js';
 
 /** How long an announcement counts. */
 export const GONE_MS = 15_000;
 
-export interface FleetStoreOptions {
+export interface FleetStoreOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly client: RedisClient;
   /** What all keys start with. */
   readonly prefix: string;
   readonly secrets: Pick<FleetSecrets, 'sign' | 'openSigned' | 'secretOf'>;
   /** The one that asks. Absent: a command. */
   readonly instance?: string | undefined;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** The announcements of all instances in Redis. All methods reject with what ioredis rejects with. */

@@ -2,8 +2,7 @@ import CircuitBreaker from 'opossum';
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { SessionRejection } from '../principal.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { LocatedSession, SessionFormat, StoredRecord } from './format.js';
 import { readJsonRecord } from './json-record.js';
 import { createJsonShape } from './json-session.js';
@@ -45,12 +44,10 @@ export function createWhoamiFormat({ name: entry, cookie }: Pick<SessionConfig, 
   };
 }
 
-export interface WhoamiOptions extends WhoamiConfig {
+export interface WhoamiOptions extends WhoamiConfig, Pick<Tools, 'log' | 'metrics'> {
   /** Name of the config's entry, for logs and metrics. */
   readonly entry: string;
   readonly cookie: string;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 export interface Whoami extends RecordStore {

@@ -1,8 +1,8 @@
 import type { Context } from 'koa';
 import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
 import type { Progress } from '../rollout/progress.js';
-import { describeFailure, type Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import { describeFailure } from '../telemetry/log.js';
+import type { Tools } from '../telemetry/tools.js';
 
 /** An answer that is not the one that was asked for. Plain: the request path makes no Error object for a 401. */
 export interface Refusal {
@@ -20,9 +20,7 @@ export interface Answers {
   fail(ctx: Context, error: unknown): void;
 }
 
-export interface AnswersOptions {
-  readonly log: Log;
-  readonly metrics: Metrics;
+export interface AnswersOptions extends Pick<Tools, 'log' | 'metrics'> {
   readonly progress: Pick<Progress, 'count'>;
   /** 0 ≤ x < 1, to spread `Retry-After`. */
   readonly fraction: () => number;

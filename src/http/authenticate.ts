@@ -2,19 +2,17 @@ import type { OutgoingHttpHeaders } from 'node:http';
 import type { Context, Middleware, Next } from 'koa';
 import { CrossfadeError } from '../errors.js';
 import type { Rollout } from '../rollout/rollout.js';
-import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { tellSpan } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
 import { type Authenticate, type Authentication, migrationHeader } from './authenticator.js';
 import type { IsOwnRequest } from './own-paths.js';
 
-export interface AuthenticateOptions {
+export interface AuthenticateOptions extends Pick<Tools, 'log' | 'metrics'> {
   readonly authenticate: Authenticate;
   readonly answers: Answers;
   readonly rollout: Rollout;
-  readonly metrics: Metrics;
-  readonly log: Log;
   readonly exchangeUri: string;
   readonly returnUri: string;
   /** Whether a request is for one of the bridge's own endpoints, which judge credentials by themselves. */

@@ -10,8 +10,7 @@ import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
 import type { SessionOutcome, SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { TokenFit } from '../tokens/fit.js';
 import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
@@ -41,7 +40,7 @@ export type Authentication =
 
 type Authenticated = Extract<Authentication, { kind: 'authenticated' }>;
 
-export interface AuthenticatorOptions {
+export interface AuthenticatorOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly sessions: SessionReader;
   readonly verifyBearer: VerifyBearer;
   readonly foreignBearer: 'pass' | 'reject';
@@ -56,8 +55,6 @@ export interface AuthenticatorOptions {
   readonly canExchange: () => boolean;
   readonly fit: Pick<TokenFit, 'whyNot' | 'note'>;
   readonly progress: Pick<Progress, 'count'>;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /**

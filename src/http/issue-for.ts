@@ -3,10 +3,10 @@ import type { Config } from '../config/config.js';
 import type { Persons } from '../endings/person.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { tokenPrincipal } from '../principal.js';
+import type { RandomSource } from '../random.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Grant } from '../tokens/grant.js';
-import type { RandomSource } from '../tokens/issue.js';
 import type { Granting } from './granting.js';
 import { unusedEnd } from './token-answer.js';
 

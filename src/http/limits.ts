@@ -3,8 +3,7 @@ import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limite
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import type { RedisClient } from '../redis/client.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { Peers } from './peer.js';
 
 /**
@@ -21,13 +20,11 @@ export interface Limits {
   failed(ctx: Context, error: CrossfadeError): Promise<CrossfadeError>;
 }
 
-export interface LimitsOptions {
+export interface LimitsOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly prefix: string;
   readonly config: Config['limits'];
   readonly peers: Peers;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 const MINUTE = 60;

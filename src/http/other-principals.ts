@@ -5,8 +5,7 @@ import { areTwoPersons } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { readCredentials } from './credentials.js';
 import { passesOriginCheck } from './origin.js';
@@ -34,12 +33,10 @@ export interface OtherPrincipalsCheck {
   readonly expiredBearer?: boolean;
 }
 
-export interface OtherPrincipalsOptions {
+export interface OtherPrincipalsOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly sessions: SessionReader;
   readonly verifyBearer: VerifyBearer;
   readonly foreignBearer: Config['bearer']['foreign'];
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 export function createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics }: OtherPrincipalsOptions): OtherPrincipals {

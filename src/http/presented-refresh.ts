@@ -1,10 +1,10 @@
 import type { Context } from 'koa';
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { areTwoPersons } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/families.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import type { ClientRequests } from './client-request.js';
@@ -26,7 +26,7 @@ interface BadRefresh {
   readonly token?: RefreshToken;
 }
 
-export interface PresentedRefreshOptions {
+export interface PresentedRefreshOptions extends Pick<Tools, 'clock' | 'metrics'> {
   readonly families: Families;
   readonly requests: ClientRequests;
   readonly others: Pick<OtherPrincipals, 'conflict'>;
@@ -35,8 +35,6 @@ export interface PresentedRefreshOptions {
   readonly guarded: Pick<Guarded, 'lost'>;
   /** Whether what does not open here may be of another live instance, of another release or with another secret. */
   readonly mayBeOfOthers: () => boolean;
-  readonly clock: Clock;
-  readonly metrics: Metrics;
 }
 
 /** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */

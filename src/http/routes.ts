@@ -5,8 +5,7 @@ import { SpanStatusCode } from '@opentelemetry/api';
 import Koa, { type Context, type Middleware, type Next } from 'koa';
 import compose from 'koa-compose';
 import { CrossfadeError, type UnavailableReason, unavailable } from '../errors.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { traced } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
 import { withinBudget } from './budget.js';
@@ -18,7 +17,7 @@ import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
 type Endpoint = (ctx: Context) => void | Promise<void>;
 
-export interface RoutesOptions {
+export interface RoutesOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly basePath: string;
   /** Origins of all clients: they may call the endpoints from their pages. */
   readonly origins: ReadonlySet<string>;
@@ -27,9 +26,7 @@ export interface RoutesOptions {
   readonly cannotNow: (endpoint: PostPath) => UnavailableReason | undefined;
   /** How long an endpoint may take in all, in ms. */
   readonly budgetMs: (endpoint: PostPath) => number;
-  readonly audit: Audit;
   readonly limits: Limits;
-  readonly metrics: Metrics;
   /** What is POSTed to, by its name under the base path. */
   readonly posts: Readonly<Record<PostPath, Endpoint>>;
   readonly verify: (ctx: Context) => void | Promise<void>;

@@ -12,8 +12,7 @@ import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { Families, LiveFamily } from '../tokens/families.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
@@ -26,7 +25,7 @@ import type { OtherPrincipals } from './other-principals.js';
 import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
 import { reasonOf } from './refresh.js';
 
-export interface WayBackOptions {
+export interface WayBackOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly readRefresh: ReadRefresh;
   readonly resume: ResumeSession;
   readonly restore: Restore;
@@ -39,8 +38,6 @@ export interface WayBackOptions {
   readonly progress: Pick<Progress, 'count'>;
   readonly others: OtherPrincipals;
   readonly cookies: BridgeCookies;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 type Outcome = 'live' | 'restored' | 'repeated';

@@ -1,8 +1,6 @@
 import type { Config } from '../config/config.js';
 import { type DirectoryWatch, watchDirectory } from '../file-watch.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type Agree, type Agreed, type AgreementOptions, createAgreement, type Policy } from './agreement.js';
 import type { DenyList } from './deny-list.js';
 import { createSigningHealth, SIGNING_STATES, type SigningState } from './health.js';
@@ -10,7 +8,7 @@ import { type LoadedKey, loadKeyDirectory, type RejectedFile } from './load.js';
 import type { FleetMember, Hold } from './rotation.js';
 import { type Probe, selfTest } from './self-test.js';
 
-export interface SigningOptions extends AgreementOptions {
+export interface SigningOptions extends AgreementOptions, Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly config: Config['keys'];
   readonly denyList: DenyList;
   readonly probe: Probe;
@@ -21,9 +19,6 @@ export interface SigningOptions extends AgreementOptions {
   readonly isClockUnchecked: () => boolean;
   /** Called after a pass, with what it has come to. */
   readonly onPass: () => void;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 export interface SigningReport {

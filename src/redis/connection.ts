@@ -1,8 +1,7 @@
 import { Cluster, type Redis } from 'ioredis';
 import { LRUCache } from 'lru-cache';
 import type { RedisAccess, RedisTarget } from '../config/config.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type BatchedReads, createBatchedReads } from './batched-reads.js';
 import { createClient, type RedisClient, tryServer } from './client.js';
 import { keyOfServer, type ServerAddress } from './connector.js';
@@ -42,7 +41,7 @@ export interface RedisConnection {
   close(): void;
 }
 
-export interface RedisConnectionOptions {
+export interface RedisConnectionOptions extends Pick<Tools, 'log' | 'metrics'> {
   /** What it is called in logs and metrics. */
   readonly name: string;
   readonly commandTimeoutMs: number;
@@ -54,8 +53,6 @@ export interface RedisConnectionOptions {
   readonly probeAgain?: boolean;
   /** Called where Redis refuses the credentials: they may have changed. */
   readonly onRefusedAccess?: () => void;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 /** How often a server is asked. It is also what keeps a balancer from dropping an idle connection without a word. */

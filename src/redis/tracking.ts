@@ -1,6 +1,5 @@
 import { type ChainableCommander, Cluster } from 'ioredis';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { RedisConnection } from './connection.js';
 
 /** The replies to two commands, as a pipeline gives them. */
@@ -15,7 +14,7 @@ export interface Tracking {
   close(): void;
 }
 
-export interface TrackingOptions {
+export interface TrackingOptions extends Pick<Tools, 'log' | 'metrics'> {
   /** What it is called in logs and metrics. */
   readonly name: string;
   readonly connection: RedisConnection;
@@ -23,8 +22,6 @@ export interface TrackingOptions {
   readonly onNews: (key: string) => void;
   /** What was read is tracked no longer, and news may have been missed: everything has to be read again. */
   readonly onLost: () => void;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 const CHANNEL = '__redis__:invalidate';

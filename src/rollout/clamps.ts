@@ -5,8 +5,7 @@ import { STAGES } from '../config/schema.js';
 import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
 import { parseJson } from '../redis/replies.js';
 import type { Codec, SignedValue } from '../redis/signed-value.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { lowestStage, type Stage } from './stage.js';
 
 /** Whom a clamp holds: a client with all its cohorts, one cohort, or everybody. */
@@ -127,14 +126,12 @@ export interface Clamps {
   release(which: ClampSelector | { readonly id: string }, why?: string): Promise<readonly Clamp[]>;
 }
 
-export interface ClampsOptions {
+export interface ClampsOptions extends Pick<Tools, 'audit' | 'metrics'> {
   /** Whether this instance has a cohort of this name; a client's id is one. */
   readonly knowsCohort: (name: string) => boolean;
   readonly stored: SignedValue<ClampList>;
   /** The time by which clamps end: that of Redis, as well as it is known here, in ms. */
   readonly fleetNowMs: () => number;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }: ClampsOptions): Clamps {

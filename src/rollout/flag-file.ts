@@ -4,9 +4,7 @@ import { basename, dirname } from 'node:path';
 import { z } from 'zod';
 import { watchDirectory } from '../file-watch.js';
 import { nestsDeeperThan } from '../json-depth.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { engineLogger, reportErrors } from './engine-log.js';
 import { createFlagEngine, type FlagItem, type FlagItems, withWhatTheyNeed } from './flag-engine.js';
 import { flagSchema, segmentSchema } from './flag-shape.js';
@@ -83,14 +81,11 @@ function keyed(items: Readonly<Record<string, Readonly<Record<string, unknown>>>
   return Object.entries(items).map(([key, found]) => [key, { version: 1, ...found, key, ...(found['archived'] === true ? { on: false } : {}) }]);
 }
 
-export interface FileFlagSourceOptions {
+export interface FileFlagSourceOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly path: string;
   /** Keys of the flags that are asked for: the engine gets these, and what they need. */
   readonly keys: readonly string[];
   readonly lastKnown: LastKnownFlags;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /**

@@ -2,8 +2,7 @@ import type { LDEvaluationDetail, LDMultiKindContext } from 'launchdarkly-node-s
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
 import { createRecent } from '../recent.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { isStage, type Stage } from './stage.js';
 
 /** Whose stage is asked for. */
@@ -40,13 +39,11 @@ export interface FlagSource {
   close(): Promise<void>;
 }
 
-export interface FlagsOptions {
+export interface FlagsOptions extends Pick<Tools, 'log' | 'metrics'> {
   readonly config: Pick<Config['rollout'], 'stageFlag' | 'killSwitchFlag' | 'subjectKey'>;
   readonly source: FlagSource;
   /** Derived from the fleet's secret: makes the pseudonyms that the flag source sees. */
   readonly subjectKey: Buffer;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 export interface Flags {

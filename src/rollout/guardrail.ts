@@ -1,10 +1,7 @@
-import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
 import type { GuardrailWindow } from '../fleet/announcement.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type ClampScope, type Clamps, scoped } from './clamps.js';
 
 /** What can fail by the bridge's own fault, judged apart: many good requests of the one must not hide that the other is broken. */
@@ -46,7 +43,7 @@ export interface OtherInstance {
   readonly isHeld: boolean;
 }
 
-export interface GuardrailOptions {
+export interface GuardrailOptions extends Pick<Tools, 'clock' | 'log' | 'audit' | 'metrics'> {
   readonly config: Config['rollout']['guardrail'];
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
   /** What the other instances have announced. */
@@ -61,10 +58,6 @@ export interface GuardrailOptions {
   readonly tell: () => void;
   /** Makes the pseudonyms. */
   readonly subjectKey: Buffer;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 interface Bucket {

@@ -2,9 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { init, type LDClient } from 'launchdarkly-node-server-sdk';
 import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import type { Config } from '../config/config.js';
-import type { Audit } from '../telemetry/audit.js';
 import { describeFailure, type Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { engineLogger, reportErrors } from './engine-log.js';
 import { createMemoryFlagStore, type MemoryFlagStore } from './flag-store.js';
 import type { FlagSource } from './flags.js';
@@ -13,12 +12,9 @@ import { guardStream } from './stream-guard.js';
 
 export type LaunchDarklyConfig = NonNullable<NonNullable<Config['rollout']['flags']>['launchdarkly']>;
 
-export interface LaunchDarklySourceOptions {
+export interface LaunchDarklySourceOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly config: LaunchDarklyConfig;
   readonly lastKnown: LastKnownFlags;
-  readonly log: Log;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 /** How long the start waits for LaunchDarkly before it takes the last known flags. */

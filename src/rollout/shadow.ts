@@ -1,7 +1,7 @@
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { IssueAccessToken } from '../tokens/issue.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { compare, type Mismatch } from './comparison.js';
@@ -10,7 +10,7 @@ import type { Progress } from './progress.js';
 /** Mints the token that a session would be exchanged for, now and then, beside the request; nobody ever gets it. */
 export type ShadowMint = (principal: Principal, cohort: string) => void;
 
-export interface ShadowMintOptions {
+export interface ShadowMintOptions extends Pick<Tools, 'clock' | 'metrics'> {
   /** Share of the requests that are sampled. */
   readonly sampleRate: number;
   readonly audience: string;
@@ -19,9 +19,7 @@ export interface ShadowMintOptions {
   readonly verifyOnce: VerifyBearer;
   /** 0 ≤ x < 1. */
   readonly fraction: () => number;
-  readonly clock: Clock;
   readonly progress: Pick<Progress, 'count'>;
-  readonly metrics: Metrics;
 }
 
 /** More than these at once are left out: a shadow must not cost what it only shows. */

@@ -5,8 +5,7 @@ import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Log } from '../telemetry/log.js';
+import type { Tools } from '../telemetry/tools.js';
 
 /** What an operator sees of a secret. */
 export interface CookieSecretStatus {
@@ -21,7 +20,7 @@ export interface CookieSecretStatus {
   readonly share?: number;
 }
 
-export interface CookieSecretsOptions {
+export interface CookieSecretsOptions extends Pick<Tools, 'log' | 'audit'> {
   readonly entries: readonly EntrySecretsOptions[];
   readonly client: RedisClient;
   /** What all of the bridge's keys start with. */
@@ -29,8 +28,6 @@ export interface CookieSecretsOptions {
   readonly secrets: FleetSecrets;
   /** By Redis' clock, as well as it is known here, in ms. */
   readonly nowMs: () => number;
-  readonly log: Log;
-  readonly audit: Audit;
 }
 
 export interface AllCookieSecrets {

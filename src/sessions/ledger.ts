@@ -6,8 +6,7 @@ import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type KeptSession, openKeptSession, sealKeptSession } from './kept-session.js';
 import { personOf } from './person-of.js';
 
@@ -66,7 +65,7 @@ export interface SessionLedger {
   end(sid: string, request: EndRequest): Promise<readonly string[]>;
 }
 
-export interface LedgerOptions {
+export interface LedgerOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly reads: BatchedReads;
   /** What all keys start with. */
@@ -76,8 +75,6 @@ export interface LedgerOptions {
   readonly isStranger: () => boolean;
   /** How long a tombstone stands: as long as the longest family lives. */
   readonly keepSeconds: number;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 const tombstone = z.object({

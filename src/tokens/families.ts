@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
-import type { Clock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { EventStream } from '../endings/event-stream.js';
 import type { SessionPlace } from '../endings/logout.js';
@@ -14,10 +13,8 @@ import { asking, parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
-import type { Audit } from '../telemetry/audit.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
-import type { RandomSource } from './issue.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
 import { createRotatingParts, FIRST_COUNTER, MAX_COUNTER } from './rotating-part.js';
 
@@ -86,7 +83,7 @@ export interface Families {
   close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
 
-export interface FamiliesOptions {
+export interface FamiliesOptions extends Pick<Tools, 'clock' | 'random' | 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'now'>;
   readonly events: Pick<EventStream, 'publish'>;
@@ -101,11 +98,7 @@ export interface FamiliesOptions {
   /** Whether the Redis node or the connection to it has changed within the last hour: then a lost write is no surprise. */
   readonly hasRedisChanged: () => Promise<boolean>;
   readonly config: Pick<Config['tokens'], 'reuseGraceSeconds' | 'lateRetry' | 'familiesPerSession' | 'refreshIdleSeconds' | 'refreshAbsoluteSeconds'>;
-  readonly clock: Clock;
   readonly secrets: FleetSecrets;
-  readonly random: RandomSource;
-  readonly audit: Audit;
-  readonly metrics: Metrics;
 }
 
 const openFamily = loadScript('open-family', ['zset', 'hash', 'hash', 'string']);

@@ -1,10 +1,9 @@
 import { LRUCache } from 'lru-cache';
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { LiveSession } from '../sessions/record.js';
-import type { Log } from '../telemetry/log.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import { lengthOfToken } from './issue.js';
 import { MAX_TOKEN_BYTES } from './verify.js';
 
@@ -20,13 +19,10 @@ export interface TokenFit {
   readonly problems: readonly string[];
 }
 
-export interface TokenFitOptions {
+export interface TokenFitOptions extends Pick<Tools, 'clock' | 'log' | 'metrics'> {
   readonly issuer: string;
   readonly audience: string;
   readonly signingKey: () => LoadedKey | undefined;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly metrics: Metrics;
 }
 
 /** Sessions that are told apart, and for how long. */

@@ -1,24 +1,15 @@
 import { SignJWT } from 'jose';
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
+import type { Tools } from '../telemetry/tools.js';
 import { principalClaims } from './claims.js';
 
-/** Randomness, passed in so that tests can fix it. */
-export interface RandomSource {
-  /** Unguessable text of `bytes` bytes, base64url. */
-  token(bytes: number): string;
-  /** 0 ≤ x < 1; for jitter, not for secrets. */
-  fraction(): number;
-}
-
-export interface IssuerOptions {
+export interface IssuerOptions extends Pick<Tools, 'clock' | 'random'> {
   readonly issuer: string;
   readonly accessTtlSeconds: number;
   /** Share of the life that a token may lose at random. */
   readonly expiryJitter: number;
-  readonly clock: Clock;
-  readonly random: RandomSource;
 }
 
 export interface IssueRequest {

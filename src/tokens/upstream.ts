@@ -1,9 +1,9 @@
 import { LRUCache } from 'lru-cache';
-import { type Clock, epochSeconds } from '../clock.js';
+import { epochSeconds } from '../clock.js';
 import type { RevocableToken } from '../endings/revocation.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
-import type { Metrics } from '../telemetry/metrics.js';
+import type { Tools } from '../telemetry/tools.js';
 import type { IssueAccessToken } from './issue.js';
 import { MAX_TOKEN_BYTES, type Revocations } from './verify.js';
 
@@ -27,14 +27,12 @@ export interface UpstreamSource {
   readonly endsExactly?: (() => Promise<number>) | undefined;
 }
 
-export interface UpstreamOptions {
+export interface UpstreamOptions extends Pick<Tools, 'clock' | 'metrics'> {
   readonly signingKey: () => LoadedKey | undefined;
   /** Whether tokens of a key verify: not once it was taken out of use. */
   readonly verifies: (kid: string) => boolean;
   readonly revocations: Pick<Revocations, 'whatEnded'>;
   readonly issueAccessToken: IssueAccessToken;
-  readonly clock: Clock;
-  readonly metrics: Metrics;
 }
 
 interface Kept {
