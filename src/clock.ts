@@ -32,6 +32,11 @@ export interface FleetClock extends Clock {
   readonly inDoubt: boolean;
   /** Since when, by the steady clock; undefined: it is not in doubt. */
   readonly doubtSince: number | undefined;
+  /**
+   * Calls back when the wall clock and the steady clock of the machine disagree by more than the skew from one call to the next. Either may be
+   * right, because the steady clock stands still while a machine sleeps.
+   */
+  onStep(listener: () => void): void;
   /** Whether the doubt lasted until it was given up: the clock of this machine counts, and may be wrong. */
   readonly isUnchecked: boolean;
 }
@@ -42,13 +47,11 @@ const DOUBT_MS = 15_000;
 /**
  * The clock of this machine, corrected where it differs from the fleet's by more than `skewMs`. An instance must neither refuse what others
  * sign nor sign what they refuse. While it is corrected it does not follow the machine, because an operator may set that clock at any time.
- *
- * `onStep`: called when the wall clock and the steady clock of the machine disagree by more than `skewMs` from one call to the next. Either may
- * be right, because the steady clock stands still while a machine sleeps.
  */
-export function createFleetClock(clock: Clock, skewMs: number, onStep: () => void = () => undefined): FleetClock {
+export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
   const { steady } = clock;
   const monotonic = steady ?? (() => performance.now());
+  const listeners: (() => void)[] = [];
   let aheadMs = 0;
   let base: number | undefined;
   /** The time of day when the steady clock began, as of the last call. */
@@ -66,7 +69,7 @@ export function createFleetClock(clock: Clock, skewMs: number, onStep: () => voi
       doubt = { origin: doubt?.origin ?? origin, since: steady() };
       origin = next;
       isUnchecked = false;
-      onStep();
+      for (const listener of listeners) listener();
       return;
     }
     origin = next;
@@ -106,9 +109,31 @@ export function createFleetClock(clock: Clock, skewMs: number, onStep: () => voi
     get doubtSince() {
       return doubt?.since;
     },
+    onStep: (listener) => void listeners.push(listener),
     get isUnchecked() {
       return isUnchecked;
     },
+  };
+}
+
+/** The clock of Redis, as well as it is known here. */
+export interface RedisClock extends Clock {
+  /** How far the clock of this machine is ahead of it, in ms; undefined: it was not asked yet. */
+  readonly offMs: number | undefined;
+  /** Takes a measurement. */
+  measured(offMs: number): void;
+}
+
+export function createRedisClock(machine: Clock): RedisClock {
+  let offMs: number | undefined;
+  return {
+    get offMs() {
+      return offMs;
+    },
+    measured(ms) {
+      offMs = ms;
+    },
+    now: () => machine.now() - (offMs ?? 0),
   };
 }
 

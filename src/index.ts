@@ -1,6 +1,7 @@
 export type { ExternalKey } from './adapters/external-key.js';
 export type { SessionStore } from './adapters/session-store.js';
-export { type Bridge, type BridgeOptions, createBridge } from './compose/bridge.js';
+export { createBridge } from './compose/bridge.js';
+export type { Bridge, BridgeOptions } from './compose/public.js';
 export { type Config, ConfigError, type ConfigInput, type ConfigProblem } from './config/config.js';
 export { loadConfig } from './config/load.js';
 export type { EndSubjectOptions } from './endings/person.js';

@@ -8,7 +8,8 @@ const HOUR_MS = 3_600_000;
 function machine() {
   const hands = { wall: 1_800_000_000_000, steady: 50_000, steps: 0 };
   const clock = { now: () => hands.wall, steady: () => hands.steady };
-  const fleet = createFleetClock(clock, SKEW_MS, () => {
+  const fleet = createFleetClock(clock, SKEW_MS);
+  fleet.onStep(() => {
     hands.steps += 1;
   });
   return {

@@ -129,7 +129,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
 }
 
 /** The bridge probes a store of records for its role and one key, independent of requests. */
-const PROBES = /\*1\r\n\$4\r\nrole\r\n|\*2\r\n\$4\r\npttl\r\n\$\d+\r\n\S*crossfade-readiness\r\n/g;
+const PROBES = /\*1\r\n\$4\r\nrole\r\n|\*2\r\n\$[34]\r\n(?:pttl|mget|get)\r\n\$\d+\r\n\S*crossfade-readiness\r\n/g;
 
 function withoutProbes(chunk: Buffer): number {
   return chunk.toString('latin1').replaceAll(PROBES, '').length;

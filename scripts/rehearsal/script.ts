@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
-import type { Stage } from '../../src/rollout/stage.js';
+import type { Stage } from '../../src/stages.js';
 import { freePort } from '../lib/free-port.js';
 import { startRedis } from '../lib/private-redis.js';
 import { startTcpProxy } from '../lib/tcp-proxy.js';

@@ -3,7 +3,7 @@ import type { Authenticate, Authentication } from '../http/authenticator.js';
 import type { IsOwnRequest } from '../http/own-paths.js';
 import type { Principal } from '../principal.js';
 import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
-import { describeFailure } from '../telemetry/log.js';
+import { traceOf } from '../telemetry/log.js';
 import type { Tools } from '../telemetry/tools.js';
 
 /** Whom the app itself found, once it has answered: a subject, more of a principal, or nobody. Undefined: not compared. */
@@ -34,7 +34,7 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
       return found;
     } catch (error) {
       metrics.observed.inc({ client: 'unknown', outcome: 'unavailable' });
-      log.debug({ failure: describeFailure(error) }, 'a request could not be observed');
+      log.debug({ failure: traceOf(error) }, 'a request could not be observed');
       return undefined;
     } finally {
       underWay -= 1;
@@ -51,7 +51,7 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
       for (const code of differences(principalOf(found), theirs)) metrics.mismatches.inc({ where: 'observe', code });
     } catch (error) {
       metrics.observed.inc({ client: 'unknown', outcome: 'expected-failed' });
-      log.warn({ failure: describeFailure(error) }, 'observe.expected failed: this request was not compared');
+      log.warn({ failure: traceOf(error) }, 'observe.expected failed: this request was not compared');
     }
   }
 

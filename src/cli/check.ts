@@ -7,7 +7,7 @@ import { serveJwks } from '../keys/jwks.js';
 import { loadKeyDirectory } from '../keys/load.js';
 import { selfTest } from '../keys/self-test.js';
 import { readFlagFile } from '../rollout/flag-file.js';
-import { isStage } from '../rollout/stage.js';
+import { isStage } from '../stages.js';
 import { createIssuer } from '../tokens/issue.js';
 import { createProbe } from '../tokens/probe.js';
 import { checkPaths } from './check-paths.js';

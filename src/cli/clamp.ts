@@ -1,9 +1,8 @@
-import { InvalidArgumentError } from 'commander';
 import { type ClampNames, type Confirmation, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
 import { nameOfInstance } from '../console/status.js';
-import { type Clamp, type ClampSelector, idOf, isSame, nameOf } from '../rollout/clamps.js';
-import { isStage, type Stage } from '../rollout/stage.js';
+import { type Clamp, type ClampSelector, idOf, isSame, nameOfSelector } from '../rollout/clamp.js';
 import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
+import type { Stage } from '../stages.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { print } from './print.js';
 import { changeInRoom } from './room.js';
@@ -35,7 +34,9 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
     await control.clamps.sync();
     const replaced = control.clamps.all.find((one) => one.by === 'operator' && isSame(one.selector, selector));
     if (!json) {
-      print.line(`${nameOf(selector)} → at most ${stage}: ${describeAffected(affected)} above it now, on ${count(instances, 'live instance')}.`);
+      print.line(
+        `${nameOfSelector(selector)} → at most ${stage}: ${describeAffected(affected)} above it now, on ${count(instances, 'live instance')}.`,
+      );
       if (replaced) print.line(`It replaces: at most ${replaced.stage} (${replaced.why}).`);
       if (!options.yes && isAtTerminal() && !(await askYes('Go on?'))) return false;
     }
@@ -50,8 +51,8 @@ export async function clamp(stage: Stage, options: ClampOptions): Promise<boolea
       for (const { host, held } of confirmation.otherNames)
         print.line(
           held
-            ? `${host} has no cohort ${nameOf(selector)}: it holds the client and tenants that ${nameOf(selector)} has here.`
-            : `${host} has no cohort ${nameOf(selector)}, and nothing here says whom it has: the clamp has no effect there.`,
+            ? `${host} has no cohort ${nameOfSelector(selector)}: it holds the client and tenants that ${nameOfSelector(selector)} has here.`
+            : `${host} has no cohort ${nameOfSelector(selector)}, and nothing here says whom it has: the clamp has no effect there.`,
         );
     }
     return true;
@@ -114,9 +115,9 @@ export async function release(
       options.why,
     );
     if (options.json) print.json({ selector, released, ...confirmation });
-    else if (released.length === 0) print.line(`Nothing held ${nameOf(selector)}.`);
+    else if (released.length === 0) print.line(`Nothing held ${nameOfSelector(selector)}.`);
     else {
-      for (const { stage, by, why } of released) print.line(`Released: ${nameOf(selector)} was held at ${stage} by the ${by}: ${why}`);
+      for (const { stage, by, why } of released) print.line(`Released: ${nameOfSelector(selector)} was held at ${stage} by the ${by}: ${why}`);
       print.line(`The same ${describeConfirmation(confirmation)}.`);
     }
   });
@@ -152,19 +153,4 @@ function known(name: string, names: readonly string[], what: string): string {
 
 function describeAffected({ subjects, requestsPerMinute }: TrafficCount): string {
   return `${count(subjects, 'person', 'people')} (seen in ${COUNTED_MINUTES} minutes) and ${count(requestsPerMinute, 'request')} a minute are`;
-}
-
-export function parseStage(text: string): Stage {
-  if (!isStage(text)) throw new InvalidArgumentError('one of recall, session-only, shadow, dual, jwt-preferred, jwt-only');
-  return text;
-}
-
-const UNITS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
-/** `90s`, `30m`, `2h`, `1d`, in ms. */
-export function parseDuration(text: string): number {
-  const [, number, unit = ''] = /^(\d{1,6})([smhd])$/.exec(text) ?? [];
-  const ms = Number(number) * (UNITS[unit] ?? 0);
-  if (!(ms > 0)) throw new InvalidArgumentError('a time such as 90s, 30m, 2h or 1d');
-  return ms;
 }

@@ -73,7 +73,7 @@ export function names(sessions: readonly Pick<SessionConfig, 'name'>[]): string 
 const PROGRESS_MS = 10_000;
 
 /** Says how far it is, on standard error; undefined ends the line. */
-export function createProgress(total: number): (counts: SweepCounts | undefined) => void {
+export function showProgress(total: number): (counts: SweepCounts | undefined) => void {
   const isLine = process.stderr.isTTY === true;
   let saidAt = performance.now();
   let isOpen = false;

@@ -5,7 +5,7 @@ import { keyOf } from '../formats/formats.js';
 import { parseJson } from '../redis/replies.js';
 import { countKeys, type ScanPosition } from '../redis/scan.js';
 import { askYes, isAtTerminal } from './ask.js';
-import { createProgress, type Done, describeWork, type EndOptions, nameOfTenant, names, type Reach, type Swept } from './end-report.js';
+import { type Done, describeWork, type EndOptions, nameOfTenant, names, type Reach, type Swept, showProgress } from './end-report.js';
 import { print } from './print.js';
 import type { Room } from './room.js';
 
@@ -102,11 +102,11 @@ export async function sweepAll(
     return answer;
   }
 
-  let progress: ReturnType<typeof createProgress> = () => undefined;
+  let progress: ReturnType<typeof showProgress> = () => undefined;
   try {
     total = await keysOf(room, wanted);
     if (!json) {
-      progress = createProgress(total);
+      progress = showProgress(total);
       print.line(`Looking through the records of ${names(wanted)}: ${describeWork(total, options)}. Ctrl-C interrupts it.`);
     }
     let from = resume;

@@ -121,7 +121,7 @@ async function confirm({ control, lifecycle, nowMs }: Room): Promise<Pick<Done, 
   await sleep(UNDER_WAY_MS);
   const since = await nowMs();
   // Wakes those that wait for the next event.
-  await lifecycle.events.tell('clamps');
+  await lifecycle.publisher.tell('clamps');
   for (const end = Date.now() + CONFIRM_MS; ; ) {
     const { live } = await control.fleet.read(await nowMs());
     const missing = live.filter(({ eventsReadAt = 0, clockOffMs }) => eventsReadAt - clockOffMs < since).map(({ host }) => host);

@@ -138,7 +138,7 @@ export async function finishSecret(name: string, { why = 'rotated', ...options }
   });
 }
 
-export interface RevokeOptions {
+export interface RevokeSecretOptions {
   readonly why: string;
   readonly yes?: boolean;
   /** Also where live instances announce themselves under this secret: they are left out. */
@@ -148,7 +148,7 @@ export interface RevokeOptions {
 /** `crossfade secrets revoke`: for a secret that has leaked. What was written under it opens nowhere any more. */
 export async function revokeSecret(
   name: string,
-  { why, yes = false, force = false, json = false, config }: FleetSecretOptions & RevokeOptions,
+  { why, yes = false, force = false, json = false, config }: FleetSecretOptions & RevokeSecretOptions,
 ): Promise<void> {
   await changeInRoom({ config, json }, async (room) => {
     const { control, connections, did } = room;
@@ -216,7 +216,7 @@ async function forgetLearned({ config, control, client, lifecycle }: Room, live:
   const held = new Set([...here, ...live.flatMap(({ keys }) => keys.map(({ jwk }) => jwk.kid))]);
   await control.jwks.update((current) => current && { ...current, keys: current.keys.filter(({ jwk }) => held.has(jwk.kid)), policies: [] });
   await client.del(`${control.prefix}flags`);
-  await lifecycle.events.tell('keys');
+  await lifecycle.publisher.tell('keys');
 }
 
 function find(all: readonly FleetSecretStatus[], name: string, allowed?: 'finished'): FleetSecretStatus {
@@ -244,7 +244,7 @@ function refuseNewer({ control: { secrets } }: Room, name: string): void {
 async function deny({ control, lifecycle, audit, nowMs }: Room, name: string, how: DeniedFleetSecret['how'], why: string): Promise<void> {
   const { secrets, deniedSecrets } = control;
   await deniedSecrets.deny({ name, isFirst: name === secrets.first, at: await nowMs(), how, why });
-  await lifecycle.events.tell('keys');
+  await lifecycle.publisher.tell('keys');
   audit('fleet.secret-denied', { secret: name, how, why });
 }
 

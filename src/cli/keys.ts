@@ -90,7 +90,7 @@ async function force({ control, lifecycle, audit, nowMs }: Room, { keys }: Fleet
   );
   if (!forced?.keys.some((key) => key.jwk.kid === kid && key.forcedAt === now))
     throw new Error('Redis has lost the keys of the fleet: run the same again');
-  await lifecycle.events.tell('keys');
+  await lifecycle.publisher.tell('keys');
   audit('key.forced', { kid, why, without: hold.hosts.join(' ') });
   return kid;
 }
@@ -140,7 +140,7 @@ export async function revoke(prefix: string, options: DenyOptions): Promise<void
 
 async function deny({ control, lifecycle, audit, nowMs }: Room, { kid }: KeyStatus, how: 'revoked' | 'retired', why: string): Promise<void> {
   await control.denyList.deny({ kid, at: await nowMs(), how, why });
-  await lifecycle.events.tell('keys');
+  await lifecycle.publisher.tell('keys');
   audit('key.denied', { kid, how, why });
 }
 

@@ -1,21 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { Command, InvalidArgumentError, Option } from 'commander';
-import { SESSION_FORMATS, type SessionFormatName } from '../config/session-formats.js';
-import { check } from './check.js';
-import { checkCookie } from './check-cookie.js';
-import { clamp, parseDuration, parseStage, release } from './clamp.js';
-import { end } from './end.js';
-import { explain } from './explain.js';
-import { addSecret, finishSecret, revokeSecret } from './fleet-secrets.js';
-import { init, initClient } from './init.js';
-import { generate, list, retire, revoke, rotate } from './keys.js';
+import { Command, Option } from 'commander';
+import { SESSION_FORMATS } from '../config/session-formats.js';
+import { parseBasePath, parseDuration, parseFormat, parseStage, parseTime, positiveInteger, someText } from './arguments.js';
 import { print } from './print.js';
-import { sampleFromConfig, sampleFromFlags } from './sample.js';
-import { dropSecret, listSecrets } from './secrets.js';
-import { serve } from './serve.js';
-import { MEASURED, size } from './size.js';
-import { status } from './status.js';
-import { whatIf } from './what-if.js';
+
+// What a command needs is loaded when it runs: `--help` waits for none of it.
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
 
@@ -37,7 +26,7 @@ program
     'sign and write although a release is skipped, or although Redis holds what no secret of fleetSecretFile opens: that counts as junk',
   )
   .option('--why <text>', 'with --force: for the audit')
-  .action(async (options) => await serve(options));
+  .action(async (options) => await (await import('./serve.js')).serve(options));
 
 program
   .command('init')
@@ -54,7 +43,8 @@ program
     parseBasePath,
   )
   .option('--client <id>', 'instead: make a secret for a confidential client, print it once, and keep its hash')
-  .action((directory, options) => {
+  .action(async (directory, options) => {
+    const { init, initClient } = await import('./init.js');
     const lines = options.client === undefined ? init(directory, options) : initClient(directory, options.client);
     for (const line of lines) print.line(line);
   });
@@ -75,10 +65,11 @@ program
   .option('--scope <path>', 'with --redis: where the scope is')
   .option('--auth-time <path>', 'with --redis: where the time of the login is')
   .action(async (options) => {
-    if (options.cookieValueFile !== undefined) process.exitCode = await checkCookie(options);
-    else if (options.redis !== undefined) process.exitCode = await sampleFromFlags({ ...options, sample: options.sample ?? 1000 });
-    else if (options.sample !== undefined) process.exitCode = await sampleFromConfig(options);
-    else process.exitCode = await check(options);
+    if (options.cookieValueFile !== undefined) process.exitCode = await (await import('./check-cookie.js')).checkCookie(options);
+    else if (options.redis !== undefined)
+      process.exitCode = await (await import('./sample.js')).sampleFromFlags({ ...options, sample: options.sample ?? 1000 });
+    else if (options.sample !== undefined) process.exitCode = await (await import('./sample.js')).sampleFromConfig(options);
+    else process.exitCode = await (await import('./check.js')).check(options);
   });
 
 program
@@ -87,7 +78,7 @@ program
   .option('-w, --watch', 'again every 2 seconds, until interrupted')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await status(options));
+  .action(async (options) => await (await import('./status.js')).status(options));
 
 program
   .command('explain')
@@ -98,7 +89,7 @@ program
   .option('--tenant <id>', 'the tenant that they are in')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await explain(options));
+  .action(async (options) => await (await import('./explain.js')).explain(options));
 
 program
   .command('what-if')
@@ -107,17 +98,17 @@ program
   .requiredOption('--stage <stage>', 'the stage that it would be at', parseStage)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await whatIf(options));
+  .action(async (options) => await (await import('./what-if.js')).whatIf(options));
 
 program
   .command('size')
   .description("what so many sessions need of the bridge's own Redis: memory, commands a second, and whether one is enough")
   .requiredOption('--sessions <n>', 'sessions that tokens were made from and that may still live', positiveInteger)
   .requiredOption('--active <n>', 'of these, how many people come all the time', positiveInteger)
-  .option('--record-bytes <n>', 'size of a session record', positiveInteger, MEASURED.recordBytes)
+  .option('--record-bytes <n>', 'size of a session record', positiveInteger)
   .option('-c, --config <file>', 'for the lives of tokens and the rate of nudges; without it the defaults')
   .option('--json', 'for programs')
-  .action(async (options) => await size(options));
+  .action(async (options) => await (await import('./size.js')).size(options));
 
 program
   .command('clamp')
@@ -132,7 +123,7 @@ program
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs; does not ask')
   .action(async (stage, options) => {
-    if (!(await clamp(stage, options))) process.exitCode = 1;
+    if (!(await (await import('./clamp.js')).clamp(stage, options))) process.exitCode = 1;
   });
 
 program
@@ -146,7 +137,7 @@ program
   .option('--why <text>', 'for the audit; no names')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (id, options) => await release(id, options));
+  .action(async (id, options) => await (await import('./clamp.js')).release(id, options));
 
 // A kid may begin with -, which looks like an option; a real one that is unknown is then one argument too many.
 const keys = program.command('keys').description('signing keys: make, show, rotate, take out of use');
@@ -156,14 +147,14 @@ keys
   .description('make a key that signs as soon as its turn comes, in the key directory or on standard output')
   .option('--stdout', 'print it instead, for a secret store')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
-  .action(async (options) => await generate(options));
+  .action(async (options) => await (await import('./keys.js')).generate(options));
 
 keys
   .command('list')
   .description('every key of the fleet, its phase, and what it waits for')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await list(options));
+  .action(async (options) => await (await import('./keys.js')).list(options));
 
 keys
   .command('rotate')
@@ -173,7 +164,7 @@ keys
   .option('--why <text>', 'with --force: for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await rotate(options));
+  .action(async (options) => await (await import('./keys.js')).rotate(options));
 
 keys
   .command('retire')
@@ -184,7 +175,7 @@ keys
   .option('--force', 'also while tokens that it signed may live')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (kid, options) => await retire(kid, options));
+  .action(async (kid, options) => await (await import('./keys.js')).retire(kid, options));
 
 keys
   .command('revoke')
@@ -194,7 +185,7 @@ keys
   .requiredOption('--why <text>', 'for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (kid, options) => await revoke(kid, options));
+  .action(async (kid, options) => await (await import('./keys.js')).revoke(kid, options));
 
 const secrets = program
   .command('secrets')
@@ -205,14 +196,14 @@ secrets
   .description('put a new fleet secret into fleetSecretFile; it writes once every live instance has it')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await addSecret(options));
+  .action(async (options) => await (await import('./fleet-secrets.js')).addSecret(options));
 
 secrets
   .command('list')
   .description('the fleet secrets, who has them and what is written under each; and the cookie secrets of every entry')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await listSecrets(options));
+  .action(async (options) => await (await import('./secrets.js')).listSecrets(options));
 
 secrets
   .command('finish')
@@ -221,7 +212,7 @@ secrets
   .option('--why <text>', 'for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (name, options) => await finishSecret(name, options));
+  .action(async (name, options) => await (await import('./fleet-secrets.js')).finishSecret(name, options));
 
 secrets
   .command('revoke')
@@ -232,7 +223,7 @@ secrets
   .option('-y, --yes', 'do not ask, though there is a terminal')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs; does not ask')
-  .action(async (name, options) => await revokeSecret(name, options));
+  .action(async (name, options) => await (await import('./fleet-secrets.js')).revokeSecret(name, options));
 
 secrets
   .command('drop')
@@ -241,7 +232,7 @@ secrets
   .requiredOption('--why <text>', 'for the audit')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (name, options) => await dropSecret(name, options));
+  .action(async (name, options) => await (await import('./secrets.js')).dropSecret(name, options));
 
 program
   .command('end')
@@ -259,37 +250,8 @@ program
   .option('--json', 'for programs; asks nothing')
   .addHelpText('after', '\nExit status: 0 all ended, 2 failed, 3 ended but not all was looked through, 4 nobody of that name was ever seen')
   .action(async (options) => {
-    process.exitCode = await end(options);
+    process.exitCode = await (await import('./end.js')).end(options);
   });
-
-function parseFormat(text: string): SessionFormatName {
-  const format = SESSION_FORMATS.find((known) => known === text);
-  if (!format) throw new InvalidArgumentError(`one of ${SESSION_FORMATS.join(', ')}`);
-  return format;
-}
-
-function someText(text: string): string {
-  if (text.trim() === '') throw new InvalidArgumentError('a name, not an empty one');
-  return text;
-}
-
-function parseBasePath(text: string): string {
-  if (!/^(\/(?!\.)[A-Za-z0-9._~-]+)+$/.test(text))
-    throw new InvalidArgumentError('a path such as /crossfade: it starts with / and does not end with one');
-  return text;
-}
-
-function parseTime(text: string): Date {
-  const time = new Date(text);
-  if (Number.isNaN(time.getTime())) throw new InvalidArgumentError('a time such as 2026-12-01T00:00:00Z');
-  return time;
-}
-
-function positiveInteger(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 on');
-  return value;
-}
 
 // `crossfade … | head` closes the pipe: that is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os';
-import { type Clock, systemClock } from '../clock.js';
+import { type Clock, createRedisClock, systemClock } from '../clock.js';
 import { followFiles } from '../compose/files.js';
-import { Connections, createLifecycle, type Lifecycle } from '../compose/lifecycle.js';
+import { createLifecycle, type Lifecycle } from '../compose/lifecycle.js';
 import { type Control, createControl } from '../compose/stored.js';
 import type { Config, RedisTarget } from '../config/config.js';
 import { loadConfig } from '../config/load.js';
@@ -10,7 +10,9 @@ import { createFleetAudit } from '../console/fleet-audit.js';
 import { CrossfadeError } from '../errors.js';
 import { chooseAtStart } from '../fleet/secret-file.js';
 import { systemRandom } from '../random.js';
-import { connectRedis, type RedisConnection } from '../redis/connection.js';
+import { connectRedis } from '../redis/connect.js';
+import type { RedisConnection } from '../redis/connection.js';
+import { Connections } from '../redis/connections.js';
 import { FleetSecrets } from '../redis/fleet-secrets.js';
 import type { ProbeKind } from '../redis/probe.js';
 import { type Audit, createAudit } from '../telemetry/audit.js';
@@ -67,27 +69,25 @@ export async function withRoom<T>(
   // An operator would rather wait than read that a busy machine was too slow for a request.
   const config: Config = { ...loaded, redis: { ...loaded.redis, commandTimeoutMs: Math.max(COMMAND_TIMEOUT_MS, loaded.redis.commandTimeoutMs) } };
   const quiet = createLog({ level: 'silent' });
-  const feed = createAuditFeed(createAudit(json ? createLog({ destination: process.stderr }) : quiet), `${hostname()} (command)`, {
-    now: () => clock.now(),
-  });
+  // The machine of an operator may have any time: what counts is that of Redis.
+  const clock = createRedisClock(systemClock);
+  const feed = createAuditFeed(createAudit(json ? createLog({ destination: process.stderr }) : quiet), `${hostname()} (command)`, clock);
   const { audit } = feed;
   const metrics = createMetrics();
-  const files = followFiles({ log: quiet, audit });
+  const tools = { clock, random: systemRandom, log: quiet, audit, metrics };
+  const files = followFiles(tools);
   const connections = new Connections(config, files, quiet, metrics);
   await connections.ready(REDIS_START_MS);
   const { own } = connections;
   let begun = false;
   const done: string[] = [];
-  // The machine of an operator may have any time: what counts is that of Redis.
-  let offMs = 0;
-  const clock: Clock = { now: () => systemClock.now() - offMs };
   const secrets = new FleetSecrets(config.fleetSecret.current);
-  const control = createControl({ config, client: own.client, secrets, fleetNowMs: () => clock.now(), audit, metrics });
+  const control = createControl({ ...tools, config, client: own.client, secrets, fleetNowMs: clock.now });
   const isStranger = () => control.blocked.length > 0;
-  const lifecycle = createLifecycle({ config, connections, files, secrets, isStranger, random: systemRandom, clock, log: quiet, audit, metrics });
+  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, isStranger });
   const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, secrets, feed });
   try {
-    offMs = systemClock.now() - (await own.nowMs());
+    clock.measured(systemClock.now() - (await own.nowMs()));
     // Commands write with the secret that the fleet writes with.
     await chooseAtStart(control, own);
     await control.settle();
@@ -104,7 +104,7 @@ export async function withRoom<T>(
       metrics,
       nowMs: async () => await own.nowMs(),
       redisProblems: () => connections.problems,
-      tell: async () => await lifecycle.events.tell('clamps'),
+      tell: async () => await lifecycle.publisher.tell('clamps'),
     });
   } catch (error) {
     const why = own.problem() ?? whyOf(error);

@@ -1,4 +1,4 @@
-import type { CookieSecretStatus } from '../sessions/cookie-secrets.js';
+import type { CookieSecretStatus } from '../sessions/secret-status.js';
 import { fleetSecretLines, readFleetSecrets } from './fleet-secrets.js';
 import { print } from './print.js';
 import { changeInRoom, type Room, withRoom } from './room.js';
@@ -46,10 +46,10 @@ const CONFIRM_MS = 8000;
 /** `crossfade secrets drop`: a cookie secret verifies nothing any more, at once and on all instances, whatever their files say. */
 export async function dropSecret(name: string, { config: path, why, json = false }: SecretsOptions & { readonly why: string }): Promise<void> {
   await changeInRoom({ config: path, json }, async (room) => {
-    const { cookieSecrets, events } = room.lifecycle;
+    const { cookieSecrets, publisher } = room.lifecycle;
     await cookieSecrets.sync();
     if (!(await cookieSecrets.end(name, why))) throw new Error(`there is no cookie secret ${name}: crossfade secrets list names them`);
-    await events.tell('keys');
+    await publisher.tell('keys');
     const { instances, missing } = await confirm(room, name);
     if (json) print.json({ name, instances, missing });
     else if (instances === 0) print.line(`${name} verifies nothing from the next start on: no instance is alive.`);

@@ -5,7 +5,8 @@ import { table, wrap } from './words.js';
 export interface SizeOptions {
   readonly sessions: number;
   readonly active: number;
-  readonly recordBytes: number;
+  /** Default: that of the records which were measured. */
+  readonly recordBytes?: number;
   readonly config?: string;
   readonly json?: boolean;
 }
@@ -14,7 +15,7 @@ export interface SizeOptions {
  * What `scripts/bench --size 1000000` measured on Redis 7.0: the memory that each kind of key takes for one session with one family that was
  * refreshed once, its record 222 bytes; and the commands that Redis carries out, those of scripts included.
  */
-export const MEASURED = {
+const MEASURED = {
   recordBytes: 222,
   /** `used_memory` by session, the tables that hold its keys included. */
   bytes: 2959,
@@ -59,7 +60,7 @@ function sizeOf({ sessions, active, recordBytes, accessTtlSeconds, nudgesPerSeco
 }
 
 /** `crossfade size`: what so many sessions need of the bridge's own Redis. Asks nobody. */
-export async function size({ sessions, active, recordBytes, config: path, json = false }: SizeOptions): Promise<void> {
+export async function size({ sessions, active, recordBytes = MEASURED.recordBytes, config: path, json = false }: SizeOptions): Promise<void> {
   if (active > sessions) throw new Error('--active: at most as many as --sessions');
   const { tokens, rollout } = path === undefined ? DEFAULTS : await loadConfig(path);
   const found = sizeOf({ sessions, active, recordBytes, accessTtlSeconds: tokens.accessTtlSeconds, nudgesPerSecond: rollout.nudgesPerSecond });

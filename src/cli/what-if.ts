@@ -1,8 +1,8 @@
 import { clampNames } from '../console/clamping.js';
 import { type Forecast, type ForecastAnswer, forecast } from '../console/forecast.js';
-import { holds } from '../rollout/clamps.js';
+import { holds } from '../rollout/clamp.js';
 import { readProgress } from '../rollout/progress.js';
-import type { Stage } from '../rollout/stage.js';
+import type { Stage } from '../stages.js';
 import { print } from './print.js';
 import { withRoom } from './room.js';
 import { table } from './words.js';

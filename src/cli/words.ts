@@ -1,5 +1,5 @@
 import type { KeyStatus } from '../console/status.js';
-import { describeHold } from '../keys/signing.js';
+import { describeKeyHold } from '../keys/signing.js';
 
 /** A table for people: columns as wide as they must be, two spaces between them, no longer than the terminal where that can be. */
 export function table(rows: readonly (readonly string[])[]): string[] {
@@ -58,7 +58,7 @@ export function describeKey(key: KeyStatus, live: number, nowMs: number, publish
 
 function describeWaiting({ hold, files }: KeyStatus, publishSeconds: number): string {
   if (files.length === 0) return 'no live instance has its private half';
-  return hold ? describeHold(hold, publishSeconds) : 'ready: it signs where no newer key does';
+  return hold ? describeKeyHold(hold, publishSeconds) : 'ready: it signs where no newer key does';
 }
 
 export function count(number: number, one: string, many = `${one}s`): string {

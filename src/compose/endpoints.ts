@@ -16,13 +16,13 @@ import { createAuthenticator } from '../http/authenticator.js';
 import { createClientRequests } from '../http/client-request.js';
 import { createBridgeCookies } from '../http/cookies.js';
 import { createExchange, TOKEN_EXCHANGE } from '../http/exchange.js';
-import { createGuarded } from '../http/guarded.js';
 import { createIntrospectEndpoint } from '../http/introspect-endpoint.js';
 import { createIssueEndpoint } from '../http/issue-endpoint.js';
 import { createIssueFor, type IssueFor } from '../http/issue-for.js';
 import { createLimits } from '../http/limits.js';
 import { createLogoutEndpoint } from '../http/logout-endpoint.js';
 import { createOtherPrincipals } from '../http/other-principals.js';
+import { createOwnFaults } from '../http/own-faults.js';
 import { createOwnRequests, type PostPath } from '../http/own-paths.js';
 import { createPeers } from '../http/peer.js';
 import { createReadRefresh } from '../http/presented-refresh.js';
@@ -102,7 +102,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const base = `${root}${config.http.basePath}`;
   const uris = { exchangeUri: `${base}/token`, returnUri: `${base}/session` };
   const sign = createSigner({ signingKey, mayIssue: signing.mayIssue, issueAccessToken, clock });
-  const guarded = createGuarded({ guardrail, clients, sign, audience: config.audience, progress, metrics });
+  const ownFaults = createOwnFaults({ guardrail, clients, sign, audience: config.audience, progress, metrics });
   const shadowMint = createShadowMint({
     sampleRate: config.rollout.shadowSampleRate,
     audience: config.audience[0] ?? '',
@@ -124,7 +124,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     rollout,
     clients,
     peers,
-    guarded,
+    ownFaults,
     shadowMint,
     exchangeUri: uris.exchangeUri,
     canExchange: () => options.canWrite() && signing.mayIssue(audience[0] ?? ''),
@@ -159,7 +159,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     others,
     resume,
     cookies,
-    guarded,
+    ownFaults,
     mayBeOfOthers: () => options.membership.mayBeOfOthers,
     clock,
     metrics,
@@ -173,7 +173,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     requests,
     rollout,
     limits,
-    guarded,
+    ownFaults,
     canSign,
     progress,
     cookies,
@@ -184,14 +184,14 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const targets = { audience: config.audience, services: config.services };
   const known = new Set([...config.audience, ...config.services.map((service) => service.audience)]);
   const isTarget = (wanted: string) => known.has(wanted) || options.membership.isTargetElsewhere(wanted);
-  const issueFor = createIssueFor({ ...granting, ...targets, sign: guarded.signFor('exchange'), clients, persons, random: systemRandom });
+  const issueFor = createIssueFor({ ...granting, ...targets, sign: ownFaults.signFor('exchange'), clients, persons, random: systemRandom });
   const posts = {
     token: createTokenEndpoint(
       new Map([
-        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, sign: guarded.signFor('exchange'), epochsOf, sessions, persons, logout })],
+        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, sign: ownFaults.signFor('exchange'), epochsOf, sessions, persons, logout })],
         [
           'refresh_token',
-          createRefresh({ ...granting, sign: guarded.signFor('refresh'), readRefresh, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
+          createRefresh({ ...granting, sign: ownFaults.signFor('refresh'), readRefresh, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
         ],
       ]),
       metrics,

@@ -1,15 +1,18 @@
 import { hostname } from 'node:os';
-import type { Clock, FleetClock } from '../clock.js';
+import type { Clock, FleetClock, RedisClock } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Announcement } from '../fleet/announcement.js';
+import { watchClocks } from '../fleet/clock-watch.js';
 import { digestSettings, fingerprintOf } from '../fleet/drift.js';
 import { createFleet, type Fleet } from '../fleet/fleet.js';
 import { describeSkipped, FORMS } from '../fleet/format.js';
 import { describeStrangers } from '../fleet/store.js';
+import type { Policy } from '../keys/agreement.js';
 import { KeyRing } from '../keys/key-ring.js';
-import { acceptsAudience, clockAgainstMost, policyOf } from '../keys/rotation.js';
-import { type Signing, startSigning } from '../keys/signing.js';
-import type { Clamp } from '../rollout/clamps.js';
+import { acceptsAudience, policyOf } from '../keys/rotation.js';
+import { createSigning, type Signing } from '../keys/signing.js';
+import { SigningStand } from '../keys/stand.js';
+import type { Clamp } from '../rollout/clamp.js';
 import type { Problems } from '../telemetry/problems.js';
 import type { Tools } from '../telemetry/tools.js';
 import { createIssuer, type IssueAccessToken } from '../tokens/issue.js';
@@ -26,8 +29,6 @@ export interface MembershipOptions extends Pick<Tools, 'random' | 'log' | 'audit
   /** Whether an operator lets this instance act though it skips a release. */
   readonly isForced: boolean;
   readonly revocations: Revocations;
-  /** What the others are told beside keys. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;
   /** A digest of the clamps that are in force here. */
   readonly clampsDigest: () => string;
   /** Clamps on cohorts that this configuration does not have. */
@@ -40,11 +41,10 @@ export interface MembershipOptions extends Pick<Tools, 'random' | 'log' | 'audit
   readonly fleetNowMs: () => Promise<number>;
   /** Has every instance read the fleet's keys again. Never rejects. */
   readonly tellKeys: () => void;
-  /** Called every few seconds while Redis answers. */
-  readonly onBeat: () => void;
   /** That of this machine. */
   readonly clock: Clock;
   readonly fleetClock: FleetClock;
+  readonly redisClock: RedisClock;
 }
 
 /** This instance as one of a fleet: what it signs and verifies with, and what it knows of the others. */
@@ -54,8 +54,6 @@ export interface Membership {
   readonly fleet: Fleet;
   /** Whether another live instance still gives tokens for an audience: this configuration may have lost it first. */
   readonly isTargetElsewhere: (audience: string) => boolean;
-  /** Called where the clock of this machine has jumped. */
-  readonly settleClock: () => void;
   /** Whether what does not open here may be of another live instance: one of another release, or with a secret that is not here. */
   readonly mayBeOfOthers: boolean;
   /** Why this instance must not act for the fleet, a sentence each. */
@@ -68,130 +66,58 @@ export interface Membership {
   readonly verifyBearer: VerifyBearer;
   /** The same for a token that nobody will show again. */
   readonly verifyOnce: VerifyBearer;
+  /** Reads who is there, and what keys there are: before that it signs nothing. It is announced by `fleet.start()`. Never rejects. */
+  start(): Promise<void>;
 }
 
 /** So long after a fleet secret has leaked, and while a file holds it, only keys are believed that some file holds. */
 const DISTRUST_MS = 600_000;
-/** How soon Redis is asked again for the time, where it does not answer. */
-const CLOCK_AGAIN_MS = 250;
 
-/** Reads who is there, and what keys there are, before it signs anything. It is announced by `fleet.start()`. */
-export async function createMembership(options: MembershipOptions): Promise<Membership> {
-  const { config, instance, control, revocations, describe, clampsDigest, fleetNowMs, tellKeys, onBeat, random, clock, fleetClock } = options;
-  const { log, audit, metrics } = options;
+export function createMembership(options: MembershipOptions): Membership {
+  const { config, instance, control, revocations, fleetNowMs, tellKeys, random, clock, fleetClock, redisClock, ...tools } = options;
   const { issuer, audience } = config;
   const { accessTtlSeconds, expiryJitter, clockSkewSeconds } = config.tokens;
+  const { secrets } = control;
   const targets = [...new Set([...audience, ...config.services.map((service) => service.audience)])];
   const policy = { issuer, audience, clockSkewSeconds };
-  const skewMs = clockSkewSeconds * 1000;
-  let disagreedAt = Number.NEGATIVE_INFINITY;
-  function lookAtClocks(): void {
-    // What was measured before the clock was set says nothing of it now.
-    if (fleetClock.inDoubt) settleClock();
-    else takeClock();
-  }
-
-  function takeClock(): void {
-    const ownOffMs = fleet.clockOffMs ?? 0;
-    const offsets = [0, ownOffMs, ...fleet.others.map(({ clockOffMs }) => clockOffMs)];
-    if (Math.max(...offsets) - Math.min(...offsets) > skewMs) disagreedAt = clock.now();
-    fleetClock.setAhead(clockAgainstMost(ownOffMs, fleet.others), ownOffMs);
-  }
-
-  /** Asks Redis which of the two clocks of this machine is right. */
-  let settling = false;
-  function settleClock(): void {
-    if (settling) return;
-    settling = true;
-    const since = fleetClock.doubtSince;
-    void fleet
-      .measure()
-      .then(() => {
-        // It may have been set once more meanwhile.
-        if (fleetClock.doubtSince !== since) return true;
-        log.warn(
-          { offSeconds: Math.round((fleet.clockOffMs ?? 0) / 1000) },
-          'the clock of this machine has jumped; Redis was asked which time it is',
-        );
-        takeClock();
-        return false;
-      })
-      .catch(() => fleetClock.inDoubt)
-      .then((again) => {
-        settling = false;
-        if (again) setTimeout(settleClock, CLOCK_AGAIN_MS).unref();
-      });
-  }
-  /** Each audience by itself, and whole lists as the last release compares them: where this instance accepts all of a list, it says so. */
-  function acceptedPolicies(): string[] {
-    const all = [{ issuer, audience }, ...(signing?.policies ?? [])];
-    const single = all.flatMap((policy) => policy.audience.map((one) => ({ issuer: policy.issuer, audience: [one] })));
-    const accepted = new Set(single.map(policyOf));
-    const lists = fleet.others.filter((other) => other.audience.every((one) => accepted.has(policyOf({ issuer: other.issuer, audience: [one] }))));
-    return [...new Set([...[{ issuer, audience }, ...lists].map(policyOf), ...accepted])];
-  }
-  const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
   const ring = new KeyRing(() => clock.now());
-  const { secrets } = control;
-  metrics.buildInfo.set({ version: VERSION, reads: String(FORMS.reads) }, 1);
+  const stand = new SigningStand(ring);
+  tools.metrics.buildInfo.set({ version: VERSION, reads: String(FORMS.reads) }, 1);
   let settings = digestSettings(secrets.names.settings, config.readWritten());
+
+  const fleet = createFleet({
+    ...tools,
+    store: control.fleet,
+    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], targets, reads: FORMS.reads },
+    keys: (others) => announceKeys(stand, { issuer, audience }, others),
+    state: (strangers) => ({
+      signing: stand.state,
+      problems: [...stand.problems, ...describeStrangers(strangers), ...options.problems.all],
+      clamps: options.clampsDigest(),
+      endedSecrets: [...options.endedSecrets()],
+      opens: [...secrets.opens],
+      writes: secrets.writes,
+      denied: [...secrets.denied],
+      fingerprint: fingerprintOf(settings),
+      settings,
+      unknownCohorts: options
+        .unknownClamps()
+        .flatMap(({ selector, scope }) => (selector.on === 'cohort' ? [{ name: selector.name, held: scope !== undefined }] : [])),
+    }),
+    fleetNowMs,
+    nowMs: () => clock.now(),
+    redisClock,
+  });
+  const clocks = watchClocks({ fleet, clock, fleetClock, skewMs: clockSkewSeconds * 1000, log: tools.log });
   const skipped = () => (options.isForced ? [] : describeSkipped(fleet.others, fleet.startedAt));
   const blocked = () => [...control.blocked, ...skipped()];
   const opensMore = ({ opens }: Announcement) => (opens ?? []).some((name) => !secrets.opens.includes(name));
-  let signing: Signing | undefined;
+  const issueAccessToken = createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock: fleetClock, random });
 
-  const fleet = createFleet({
-    store: control.fleet,
-    self: { instance, host: hostname(), version: VERSION, issuer, audience: [...audience], targets, reads: FORMS.reads },
-    keys() {
-      const signs = signing?.signingKey()?.kid;
-      const files = signing?.files;
-      return {
-        keys: ring.own.map(({ publicJwk: jwk, signsFrom }) => {
-          const file = files?.get(jwk.kid);
-          return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
-        }),
-        verifies: [...ring.kids],
-        accepts: acceptedPolicies(),
-        ...(signs === undefined ? {} : { signs }),
-      };
-    },
-    state() {
-      const report = signing?.report();
-      return {
-        signing: report?.state ?? 'broken',
-        problems: [...(report?.problems ?? []), ...describeStrangers(fleet.strangers), ...options.problems.all],
-        clamps: clampsDigest(),
-        endedSecrets: [...options.endedSecrets()],
-        opens: [...secrets.opens],
-        writes: secrets.writes,
-        denied: [...secrets.denied],
-        fingerprint: fingerprintOf(settings),
-        settings,
-        unknownCohorts: options
-          .unknownClamps()
-          .flatMap(({ selector, scope }) => (selector.on === 'cohort' ? [{ name: selector.name, held: scope !== undefined }] : [])),
-      };
-    },
-    describe,
-    fleetNowMs,
-    nowMs: () => clock.now(),
-    onBeat() {
-      lookAtClocks();
-      // A key that waited may do so no longer, and what Redis has lost is written again.
-      void signing?.reload();
-      onBeat();
-    },
-    log,
-    audit,
-    metrics,
-  });
-  await fleet.read();
-  lookAtClocks();
-
-  signing = await startSigning({
+  const signing = createSigning({
+    ...tools,
     config: config.keys,
-    ring,
+    stand,
     longestLifeSeconds: accessTtlSeconds,
     stored: control.jwks,
     denyList: control.denyList,
@@ -209,18 +135,21 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     isClockUnchecked: () => fleetClock.isUnchecked,
     tell: tellKeys,
     onPass: fleet.announceChanges,
-    log,
-    audit,
-    metrics,
   });
+  fleet.onBeat(() => {
+    clocks.look();
+    // A key that waited may do so no longer, and what Redis has lost is written again.
+    void signing.reload();
+  });
+
   const verifying = {
     policy,
-    fleetPolicies: () => signing?.policies ?? [],
+    fleetPolicies: () => signing.policies,
     // For as long as a token lives that was signed meanwhile.
-    clocksDisagree: () => clock.now() - disagreedAt < 2 * accessTtlSeconds * 1000,
+    clocksDisagree: () => clocks.disagreedWithin(2 * accessTtlSeconds * 1000),
     keys: ring,
     clock: fleetClock,
-    checked: (isGood: boolean) => metrics.signatures.inc({ outcome: isGood ? 'good' : 'bad' }),
+    checked: (isGood: boolean) => tools.metrics.signatures.inc({ outcome: isGood ? 'good' : 'bad' }),
     revocations: {
       get wereRead() {
         // What was revoked includes keys.
@@ -229,11 +158,10 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
       whatEnded: revocations.whatEnded,
     },
   };
-  const remember = { max: config.bearer.rememberedTokens, counted: (size: number) => metrics.rememberedTokens.set(size) };
+  const remember = { max: config.bearer.rememberedTokens, counted: (size: number) => tools.metrics.rememberedTokens.set(size) };
   return {
     ring,
     signing,
-    settleClock,
     get mayBeOfOthers() {
       return control.blocked.length > 0 || fleet.strangers > 0 || fleet.others.some((other) => other.version !== VERSION || opensMore(other));
     },
@@ -251,5 +179,35 @@ export async function createMembership(options: MembershipOptions): Promise<Memb
     issueAccessToken,
     verifyBearer: createVerifier({ ...verifying, remember }),
     verifyOnce: createVerifier(verifying),
+    async start() {
+      await fleet.read();
+      clocks.look();
+      await signing.start();
+    },
   };
+}
+
+/** What an instance says of its keys, and of what it accepts. */
+function announceKeys(
+  { ring, signingKey, files, agreed }: SigningStand,
+  own: Policy,
+  others: readonly Announcement[],
+): Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'> {
+  return {
+    keys: ring.own.map(({ publicJwk: jwk, signsFrom }) => {
+      const file = files.get(jwk.kid);
+      return { jwk, ...(file === undefined ? {} : { file }), ...(signsFrom === undefined ? {} : { signsFrom }) };
+    }),
+    verifies: [...ring.kids],
+    accepts: acceptedPolicies([own, ...agreed.policies], own, others),
+    ...(signingKey ? { signs: signingKey.kid } : {}),
+  };
+}
+
+/** Each audience by itself, and whole lists as the last release compares them: where this instance accepts all of a list, it says so. */
+function acceptedPolicies(all: readonly Policy[], own: Policy, others: readonly Announcement[]): string[] {
+  const single = all.flatMap(({ issuer, audience }) => audience.map((one) => ({ issuer, audience: [one] })));
+  const accepted = new Set(single.map(policyOf));
+  const lists = others.filter((other) => other.audience.every((one) => accepted.has(policyOf({ issuer: other.issuer, audience: [one] }))));
+  return [...new Set([...[own, ...lists].map(policyOf), ...accepted])];
 }

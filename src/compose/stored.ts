@@ -6,7 +6,8 @@ import { type StoredJwks, storedJwksCodec } from '../keys/jwks.js';
 import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
 import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
-import { type ClampList, type Clamps, clampsCodec, createClamps } from '../rollout/clamps.js';
+import { type ClampList, clampsCodec } from '../rollout/clamp.js';
+import { type Clamps, createClamps } from '../rollout/clamps.js';
 import { type FlagSnapshot, flagSnapshotSchema } from '../rollout/flag-store.js';
 import type { Tools } from '../telemetry/tools.js';
 

@@ -1,8 +1,8 @@
 import { z } from 'zod';
+import { SAFE_STAGE, STAGES } from '../stages.js';
 import { bridgeRedisSchema, CLIENT_ID, clientSchema, file, launchdarklySchema, seconds, sessionSchema } from './schema-entries.js';
 
 /** The stages, lowest first. What each of them does is the table of `rollout/stage.ts`. */
-export const STAGES = ['recall', 'session-only', 'shadow', 'dual', 'jwt-preferred', 'jwt-only'] as const;
 
 /**
  * The whole configuration. Units stand in the names. The JSON Schema for editors and `docs/configuration.md` are made
@@ -124,7 +124,7 @@ export const configSchema = z.strictObject({
         .min(1)
         .default('auth-migration-kill-switch')
         .describe('Key of the boolean flag that holds everybody at `session-only`.'),
-      defaultStage: z.enum(STAGES).default('session-only').describe('The stage where no flag gives one.'),
+      defaultStage: z.enum(STAGES).default(SAFE_STAGE).describe('The stage where no flag gives one.'),
       nudgesPerSecond: z
         .number()
         .min(0)

@@ -1,8 +1,9 @@
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
-import { type Clamp, type ClampSelector, scoped, scopeOfCohort } from '../rollout/clamps.js';
-import { type Stage, stagesAbove } from '../rollout/stage.js';
+import { type Clamp, type ClampSelector, scoped, scopeOfCohort } from '../rollout/clamp.js';
+import { stagesAbove } from '../rollout/stage.js';
 import { readTraffic, type TrafficCount } from '../rollout/traffic.js';
+import type { Stage } from '../stages.js';
 import type { OverviewSource } from './overview.js';
 
 export interface ClampSource extends OverviewSource {

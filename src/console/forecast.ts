@@ -1,7 +1,8 @@
 import type { Config } from '../config/config.js';
 import type { RedisClient } from '../redis/client.js';
 import { countShaped, nameOfShape, type ProgressBucket, type RequestShape, SLICES, shapeOfName } from '../rollout/progress.js';
-import { effectiveStage, STAGE_TABLE, type Stage } from '../rollout/stage.js';
+import { effectiveStage } from '../rollout/stage.js';
+import { STAGE_TABLE, type Stage } from '../stages.js';
 
 /** What a request would be answered. `nudge`: 200, and told to exchange (or, at `recall`, to return). */
 export type ForecastAnswer = 'token' | 'session' | 'nudge' | 'exchange-first' | 'unavailable';

@@ -4,12 +4,12 @@ import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
 import compose from 'koa-compose';
 import { z } from 'zod';
-import { STAGES } from '../config/schema.js';
 import type { EndSubjectOptions } from '../endings/person.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Answers } from '../http/answer.js';
-import { readJson } from '../http/form.js';
-import type { ClampSelector } from '../rollout/clamps.js';
+import { readJsonBody } from '../http/form.js';
+import type { ClampSelector } from '../rollout/clamp.js';
+import { SAFE_STAGE, STAGE_TABLE, STAGES } from '../stages.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { AuditEntry } from '../telemetry/audit-feed.js';
 import { type ClampSource, clampNames, countAffected, releaseClamp, setClamp } from './clamping.js';
@@ -101,7 +101,13 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
 
   const router = new Router({ prefix: '/api', methods: METHODS });
   router.get('/session', (ctx: Context) => {
-    ctx.body = { csrfToken: access.csrfTokenOf(ctx), clients: clampNames(config).clients, cohorts: clampNames(config).cohorts, stages: STAGES };
+    const stages = STAGES.map((name) => ({
+      name,
+      tone: STAGE_TABLE[name].tone,
+      safe: name === SAFE_STAGE,
+      back: STAGE_TABLE[name].nudge === 'back',
+    }));
+    ctx.body = { csrfToken: access.csrfTokenOf(ctx), ...clampNames(config), stages };
   });
   router.get('/status', async (ctx: Context) => {
     ctx.body = await asked(readShared());
@@ -115,18 +121,18 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     ctx.body = await asked(countAffected(source, selectorOf(given), stage));
   });
   router.post('/clamps', async (ctx: Context) => {
-    const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJson(ctx));
+    const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJsonBody(ctx));
     const request = { selector: selectorOf(given), stage, why: reason, ...(forSeconds === undefined ? {} : { forMs: forSeconds * 1000 }) };
     ctx.body = await asked(setClamp(source, request));
     overview = undefined;
   });
   router.post('/clamps/release', async (ctx: Context) => {
-    const { why: reason, ...given } = parse(schemas.release, await readJson(ctx));
+    const { why: reason, ...given } = parse(schemas.release, await readJsonBody(ctx));
     ctx.body = await asked(releaseClamp(source, 'id' in given ? given : selectorOf(given), reason));
     overview = undefined;
   });
   router.post('/subjects/end', async (ctx: Context) => {
-    const { subject, why: reason, exceptSid } = parse(schemas.end, await readJson(ctx));
+    const { subject, why: reason, exceptSid } = parse(schemas.end, await readJsonBody(ctx));
     ctx.body = { sessions: await endSubject(subject, { why: reason, ...(exceptSid === undefined ? {} : { exceptSid }) }) };
   });
   const inner = new Koa();
@@ -141,7 +147,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
       throw new CrossfadeError('not_found', { message: 'admin.tokenFile is not set: there is no console, and no API behind it' });
     if (file && (ctx.method === 'GET' || ctx.method === 'HEAD')) return sendFile(ctx, file);
     if (ctx.path === '/api/sign-in' && ctx.method === 'POST') {
-      access.signIn(ctx, parse(schemas.signIn, await readJson(ctx)).token);
+      access.signIn(ctx, parse(schemas.signIn, await readJsonBody(ctx)).token);
       ctx.status = 204;
       return;
     }

@@ -16,8 +16,8 @@ import {
   readProgress,
   type Span,
 } from '../rollout/progress.js';
+import { type CohortFigures, judgeReadiness, type StepReadiness } from './checklist.js';
 import { type Forecast, forecast } from './forecast.js';
-import { type CohortFigures, judgeReadiness, type Readiness } from './readiness.js';
 import { type CohortStatus, composeStatus, type FleetStatus } from './status.js';
 
 /** Where what is told comes from. */
@@ -50,7 +50,7 @@ export interface RefusedCount {
 }
 
 /** A cohort with the figures behind what is said of it. */
-export interface CohortOverview extends CohortStatus, Readiness {
+export interface CohortOverview extends CohortStatus, StepReadiness {
   readonly figures: CohortFigures;
   /** What would happen at the next stage; absent where there is none, or nobody came. */
   readonly forecast?: Forecast;

@@ -18,6 +18,7 @@ const OWN = {
   '/elements.js': ['elements.js', 'text/javascript'],
   '/chart.js': ['chart.js', 'text/javascript'],
   '/sections.js': ['sections.js', 'text/javascript'],
+  '/stages.js': ['stages.js', 'text/javascript'],
   '/clamps.js': ['clamps.js', 'text/javascript'],
   '/icon.svg': ['icon.svg', 'image/svg+xml'],
 } as const;

@@ -3,8 +3,8 @@ import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
 import { type Drift, describeDrift, describeGroup, findDrift } from '../fleet/drift.js';
 import type { DeniedKey } from '../keys/deny-list.js';
 import type { StoredKey } from '../keys/jwks.js';
-import { type Hold, startsAt, whatHolds } from '../keys/rotation.js';
-import { type Clamp, idOf, nameOf } from '../rollout/clamps.js';
+import { type KeyHold, startsAt, whatHolds } from '../keys/rotation.js';
+import { type Clamp, idOf, nameOfSelector } from '../rollout/clamp.js';
 import type { Lately } from '../telemetry/lately.js';
 
 export interface StatusInput {
@@ -39,7 +39,7 @@ export interface KeyStatus {
   readonly startsAt?: number;
   readonly lastSignedAt?: number;
   /** What keeps it from signing. */
-  readonly hold?: Hold;
+  readonly hold?: KeyHold;
   /** Until when tokens that it signed may live. */
   readonly retiringUntil?: number;
   readonly why?: string;
@@ -146,17 +146,17 @@ export function namesOf(announcements: readonly Announcement[]): (one: Announcem
 }
 
 function driftOf(announcements: readonly Announcement[]): Drift[] {
-  const nameOf = namesOf(announcements);
-  return findDrift(announcements.map((one) => ({ name: nameOf(one), settings: one.settings })));
+  const nameOfSelector = namesOf(announcements);
+  return findDrift(announcements.map((one) => ({ name: nameOfSelector(one), settings: one.settings })));
 }
 
 function toReleases(announcements: readonly Announcement[]): ReleaseStatus[] {
-  const nameOf = namesOf(announcements);
+  const nameOfSelector = namesOf(announcements);
   const versions = [...new Set(announcements.map(({ version }) => version))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
   return versions.map((version) => {
     const its = announcements.filter((one) => one.version === version);
     const told = its.flatMap(({ lately }) => lately ?? []);
-    return { version, instances: its.map(nameOf), ...(told.length > 0 ? { lately: sumLately(told) } : {}) };
+    return { version, instances: its.map(nameOfSelector), ...(told.length > 0 ? { lately: sumLately(told) } : {}) };
   });
 }
 
@@ -207,7 +207,7 @@ function describeProblems({ announcements, strangers, clamps, blocked, config }:
       ...describeDrift(driftOf(announcements)),
       ...(lastKnown.length > 0 ? [`${source}: the last known flags are in force on ${lastKnown.join(', ')}`] : []),
       ...(none.length > 0 ? [`${source} and nothing is known of it: ${config.rollout.defaultStage} on ${none.join(', ')}`] : []),
-      ...clamps.filter(({ by }) => by === 'guardrail').map(({ selector, why }) => `the guardrail holds ${nameOf(selector)}: ${why}`),
+      ...clamps.filter(({ by }) => by === 'guardrail').map(({ selector, why }) => `the guardrail holds ${nameOfSelector(selector)}: ${why}`),
     ]),
   ];
 }

@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
 import { isSameLogin, type Login } from '../login.js';
 import type { RecordReading } from '../sessions/record.js';
+import type { EndReason } from './logout.js';
 import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
 
 /**
@@ -10,6 +11,27 @@ import { isSameEpoch, type StoreEpoch } from './store-epoch.js';
  * `unknown`: it cannot be told right now.
  */
 export type Fate = 'lives' | 'other-person' | 'logged-out' | 'expired' | 'vanished' | 'unclear' | 'unknown';
+
+/**
+ * What follows for its tokens. `dormant`: they go on without the record, which is gone, or there and not to be read. `isLost`: it should
+ * have been there.
+ */
+export type Consequence =
+  | { readonly kind: 'live' }
+  | { readonly kind: 'ended'; readonly reason: EndReason }
+  | { readonly kind: 'dormant'; readonly record: 'gone' | 'there'; readonly isLost: boolean }
+  | { readonly kind: 'unknown' };
+
+/** The one switch over fates. */
+export const CONSEQUENCES: Readonly<Record<Fate, Consequence>> = {
+  lives: { kind: 'live' },
+  'logged-out': { kind: 'ended', reason: 'legacy-logout' },
+  'other-person': { kind: 'ended', reason: 'other-person' },
+  expired: { kind: 'dormant', record: 'gone', isLost: false },
+  vanished: { kind: 'dormant', record: 'gone', isLost: true },
+  unclear: { kind: 'dormant', record: 'there', isLost: true },
+  unknown: { kind: 'unknown' },
+};
 
 /** What was known of the session when its record was last seen. */
 export interface LastSeen extends Login {

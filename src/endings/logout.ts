@@ -1,4 +1,3 @@
-import { unavailable } from '../errors.js';
 import { type Ended, endLogin, endsWith, type Login, madeAt, refusesRecord, UNKNOWN_SUBJECT } from '../login.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
@@ -6,7 +5,7 @@ import { personOf } from '../sessions/person-of.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { SessionEntry } from '../sessions/record.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { EndEvent, EventStream } from './event-stream.js';
+import type { Endings } from './endings.js';
 import type { KnownPlace } from './places.js';
 
 /** Why a session was ended: stands in audits and metrics, and beside the families that ended with it. */
@@ -32,19 +31,17 @@ export interface Logout {
   note(sid: string, reason: EndReason, ended: Ended): Promise<void>;
   /** Deletes the record of a logout that did not find it, at `place` or where this instance knows it to be. Throws as `end` does. */
   finish(sid: string, ended: Omit<Ended, 'unfinished'>, place?: Omit<SessionPlace, 'sid'>): Promise<void>;
+  /** Calls back before a record is deleted here, so that its own news is no surprise. */
+  onDelete(listener: (place: Omit<SessionPlace, 'sid'>) => void): void;
   /** Tells every instance once more of a login that has ended: whoever ended it may not have come to it. Throws as `end` does. */
   repeat(sid: string, ended: Ended): Promise<void>;
 }
 
 export interface LogoutOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics'> {
   readonly ledger: SessionLedger;
-  readonly events: Pick<EventStream, 'publish'>;
-  /** Tells this instance. */
-  readonly apply: (event: EndEvent) => void;
+  readonly endings: Pick<Endings, 'announce'>;
   readonly entries: readonly Pick<SessionEntry, 'name' | 'store' | 'refreshable' | 'reusesIds'>[];
   readonly readKnown: SessionReader['readKnown'];
-  /** Called before a record is deleted here, so that its own news is no surprise. */
-  readonly forget: (place: Omit<SessionPlace, 'sid'>) => void;
   /** Where the record of a session is, as far as this instance has seen it. */
   readonly placeOf: (sid: string) => KnownPlace | undefined;
   /** Whether Redis may have lost something of late. */
@@ -80,17 +77,10 @@ interface EndedOne {
 }
 
 export function createLogout(options: LogoutOptions): Logout {
-  const { ledger, events, apply, entries, readKnown, forget, placeOf, mayHaveLost, resurrectionSeconds, clock, personKey, audit, metrics } = options;
+  const { ledger, endings, entries, readKnown, placeOf, mayHaveLost, resurrectionSeconds, clock, personKey, audit, metrics } = options;
   /** Sessions whose record is being looked for: to read it is to meet the tombstone again. */
   const finishing = new Set<string>();
-
-  /** Nothing is taken for told before Redis has it: whoever tries again after a failure must be heard. */
-  async function publish(event: EndEvent): Promise<void> {
-    await events.publish(event).catch((cause: unknown) => {
-      throw unavailable('redis', cause);
-    });
-    apply(event);
-  }
+  const deleting: ((place: Omit<SessionPlace, 'sid'>) => void)[] = [];
 
   function conclude(sid: string, reason: EndReason, families: readonly string[]): void {
     metrics.sessionsEnded.inc({ reason });
@@ -100,7 +90,7 @@ export function createLogout(options: LogoutOptions): Logout {
   async function deleteRecord({ entry: name, key }: Omit<SessionPlace, 'sid'>): Promise<void> {
     const entry = entries.find((known) => known.name === name);
     if (!entry) return;
-    forget({ entry: name, key });
+    for (const listener of deleting) listener({ entry: name, key });
     await entry.store.remove(key);
   }
 
@@ -147,10 +137,10 @@ export function createLogout(options: LogoutOptions): Logout {
     });
     // Where nobody is known any more, it was ended before; but perhaps not everybody was told.
     const told = ended ?? (await ledger.marks(sid)).ended;
-    if (told) await publish({ type: 'session.ended', sid, ...told });
+    if (told) await endings.announce({ type: 'session.ended', sid, ...told });
     // Those made in the same moment, after the time of the logout was taken, are named one by one.
     for (const family of families.filter((id) => !told || !endsWith(madeAt(id), told.endedAt)))
-      await publish({ type: 'family.ended', sid, family, endedAt });
+      await endings.announce({ type: 'family.ended', sid, family, endedAt });
     // The others were told where it is known whose it is.
     if (isLost && !(ended && (await wasFinished(sid)))) {
       metrics.logoutsIncomplete.inc();
@@ -171,7 +161,7 @@ export function createLogout(options: LogoutOptions): Logout {
 
   async function noteOne(sid: string, reason: EndReason, ended: Ended): Promise<void> {
     // Told first: once the families have ended, nobody comes again to find that nobody was told.
-    await publish({ type: 'session.ended', sid, ...ended });
+    await endings.announce({ type: 'session.ended', sid, ...ended });
     const families = await ledger.end(sid, { ended, reason, upTo: ended.endedAt, person: personOf(personKey, ended.subject) });
     conclude(sid, reason, families);
   }
@@ -220,8 +210,10 @@ export function createLogout(options: LogoutOptions): Logout {
       }
     },
 
+    onDelete: (listener) => void deleting.push(listener),
+
     async repeat(sid, ended) {
-      await publish({ type: 'session.ended', sid, ...ended });
+      await endings.announce({ type: 'session.ended', sid, ...ended });
     },
   };
 }

@@ -7,7 +7,8 @@ import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { NO_MARKS, type SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { EndEvent, EventStream, PersonEnd } from './event-stream.js';
+import type { Endings } from './endings.js';
+import type { PersonEnd } from './event.js';
 import type { Logout } from './logout.js';
 
 export interface EndSubjectOptions {
@@ -47,8 +48,7 @@ export interface PersonsOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics
   readonly ledger: Pick<SessionLedger, 'end' | 'marks'>;
   /** Sessions of this person that are known here, also where Redis has lost them. */
   readonly known: (subject: string) => readonly string[];
-  readonly events: Pick<EventStream, 'publish'>;
-  readonly apply: (event: EndEvent) => void;
+  readonly endings: Pick<Endings, 'announce'>;
   readonly secrets: FleetSecrets;
   /** Whether what does not open may be of this fleet, under a secret that is not here: then it cannot be known (law 1). */
   readonly isStranger: () => boolean;
@@ -81,7 +81,7 @@ const MAX_TRIES = 5;
 export const PERSON_CONTEXT = 'person';
 
 export function createPersons(options: PersonsOptions): Persons {
-  const { client, prefix, logout, ledger, known, events, apply, secrets, isStranger, keepMs, skewMs, clock, audit, metrics } = options;
+  const { client, prefix, logout, ledger, known, endings, secrets, isStranger, keepMs, skewMs, clock, audit, metrics } = options;
   const all = `${prefix}persons-ended`;
   const keyOf = (subject: string) => `${prefix}subject:{${personOf(secrets.names.person, subject)}}`;
 
@@ -124,8 +124,7 @@ export function createPersons(options: PersonsOptions): Persons {
       const signed = sign(ended);
       const sids = await asking(endSubject(client, [key], [signed, keepMs]));
       await asking(notePersonEnded(client, [all], [keepMs, endedAt, signed]));
-      await asking(events.publish(ended));
-      apply(ended);
+      await endings.announce(ended);
       const sessions = [...new Set([...(Array.isArray(sids) ? sids.map(String) : []), ...known(subject)])].filter((sid) => sid !== exceptSid);
       const failures: unknown[] = [];
       let living = 0;

@@ -6,7 +6,7 @@ import type { Tracking } from '../redis/tracking.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from '../sessions/record.js';
 import type { Tools } from '../telemetry/tools.js';
-import { type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
+import { CONSEQUENCES, type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
 import type { Places } from './places.js';
 import { createSlots, type Slots } from './slots.js';
@@ -193,34 +193,33 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
   async function settle(known: Watched, last: LastSeen, fate: Fate, endedAt: number): Promise<void> {
     const { store, sid, key } = known;
     metrics.recordNews.inc({ fate });
-    if (fate === 'lives' || fate === 'unclear' || store.watched.peek(key) !== known) return;
-    switch (fate) {
+    const consequence = CONSEQUENCES[fate];
+    const stays = consequence.kind === 'live' || (consequence.kind === 'dormant' && consequence.record === 'there');
+    if (stays || store.watched.peek(key) !== known) return;
+    switch (consequence.kind) {
       case 'unknown':
         lookLater(known, RETRY_MS * (0.5 + fraction()));
         return;
-      case 'logged-out':
-      case 'other-person':
-        await noteEnd(sid, last, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endedAt);
+      case 'ended':
+        await noteEnd(sid, last, consequence.reason, endedAt);
         break;
-      case 'vanished': {
-        vanished(sid);
-        // At its next refresh it shall be no logout either.
-        const kept = await ledger.kept(sid);
-        if (kept && isSameLogin(kept, last)) await ledger.keep(sid, { ...kept, epoch: undefined });
-        break;
-      }
-      case 'expired': {
-        // The app may have shortened it since tokens were made: at their next refresh that shall be no logout either.
-        const kept = await ledger.kept(sid);
-        const { expiresAtMs } = last;
-        const wasShortened = expiresAtMs !== undefined && (kept?.expiresAtMs ?? Number.POSITIVE_INFINITY) > expiresAtMs;
-        if (kept && wasShortened && isSameLogin(kept, last)) await ledger.keep(sid, { ...kept, expiresAtMs });
-        break;
-      }
+      case 'dormant':
+        if (consequence.isLost) vanished(sid);
+        await rememberDormant(sid, last, consequence.isLost);
     }
     // A new login under the same id, of which tokens were made meanwhile, goes on being watched.
     if (known.last === last) drop(store, key);
     else void look(known, 'arm');
+  }
+
+  /** At its next refresh it shall be no logout either: the record is lost, or the app may have shortened the session since tokens were made. */
+  async function rememberDormant(sid: string, last: LastSeen, isLost: boolean): Promise<void> {
+    const kept = await ledger.kept(sid);
+    if (!kept || !isSameLogin(kept, last)) return;
+    const { expiresAtMs } = last;
+    const wasShortened = expiresAtMs !== undefined && (kept.expiresAtMs ?? Number.POSITIVE_INFINITY) > expiresAtMs;
+    if (isLost) await ledger.keep(sid, { ...kept, epoch: undefined });
+    else if (wasShortened) await ledger.keep(sid, { ...kept, expiresAtMs });
   }
 
   /** Where somebody else has ended it already, everybody is told once more: they may not have come to it. */

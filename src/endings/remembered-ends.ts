@@ -4,7 +4,7 @@ import type { RedisClient } from '../redis/client.js';
 import { loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { EndEvent } from './event-stream.js';
+import type { EndEvent } from './event.js';
 import type { Persons } from './person.js';
 import type { FamilyOf, RevocationIndex } from './revocation.js';
 
@@ -28,7 +28,7 @@ export interface RememberedEndsOptions extends Pick<Tools, 'log' | 'audit' | 'me
   readonly client: RedisClient;
   readonly prefix: string;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'endAgain'>;
-  readonly persons: () => Pick<Persons, 'endAgain'>;
+  readonly persons: Pick<Persons, 'endAgain'>;
   readonly heard: Pick<RevocationIndex, 'known' | 'knownPersons' | 'endedLogin'>;
   /** To write again what Redis has lost. */
   readonly claim: Claim;
@@ -64,7 +64,7 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
   async function write(event: EndEvent): Promise<void> {
     if (event.type === 'family.ended') await endFamilyAgain(event.sid, event.family);
     else if (event.type === 'session.ended') await ledger.endAgain(event.sid, event);
-    else await persons().endAgain(event);
+    else await persons.endAgain(event);
     metrics.endsRewritten.inc();
   }
 
@@ -157,7 +157,7 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     async writeAgain({ sid, family, subject }) {
       const login = heard.endedLogin(sid, subject);
       if (login) await ledger.endAgain(sid, login);
-      for (const ended of heard.knownPersons()) if (ended.subject === subject) await persons().endAgain(ended);
+      for (const ended of heard.knownPersons()) if (ended.subject === subject) await persons.endAgain(ended);
       await endFamilyAgain(sid, family);
       metrics.endsRewritten.inc();
     },

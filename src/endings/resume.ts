@@ -4,7 +4,7 @@ import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
-import { isMissing, type LogoutJudge } from './legacy-logout.js';
+import { CONSEQUENCES, isMissing, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 
@@ -48,23 +48,18 @@ export function createResume({ sessions, ledger, logout, judge, epochsOf, vanish
     const last = { ...person, expiresAtMs: kept.expiresAtMs, epoch: kept.epoch };
     // What is kept may be another person's by now, and no record there to say so.
     const fate = reading.kind === 'rejected' && !isSame ? 'other-person' : await judge.judge(reading, last, async () => await epochs?.now());
-    switch (fate) {
-      case 'lives':
+    const consequence = CONSEQUENCES[fate];
+    switch (consequence.kind) {
+      case 'live':
         return reading.kind === 'session' ? { kind: 'live', session: reading.session, epoch } : { kind: 'ended' };
-      case 'logged-out':
-      case 'other-person':
-        await logout.note(sid, fate === 'logged-out' ? 'legacy-logout' : 'other-person', endLogin(person, endedAt));
+      case 'ended':
+        await logout.note(sid, consequence.reason, endLogin(person, endedAt));
         return { kind: 'ended' };
       case 'unknown':
         throw unavailable('redis');
-      case 'unclear':
-        vanished(sid);
-        return { kind: 'dormant', kept, isThere: true };
-      case 'vanished':
-        vanished(sid);
-        return { kind: 'dormant', kept };
-      case 'expired':
-        return { kind: 'dormant', kept };
+      case 'dormant':
+        if (consequence.isLost) vanished(sid);
+        return { kind: 'dormant', kept, ...(consequence.record === 'there' ? { isThere: true } : {}) };
     }
   };
 }

@@ -1,8 +1,8 @@
 import type { Clock } from '../clock.js';
 import { type EndedPerson, endsLogin, endsWith, type KnownEnds, madeAt } from '../login.js';
-import { describeFailure } from '../telemetry/log.js';
+import { traceOf } from '../telemetry/log.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { EndEvent, PersonEnd } from './event-stream.js';
+import type { EndEvent, PersonEnd } from './event.js';
 
 /** What of a verified token decides whether it was revoked. */
 export interface RevocableToken {
@@ -70,7 +70,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
     try {
       await ended();
     } catch (error) {
-      log.error({ failure: describeFailure(error) }, 'a callback of onEnded failed');
+      log.error({ failure: traceOf(error) }, 'a callback of onEnded failed');
     }
   }
 

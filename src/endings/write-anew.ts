@@ -6,7 +6,7 @@ import { scanPages } from '../redis/scan.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
 import { linkContext, tombstoneContext } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
-import { EVENT_CONTEXT } from './event-stream.js';
+import { EVENT_CONTEXT } from './event.js';
 import { PERSON_CONTEXT } from './person.js';
 
 export interface EndsOptions {

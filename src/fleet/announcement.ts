@@ -1,7 +1,7 @@
 import { z } from 'zod';
-import { STAGES } from '../config/schema.js';
 import { SIGNING_STATES } from '../keys/health.js';
 import { type PublicJwk, readPublicJwk } from '../keys/load.js';
+import { STAGES } from '../stages.js';
 import type { Lately } from '../telemetry/lately.js';
 
 /** How far one cohort is on one instance, by what its requests of the last minute got. */

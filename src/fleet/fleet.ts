@@ -1,3 +1,4 @@
+import type { RedisClock } from '../clock.js';
 import type { FleetView } from '../keys/agreement.js';
 import type { FleetMember } from '../keys/rotation.js';
 import type { Tools } from '../telemetry/tools.js';
@@ -11,21 +12,24 @@ export interface FleetOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
   readonly store: FleetStore;
   /** What this instance is, and stays for as long as it lives. */
   readonly self: Pick<Announcement, 'instance' | 'host' | 'version' | 'issuer' | 'audience' | 'targets' | 'reads'>;
-  /** What decides about keys, as it is at the moment. */
-  readonly keys: () => Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'>;
-  /** What the others should hear of at once where it changes. */
-  readonly state: () => Pick<
+  /** What decides about keys, as it is at the moment. `others`: who else is there. */
+  readonly keys: (others: readonly Announcement[]) => Pick<Announcement, 'keys' | 'verifies' | 'signs' | 'accepts'>;
+  /** What the others should hear of at once where it changes. `strangers`: how many instances here have another fleet secret. */
+  readonly state: (
+    strangers: number,
+  ) => Pick<
     Announcement,
     'signing' | 'problems' | 'clamps' | 'endedSecrets' | 'unknownCohorts' | 'opens' | 'writes' | 'denied' | 'fingerprint' | 'settings'
   >;
-  /** What else it is at the moment. */
-  readonly describe: () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;
   /** The time by Redis' clock, in ms. */
   readonly fleetNowMs: () => Promise<number>;
   readonly nowMs: () => number;
-  /** Called each time that it has announced itself and read who else is there. */
-  readonly onBeat: () => void;
+  /** Is told how far the clock here is ahead of that of Redis. */
+  readonly redisClock: RedisClock;
 }
+
+/** What an instance says of itself beside keys, as it is at the moment. */
+export type Describe = () => Pick<Announcement, 'flags' | 'eventsReadAt' | 'cohorts' | 'windows' | 'held' | 'lately'>;
 
 /** The instances on one Redis: this one announces itself, and learns of the others. */
 export interface Fleet {
@@ -44,8 +48,10 @@ export interface Fleet {
   measure(): Promise<void>;
   /** Reads who is there. Never rejects. */
   read(): Promise<void>;
-  /** Announces itself from now on, once now. Never rejects. */
-  start(): Promise<void>;
+  /** Calls back each time that it has announced itself and read who else is there. */
+  onBeat(listener: () => void): void;
+  /** Announces itself from now on, once now. `describe`: what it says beside keys. Never rejects. */
+  start(describe: Describe): Promise<void>;
   /** Announces itself before its time, and learns of the others: at most once a second. */
   announce(): void;
   /** The same, at once, where its keys or clamps have changed. */
@@ -58,25 +64,28 @@ const AT_ONCE_MS = 50;
 const SOON_MS = 1000;
 
 export function createFleet(options: FleetOptions): Fleet {
-  const { store, self, keys, state, describe, fleetNowMs, nowMs, onBeat, log, audit, metrics } = options;
+  const { store, self, keys, state, fleetNowMs, nowMs, redisClock, log, audit, metrics } = options;
   let others: readonly Announcement[] = [];
   let strangers = 0;
   let startedAt = nowMs();
-  let clockOffMs: number | undefined;
+  const listeners: (() => void)[] = [];
   let away = false;
   let announced: string | undefined;
   let latest: Announcement | undefined;
   let soon: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
   let interval: NodeJS.Timeout | undefined;
+  /** From the start on, until it ends. */
+  let told: Describe | undefined;
   let beating: Promise<void> = Promise.resolve();
 
   async function askTime(): Promise<number> {
     const before = nowMs();
     const now = await fleetNowMs();
-    if (clockOffMs === undefined) startedAt = now;
+    if (redisClock.offMs === undefined) startedAt = now;
     // The answer is from about the middle of the wait.
-    clockOffMs = Math.round((before + nowMs()) / 2 - now);
-    metrics.clockOffset.set(clockOffMs / 1000);
+    const offMs = Math.round((before + nowMs()) / 2 - now);
+    redisClock.measured(offMs);
+    metrics.clockOffset.set(offMs / 1000);
     return now;
   }
 
@@ -99,40 +108,41 @@ export function createFleet(options: FleetOptions): Fleet {
     metrics.fleetInstances.set(found.length + 1);
   }
 
-  async function beat(): Promise<void> {
+  async function beat(describe: Describe): Promise<void> {
     try {
       const at = await askTime();
-      const said = { ...keys(), ...state() };
+      const said = { ...keys(others), ...state(strangers) };
       announced = JSON.stringify(said);
-      latest = { ...self, ...said, ...describe(), startedAt, at, clockOffMs: clockOffMs ?? 0, left: false };
+      latest = { ...self, ...said, ...describe(), startedAt, at, clockOffMs: redisClock.offMs ?? 0, left: false };
       await store.write(latest);
       await readOthers(at);
       away = false;
-      onBeat();
+      for (const listener of listeners) listener();
     } catch (error) {
       if (!away) log.warn({ err: error }, 'this instance cannot announce itself to the fleet; trying again');
       away = true;
     }
   }
 
-  function beatNext(): Promise<void> {
-    beating = beating.then(beat);
+  function beatNext(describe: Describe): Promise<void> {
+    beating = beating.then(async () => await beat(describe));
     return beating;
   }
 
   function beatIn(ms: number): void {
     const at = nowMs() + ms;
-    if (!interval || (soon && soon.at <= at)) return;
+    if (!told || (soon && soon.at <= at)) return;
+    const describe = told;
     clearTimeout(soon?.timer);
     const timer = setTimeout(() => {
       soon = undefined;
-      void beatNext();
+      void beatNext(describe);
     }, ms).unref();
     soon = { at, timer };
   }
 
   return {
-    view: () => ({ self: toMember({ ...self, startedAt, clockOffMs: clockOffMs ?? 0, ...keys() }), others: others.map(toMember) }),
+    view: () => ({ self: toMember({ ...self, startedAt, clockOffMs: redisClock.offMs ?? 0, ...keys(others) }), others: others.map(toMember) }),
     get others() {
       return others;
     },
@@ -146,7 +156,7 @@ export function createFleet(options: FleetOptions): Fleet {
       return startedAt;
     },
     get clockOffMs() {
-      return clockOffMs;
+      return redisClock.offMs;
     },
     async measure() {
       await askTime();
@@ -156,18 +166,20 @@ export function createFleet(options: FleetOptions): Fleet {
         .then(readOthers)
         .catch(() => undefined); // The first announcement tells of it.
     },
-    async start() {
-      interval = setInterval(() => void beatNext(), HEARTBEAT_MS);
+    onBeat: (listener) => void listeners.push(listener),
+    async start(describe) {
+      told = describe;
+      interval = setInterval(() => void beatNext(describe), HEARTBEAT_MS);
       interval.unref();
-      await beatNext();
+      await beatNext(describe);
     },
     announce: () => beatIn(SOON_MS),
     announceChanges() {
-      if (JSON.stringify({ ...keys(), ...state() }) !== announced) beatIn(AT_ONCE_MS);
+      if (JSON.stringify({ ...keys(others), ...state(strangers) }) !== announced) beatIn(AT_ONCE_MS);
     },
     async close() {
       clearInterval(interval);
-      interval = undefined;
+      told = undefined;
       clearTimeout(soon?.timer);
       await beating;
       // It is gone by itself a little later.

@@ -61,7 +61,7 @@ export async function countWritten(connection: Pick<RedisConnection, 'client'>, 
   }
 }
 
-export interface FamiliesOptions {
+export interface FamiliesUnderOptions {
   readonly connection: Pick<RedisConnection, 'client'>;
   /** What all of the bridge's keys start with. */
   readonly prefix: string;
@@ -71,7 +71,7 @@ export interface FamiliesOptions {
 }
 
 /** How many families stand under a secret, or have passed through it. Looks at every family. Rejects with what ioredis rejects with. */
-export async function countFamilies({ connection, prefix, secrets, contextOf }: FamiliesOptions, name: string): Promise<number> {
+export async function countFamilies({ connection, prefix, secrets, contextOf }: FamiliesUnderOptions, name: string): Promise<number> {
   const { client } = connection;
   const found = new Set<string>();
 

@@ -1,7 +1,7 @@
 import type { Context } from 'koa';
 import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
 import type { Progress } from '../rollout/progress.js';
-import { describeFailure } from '../telemetry/log.js';
+import { traceOf } from '../telemetry/log.js';
 import type { Tools } from '../telemetry/tools.js';
 
 /** An answer that is not the one that was asked for. Plain: the request path makes no Error object for a 401. */
@@ -66,7 +66,7 @@ export function createAnswers({ log, metrics, progress, fraction, nowMs }: Answe
         refuse(ctx, { code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
         return;
       }
-      log.error({ failure: describeFailure(error) }, 'a request failed in a way that nobody foresaw');
+      log.error({ failure: traceOf(error) }, 'a request failed in a way that nobody foresaw');
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 500;
       ctx.body = { error: 'server_error' };

@@ -16,7 +16,7 @@ import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
 import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
-import type { Guarded } from './guarded.js';
+import type { OwnFaults } from './own-faults.js';
 import type { Peers } from './peer.js';
 import type { Rejection } from './state.js';
 
@@ -47,7 +47,7 @@ export interface AuthenticatorOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly rollout: Rollout;
   readonly clients: ClientRegistry;
   readonly peers: Peers;
-  readonly guarded: Pick<Guarded, 'accepted' | 'refused'>;
+  readonly ownFaults: Pick<OwnFaults, 'accepted' | 'refused'>;
   /** Called for sessions whose stage asks for it. */
   readonly shadowMint: ShadowMint;
   readonly exchangeUri: string;
@@ -74,7 +74,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     rollout,
     clients,
     peers,
-    guarded,
+    ownFaults,
     shadowMint,
     exchangeUri,
     canExchange,
@@ -101,13 +101,13 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
         const client = clientOf(request, principal.client);
         if (cookies.length > 0) lookForConflict(principal, cookies);
         return after(rollout.decide(client, principal, principal), (decision) => {
-          guarded.accepted(decision.cohort, principal.subject);
+          ownFaults.accepted(decision.cohort, principal.subject);
           return { kind: 'authenticated', client, principal, decision, endsAt, family: token.family };
         });
       }
       case 'rejected':
         metrics.rejections.count('bearer', outcome.reason);
-        guarded.refused(bearer, outcome.reason);
+        ownFaults.refused(bearer, outcome.reason);
         return { kind: 'refused', client: clientOf(request), refusal: INVALID_TOKEN };
       case 'foreign':
         metrics.rejections.count('bearer', 'foreign');

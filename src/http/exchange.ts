@@ -12,7 +12,7 @@ import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import { tellSpan } from '../telemetry/tracing.js';
-import type { OpenedFamily } from '../tokens/families.js';
+import type { OpenedFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
 import { toPrincipal } from './authenticator.js';
@@ -60,12 +60,12 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const outcome = await sessions.readExactly(cookies).catch((error: unknown) => {
       // Its signature is good and its record is there: nobody else can have caused this.
       const [named] = sessions.named(cookies);
-      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.guarded.mapped(client, named.sid, false);
+      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.ownFaults.mapped(client, named.sid, false);
       throw error;
     });
     switch (outcome.kind) {
       case 'authenticated':
-        options.guarded.mapped(client, outcome.session.sid, true);
+        options.ownFaults.mapped(client, outcome.session.sid, true);
         return outcome.session;
       case 'absent':
         throw new CrossfadeError('invalid_request', { message: 'there is no session to exchange' });

@@ -31,7 +31,7 @@ export async function readForm(ctx: Context): Promise<Form> {
  * Reads a JSON body of at most 16 KiB, also behind a body parser of the app's.
  * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
  */
-export async function readJson(ctx: Context): Promise<unknown> {
+export async function readJsonBody(ctx: Context): Promise<unknown> {
   if (!ctx.is('application/json')) throw new CrossfadeError('invalid_request', { message: 'the body must be application/json' });
   if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
   if (ctx.req.readableDidRead && !read.has(ctx)) return Reflect.get(ctx.request, 'body');

@@ -6,12 +6,12 @@ import type { Rollout } from '../rollout/rollout.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Families } from '../tokens/families.js';
+import type { Families } from '../tokens/family.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
-import type { Guarded } from './guarded.js';
 import type { Limits } from './limits.js';
 import type { OtherPrincipals } from './other-principals.js';
+import type { OwnFaults } from './own-faults.js';
 import type { SignAccessToken } from './token-answer.js';
 
 /** What everything works with that gives out tokens. */
@@ -35,5 +35,5 @@ export interface SessionGranting extends Granting {
   readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
-  readonly guarded: Pick<Guarded, 'mapped' | 'lost'>;
+  readonly ownFaults: Pick<OwnFaults, 'mapped' | 'lost'>;
 }

@@ -5,7 +5,7 @@ import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { Audit } from '../telemetry/audit.js';
 import { principalClaims } from '../tokens/claims.js';
-import type { Families } from '../tokens/families.js';
+import type { Families } from '../tokens/family.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import { decodeOneSpelling } from '../tokens/spelling.js';
 import type { VerifyBearer } from '../tokens/verify.js';

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { CrossfadeError } from '../errors.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
-import { readJson } from './form.js';
+import { readJsonBody } from './form.js';
 import type { IssueFor } from './issue-for.js';
 
 /** Named as the claims of a token are, where there is such a claim. */
@@ -27,7 +27,7 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
     const client = requests.confidential(ctx, new Map(), 'issue');
     // An app's backend asks, never a page.
     requests.checkOrigin(ctx, { ...client, config: undefined }, { readsCookie: false, maySetCookie: true });
-    const parsed = bodySchema.safeParse(await readJson(ctx));
+    const parsed = bodySchema.safeParse(await readJsonBody(ctx));
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
       throw new CrossfadeError('invalid_request', { message: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}` });

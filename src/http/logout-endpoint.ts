@@ -7,7 +7,7 @@ import { areTwoPersons } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
-import type { Families } from '../tokens/families.js';
+import type { Families } from '../tokens/family.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { assertInTime } from './budget.js';

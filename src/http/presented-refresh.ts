@@ -5,13 +5,13 @@ import { CrossfadeError, unavailable } from '../errors.js';
 import { areTwoPersons } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { Families, FoundFamily, PartRank } from '../tokens/families.js';
+import type { Families, FoundFamily, PartRank } from '../tokens/family.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
-import { type Guarded, UNKNOWN } from './guarded.js';
 import type { OtherPrincipals } from './other-principals.js';
+import { type OwnFaults, UNKNOWN } from './own-faults.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 
@@ -32,7 +32,7 @@ export interface PresentedRefreshOptions extends Pick<Tools, 'clock' | 'metrics'
   readonly others: Pick<OtherPrincipals, 'conflict'>;
   readonly resume: ResumeSession;
   readonly cookies: BridgeCookies;
-  readonly guarded: Pick<Guarded, 'lost'>;
+  readonly ownFaults: Pick<OwnFaults, 'lost'>;
   /** Whether what does not open here may be of another live instance, of another release or with another secret. */
   readonly mayBeOfOthers: () => boolean;
 }
@@ -41,7 +41,7 @@ export interface PresentedRefreshOptions extends Pick<Tools, 'clock' | 'metrics'
 export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
 export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh {
-  const { families, requests, others, resume, cookies, guarded, mayBeOfOthers, clock, metrics } = options;
+  const { families, requests, others, resume, cookies, ownFaults, mayBeOfOthers, clock, metrics } = options;
 
   /** One in the form; in the cookie there may be several, of which the good one counts. */
   function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
@@ -98,7 +98,7 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
   /** The grant may be of a later release, or under another secret. Nobody has ended it: the cookie stays. */
   function refuseUnreadable(client: ResolvedClient, { why, token }: BadRefresh): CrossfadeError {
     if (why === 'later' || mayBeOfOthers()) return unavailable('family');
-    if (token) guarded.lost(client.id, { subject: token.family, tenant: UNKNOWN });
+    if (token) ownFaults.lost(client.id, { subject: token.family, tenant: UNKNOWN });
     return new CrossfadeError('invalid_grant', { cause: 'unreadable' });
   }
 

@@ -102,7 +102,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
     const rotation = await families.rotate(token, found, renewed, sealed);
     if (rotation.kind === 'refused') {
       if (OWN_FAULTS.has(rotation.reason)) {
-        options.guarded.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
+        options.ownFaults.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
         options.progress.count('refresh', 'failed', attempt.cohort ?? client.id);
       }
       throw invalidGrant(client, cookies, rotation.reason);

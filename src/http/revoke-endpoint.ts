@@ -2,14 +2,14 @@ import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Audit } from '../telemetry/audit.js';
-import type { Families } from '../tokens/families.js';
+import type { Families } from '../tokens/family.js';
 import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import { readForm } from './form.js';
 
-export interface RevokeOptions {
+export interface RevokeEndpointOptions {
   readonly families: Families;
   readonly verifyBearer: VerifyBearer;
   readonly requests: ClientRequests;
@@ -20,7 +20,7 @@ export interface RevokeOptions {
  * `POST /auth/revoke` (RFC 7009): ends the family that a refresh or access token belongs to; the session goes on. Hints are
  * not needed: a token shows what it is. What is unknown, or has ended, is answered 200 as well.
  */
-export function createRevokeEndpoint({ families, verifyBearer, requests, audit }: RevokeOptions): (ctx: Context) => Promise<void> {
+export function createRevokeEndpoint({ families, verifyBearer, requests, audit }: RevokeEndpointOptions): (ctx: Context) => Promise<void> {
   async function revokeRefreshToken(text: string, client: ResolvedClient): Promise<void> {
     const token = parseRefreshToken(text);
     if (!token) return;

@@ -13,7 +13,7 @@ import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { Families, LiveFamily } from '../tokens/families.js';
+import type { Families, LiveFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
 import { assertInTime } from './budget.js';

@@ -9,7 +9,7 @@ import {
   canSomeoneSign,
   chooseActive,
   type FleetMember,
-  type Hold,
+  type KeyHold,
   majorityAgainst,
   mergeKeys,
   policyOf,
@@ -59,7 +59,7 @@ export interface Agreed {
   /** The key that signs here. */
   readonly active: string | undefined;
   /** Own keys that do not sign yet, and what holds them. */
-  readonly held: readonly { readonly key: LoadedKey; readonly hold: Hold }[];
+  readonly held: readonly { readonly key: LoadedKey; readonly hold: KeyHold }[];
   /** The instance that most agree with, where this one's issuer is another: then it does not sign. */
   readonly against: FleetMember | undefined;
   /** Audiences of the config that some live instance does not accept yet, with those instances: no token is signed for them (law 9). */

@@ -39,7 +39,7 @@ export interface RotationInput {
 }
 
 /** What keeps a key from signing. `until` in ms since the epoch, by Redis' clock; `hosts` do not verify it. */
-export type Hold = { readonly why: 'time' | 'publishing'; readonly until: number } | { readonly why: 'fleet'; readonly hosts: readonly string[] };
+export type KeyHold = { readonly why: 'time' | 'publishing'; readonly until: number } | { readonly why: 'fleet'; readonly hosts: readonly string[] };
 
 /**
  * What keeps a key from signing; undefined: nothing. Its time must have come, every live instance must verify it (law 9), and caches
@@ -50,7 +50,7 @@ export function whatHolds(
   { kid, signsFrom }: Candidate,
   { stored, others, nowMs, publishMs, isUrgent = false }: RotationInput,
   someoneSigns = true,
-): Hold | undefined {
+): KeyHold | undefined {
   const known = stored.find(({ jwk }) => jwk.kid === kid);
   if (known?.signedAt !== undefined) return undefined;
   const isSpare = isUrgent && !someoneSigns;

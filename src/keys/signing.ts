@@ -5,10 +5,12 @@ import { type Agree, type Agreed, type AgreementOptions, createAgreement, type P
 import type { DenyList } from './deny-list.js';
 import { createSigningHealth, SIGNING_STATES, type SigningState } from './health.js';
 import { type LoadedKey, loadKeyDirectory, type RejectedFile } from './load.js';
-import type { FleetMember, Hold } from './rotation.js';
+import type { FleetMember, KeyHold } from './rotation.js';
 import { type Probe, selfTest } from './self-test.js';
+import type { SigningStand } from './stand.js';
 
-export interface SigningOptions extends AgreementOptions, Pick<Tools, 'log' | 'audit' | 'metrics'> {
+export interface SigningOptions extends Omit<AgreementOptions, 'ring'>, Pick<Tools, 'log' | 'audit' | 'metrics'> {
+  readonly stand: SigningStand;
   readonly config: Config['keys'];
   readonly denyList: DenyList;
   readonly probe: Probe;
@@ -29,7 +31,7 @@ export interface SigningReport {
   /** Why it is not healthy, a sentence each. */
   readonly problems: readonly string[];
   /** Keys that do not sign yet, and what holds them. */
-  readonly held: readonly { readonly kid: string; readonly hold: Hold }[];
+  readonly held: readonly { readonly kid: string; readonly hold: KeyHold }[];
 }
 
 /** The keys and their health: loads, tests, watches, and tells Redis what verifies. */
@@ -42,10 +44,10 @@ export interface Signing {
   /** Issuers with their audiences under which tokens are accepted beside those of the config. */
   readonly policies: readonly Policy[];
   report(): SigningReport;
+  /** Loads the keys and tests them, and goes on doing so; broken keys do not stop the start. Never rejects. */
+  start(): Promise<void>;
   /** Reads the directory and tests every key anew. Never rejects. */
   reload(): Promise<void>;
-  /** Names of the files that keys are in at the moment, by kid. */
-  readonly files: ReadonlyMap<string, string>;
   /** Ends the watch; resolves when a pass under way has ended. */
   close(): Promise<void>;
 }
@@ -53,23 +55,21 @@ export interface Signing {
 /** How soon a better result is confirmed, and how soon Redis is asked again while it was never reached. */
 const SOON_MS = 300;
 
-/** Loads the keys and tests them before it resolves. Broken keys do not stop the start: sessions are served all the same. */
-export async function startSigning(options: SigningOptions): Promise<Signing> {
-  const { config, ring, denyList, probe, blocked, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
-  const agree: Agree = createAgreement(options);
-  let rejected: readonly RejectedFile[] = [];
-  let problems: readonly string[] = [];
+export function createSigning(options: SigningOptions): Signing {
+  const { config, stand, denyList, probe, blocked, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
+  const { ring } = stand;
+  const agree: Agree = createAgreement({ ...options, ring });
   const health = createSigningHealth((from, to) => {
     for (const state of SIGNING_STATES) metrics.signingHealth.set({ state }, state === to ? 1 : 0);
-    audit('signing.changed', { from: from ?? 'starting', to, problem: to === 'healthy' ? undefined : problems[0] });
+    audit('signing.changed', { from: from ?? 'starting', to, problem: to === 'healthy' ? undefined : stand.problems[0] });
   });
-  let files: ReadonlyMap<string, string> = new Map();
-  let agreed: Agreed = { active: undefined, held: [], against: undefined, unaccepted: new Map(), policies: [] };
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
   let denialsRead = false;
   let soon: NodeJS.Timeout | undefined;
+  let watch: DirectoryWatch | undefined;
+  let interval: NodeJS.Timeout | undefined;
   let closed = false;
 
   async function readFiles(): Promise<void> {
@@ -87,13 +87,13 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     ring.add(accepted);
     for (const { kid, file } of accepted) audit('key.accepted', { kid, file });
     for (const { file, reason } of refused) {
-      if (!rejected.some((known) => known.file === file && known.reason === reason)) {
+      if (!stand.rejected.some((known) => known.file === file && known.reason === reason)) {
         audit('key.rejected', { file, reason });
       }
     }
-    rejected = refused;
+    stand.rejected = refused;
     metrics.rejectedKeyFiles.set(refused.length);
-    files = new Map(found.keys.map(({ kid, file }) => [kid, file]));
+    stand.files = new Map(found.keys.map(({ kid, file }) => [kid, file]));
   }
 
   /** The keys of this instance that sign what the JWKS as it is served verifies. */
@@ -116,7 +116,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
       redisAway = true;
       const current = ring.active?.kid;
       const goesOn = blocked().length === 0 && sound.some(({ kid }) => kid === current);
-      return { ...agreed, active: goesOn ? current : undefined };
+      return { ...stand.agreed, active: goesOn ? current : undefined };
     }
   }
 
@@ -136,14 +136,17 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     await readFiles();
     const sound = await testRing();
     const before = ring.active?.kid;
-    agreed = await tryToAgree(sound);
-    const { active } = agreed;
+    stand.agreed = await tryToAgree(sound);
+    const { active } = stand.agreed;
     ring.activate(active);
     if (active !== undefined && active !== before) audit('key.activated', { kid: active });
 
-    problems = describeProblems(sound);
-    metrics.fleetDiffers.set(agreed.against ? 1 : 0);
-    health.observe(config.use === 'verify' ? stateOfVerifier() : active === undefined ? 'broken' : problems.length > 0 ? 'degraded' : 'healthy');
+    stand.problems = describeProblems(sound);
+    metrics.fleetDiffers.set(stand.agreed.against ? 1 : 0);
+    health.observe(
+      config.use === 'verify' ? stateOfVerifier() : active === undefined ? 'broken' : stand.problems.length > 0 ? 'degraded' : 'healthy',
+    );
+    stand.state = health.state;
     for (const phase of ['next', 'active', 'retiring'] as const) {
       metrics.ringKeys.set({ phase }, ring.kids.filter((kid) => ring.phaseOf(kid) === phase).length);
     }
@@ -155,8 +158,9 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   }
 
   function describeProblems(sound: readonly LoadedKey[]): string[] {
+    const { agreed, files } = stand;
     const { active } = agreed;
-    const found = rejected.map(({ file, reason }) => `${file} ${reason}`);
+    const found = stand.rejected.map(({ file, reason }) => `${file} ${reason}`);
     for (const key of ring.own) {
       if (key.kid === active && !files.has(key.kid))
         found.push(`the key of ${key.file}, which signs, is no longer in the directory: a restart would do without it`);
@@ -174,10 +178,11 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
   }
 
   function whyNoneSigns(sound: readonly LoadedKey[]): string {
-    if (agreed.against) return describeDifference(options.fleet().self, agreed.against);
+    const { against, held } = stand.agreed;
+    if (against) return describeDifference(options.fleet().self, against);
     if (sound.length === 0) return 'no usable signing key: crossfade keys rotate makes one';
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
-    const holds = agreed.held.map(({ key, hold }) => `${key.file} ${describeHold(hold, config.publishSeconds)}`);
+    const holds = held.map(({ key, hold }) => `${key.file} ${describeKeyHold(hold, config.publishSeconds)}`);
     return `no key may sign yet: ${holds.join('; ')}`;
   }
 
@@ -202,34 +207,30 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
     return running;
   }
 
-  const watch: DirectoryWatch = watchDirectory(config.directory, () => void reload());
-  await reload();
-  const interval = setInterval(() => void reload(), config.selfTestSeconds * 1000);
-  interval.unref();
-
-  const signingKey = () => (health.state === 'broken' ? undefined : ring.active);
-
   return {
-    signingKey,
+    signingKey: () => stand.signingKey,
     get canSign() {
-      return signingKey() !== undefined;
+      return stand.signingKey !== undefined;
     },
-    mayIssue: (audience) => !agreed.unaccepted.has(audience),
+    mayIssue: (audience) => !stand.agreed.unaccepted.has(audience),
     get policies() {
-      return agreed.policies;
+      return stand.agreed.policies;
     },
     report() {
+      const { state, rejected, problems, agreed } = stand;
       const held = agreed.held.map(({ key: { kid }, hold }) => ({ kid, hold }));
-      const canSign = signingKey() !== undefined;
-      return { state: health.state, canSign, rejected, problems, held, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
+      return { state, canSign: stand.signingKey !== undefined, rejected, problems, held, ...(ring.active ? { activeKid: ring.active.kid } : {}) };
     },
-    get files() {
-      return files;
+    async start() {
+      watch = watchDirectory(config.directory, () => void reload());
+      await reload();
+      interval = setInterval(() => void reload(), config.selfTestSeconds * 1000);
+      interval.unref();
     },
     reload,
     async close() {
       closed = true;
-      watch.close();
+      watch?.close();
       clearInterval(interval);
       clearTimeout(soon);
       await running;
@@ -238,7 +239,7 @@ export async function startSigning(options: SigningOptions): Promise<Signing> {
 }
 
 /** What keeps a key from signing, in words. */
-export function describeHold(hold: Hold, publishSeconds: number): string {
+export function describeKeyHold(hold: KeyHold, publishSeconds: number): string {
   switch (hold.why) {
     case 'time':
       return `signs from ${new Date(hold.until).toISOString()}, as its name says`;

@@ -65,7 +65,7 @@ function timedOut(): Error {
 /** Replies come as RESP2 has them, whatever the protocol. */
 type Options = Omit<RedisOptions, 'replyMapping'>;
 
-export interface ClientOptions {
+export interface RedisClientOptions {
   readonly commandTimeoutMs: number;
   /** Called with each error that Redis answers a command with, and the connection that it came over. True: that one is opened anew. */
   readonly onReplyError: (error: Error) => boolean;
@@ -77,7 +77,10 @@ export interface ClientOptions {
 }
 
 /** A client that connects when it is told to. */
-export function createClient(target: RedisTarget, { commandTimeoutMs, onReplyError, reports, access, refusal }: ClientOptions): RedisClient {
+export function createRedisClient(
+  target: RedisTarget,
+  { commandTimeoutMs, onReplyError, reports, access, refusal }: RedisClientOptions,
+): RedisClient {
   const live = () => ({ ...credentials(access()), ...(target.cluster ? {} : { ...address(access()), ...sentinelCredentials(access()) }) });
   const common = {
     maxRetriesPerRequest: 0,

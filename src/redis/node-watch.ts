@@ -4,6 +4,11 @@ import type { RedisConnection } from './connection.js';
 
 /** Notices that another Redis node answers, or the same one with other data: what was written before may be lost. */
 export interface NodeWatch {
+  /**
+   * Calls back with each change. `nodes`: names the nodes that answer now, where they are others than before. Undefined: the same nodes, over a
+   * new connection.
+   */
+  onChange(listener: (nodes: string | undefined) => void): void;
   /** Asks every primary who it is. Never rejects. */
   look(): Promise<void>;
   /** Notes that data was lost, however that became known. */
@@ -16,19 +21,15 @@ export interface NodeWatch {
 
 export interface NodeWatchOptions {
   readonly connection: Pick<RedisConnection, 'client' | 'onUsable'>;
-  /**
-   * Called with each change. `nodes`: names the nodes that answer now, where they are others than before. Undefined: the same nodes, over a new
-   * connection.
-   */
-  readonly onChange: (nodes: string | undefined) => void;
   readonly clock: Clock;
 }
 
-export function createNodeWatch({ connection, onChange, clock }: NodeWatchOptions): NodeWatch {
+export function createNodeWatch({ connection, clock }: NodeWatchOptions): NodeWatch {
   const { client } = connection;
   let changedAt = clock.now();
   let lostAt = changedAt;
   let known: string | undefined;
+  const listeners: ((nodes: string | undefined) => void)[] = [];
 
   /** The nodes that answer now. Undefined where they are those of before, or cannot be asked. */
   async function findOthers(): Promise<string | undefined> {
@@ -49,17 +50,22 @@ export function createNodeWatch({ connection, onChange, clock }: NodeWatchOption
     lostAt = changedAt;
   }
 
+  function tellChange(nodes: string | undefined): void {
+    for (const listener of listeners) listener(nodes);
+  }
+
   connection.onUsable(() => {
     note();
-    void findOthers().then(onChange);
+    void findOthers().then(tellChange);
   });
 
   return {
+    onChange: (listener) => void listeners.push(listener),
     async look() {
       const others = await findOthers();
       if (others === undefined) return;
       note();
-      onChange(others);
+      tellChange(others);
     },
     noteLoss() {
       lostAt = clock.now();

@@ -2,8 +2,9 @@ import type { LDEvaluationDetail, LDMultiKindContext } from 'launchdarkly-node-s
 import type { Config } from '../config/config.js';
 import { pseudonym } from '../config/secret.js';
 import { createRecent } from '../recent.js';
+import type { Stage } from '../stages.js';
+import { isStage } from '../stages.js';
 import type { Tools } from '../telemetry/tools.js';
-import { isStage, type Stage } from './stage.js';
 
 /** Whose stage is asked for. */
 export interface RolloutSubject {

@@ -1,35 +1,31 @@
 import type { Config } from '../config/config.js';
-import { pseudonym } from '../config/secret.js';
 import type { GuardrailWindow } from '../fleet/announcement.js';
+import { SAFE_STAGE } from '../stages.js';
 import type { Tools } from '../telemetry/tools.js';
-import { type ClampScope, type Clamps, scoped } from './clamps.js';
-
-/** What can fail by the bridge's own fault, judged apart: many good requests of the one must not hide that the other is broken. */
-export type Guarded = 'exchange' | 'refresh' | 'mapping' | 'verify';
-
-/** Why something failed that should not have. Literal: it stands in logs and metrics. */
-export type OwnFault = 'signing' | 'mapping' | 'token-too-large' | 'lost-family' | 'own-token-refused';
+import { type ClampScope, scoped } from './clamp.js';
+import type { Clamps } from './clamps.js';
+import { createFaultWindows, type FaultWindow, type GuardedWork, MAX_ANNOUNCED, type OwnFault } from './fault-windows.js';
 
 /**
  * Holds a cohort back by itself where the bridge fails it. Only what comes after authentication counts and is the bridge's own
  * doing: nothing that a stranger can cause by sending junk.
  */
 export interface Guardrail {
-  succeeded(of: Guarded, cohort: string, subject: string): void;
-  failed(of: Guarded, cohort: string, subject: string, fault: OwnFault): void;
+  succeeded(of: GuardedWork, cohort: string, subject: string): void;
+  failed(of: GuardedWork, cohort: string, subject: string, fault: OwnFault): void;
   /** Judges every window anew: the other instances may have failed the same cohort. */
   judge(): void;
   readonly windows: GuardrailWindow[];
   /** Why this instance is held: it fails where others do not. Undefined: it is not. */
-  readonly held: Hold | undefined;
+  readonly held: InstanceHold | undefined;
   /** Lets this instance go on. `by`: who says so, for the audit. */
   release(by: string): void;
 }
 
 /** An instance that fails a cohort by its own fault where another instance serves the same cohort well. */
-export interface Hold {
+export interface InstanceHold {
   readonly cohort: string;
-  readonly of: Guarded;
+  readonly of: GuardedWork;
   readonly fault: OwnFault;
   /** When it was held, in ms. */
   readonly at: number;
@@ -60,15 +56,6 @@ export interface GuardrailOptions extends Pick<Tools, 'clock' | 'log' | 'audit' 
   readonly subjectKey: Buffer;
 }
 
-interface Bucket {
-  readonly slice: number;
-  requests: number;
-  failures: number;
-  readonly subjects: Set<string>;
-  readonly failing: Set<string>;
-  readonly faults: Map<OwnFault, number>;
-}
-
 /** What several instances have seen of a cohort. `failing`: persons for whom it failed. */
 interface Summed {
   readonly requests: number;
@@ -77,108 +64,35 @@ interface Summed {
   readonly failing: number;
 }
 
-interface Window {
-  readonly cohort: string;
-  readonly of: Guarded;
-  buckets: Bucket[];
-  judgedAt: number;
-  wasHeld: boolean;
-}
-
 /** How long after it was released by itself only an operator may release it. */
 const RELEASE_AGAIN_MS = 3_600_000;
-/** Parts that a window is made of. */
-const SLICES = 10;
-/** Persons that are told apart in each part. */
-const MAX_SUBJECTS = 200;
 const JUDGE_AGAIN_MS = 200;
-/** Persons that the other instances are told of. */
-const MAX_ANNOUNCED = 32;
 /** One person whose record is odd is no broken cohort, however often they try. */
 const MIN_FAILING_SUBJECTS = 3;
 /** Whose record cannot be mapped is not known: sessions count as persons there, and one person can have many. */
-const LEAST_RATE: Readonly<Record<Guarded, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
+const LEAST_RATE: Readonly<Record<GuardedWork, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
 
 export function createGuardrail(options: GuardrailOptions): Guardrail {
   const { config, clamps, others: instances, isSound, scopeOf, announce, tell, subjectKey, clock, log, audit, metrics } = options;
-  const sliceMs = (config.windowSeconds * 1000) / SLICES;
-  /** By what they are of, then by cohort. */
-  const windows: Readonly<Record<Guarded, Map<string, Window>>> = { exchange: new Map(), refresh: new Map(), mapping: new Map(), verify: new Map() };
-  let held: Hold | undefined;
+  const windows = createFaultWindows({ windowSeconds: config.windowSeconds, subjectKey, clock });
+  let held: InstanceHold | undefined;
   let releasedAt = Number.NEGATIVE_INFINITY;
-  const allWindows = () => Object.values(windows).flatMap((ofOne) => [...ofOne.values()]);
-
-  function windowOf(of: Guarded, cohort: string): Window {
-    const known = windows[of].get(cohort);
-    if (known) return known;
-    const window: Window = { cohort, of, buckets: [], judgedAt: 0, wasHeld: false };
-    windows[of].set(cohort, window);
-    return window;
-  }
-
-  function bucketOf(window: Window): Bucket {
-    const slice = Math.floor(clock.now() / sliceMs);
-    const last = window.buckets.at(-1);
-    if (last?.slice === slice) return last;
-    const bucket: Bucket = { slice, requests: 0, failures: 0, subjects: new Set(), failing: new Set(), faults: new Map() };
-    window.buckets = [...current(window.buckets), bucket];
-    return bucket;
-  }
-
-  function current(buckets: readonly Bucket[]): Bucket[] {
-    const oldest = Math.floor(clock.now() / sliceMs) - SLICES;
-    return buckets.filter(({ slice }) => slice > oldest);
-  }
-
-  function add(set: Set<string>, subject: string): void {
-    if (set.size < MAX_SUBJECTS) set.add(subject);
-  }
-
-  function distinct(buckets: readonly Bucket[], pick: (bucket: Bucket) => Set<string>): Set<string> {
-    return new Set(buckets.flatMap((bucket) => [...pick(bucket)]));
-  }
-
-  function some(subjects: ReadonlySet<string>): string[] {
-    return [...subjects].slice(0, MAX_ANNOUNCED).map((subject) => pseudonym(subjectKey, subject).slice(0, 12));
-  }
-
-  function count({ of, cohort, buckets }: Window): GuardrailWindow {
-    const now = current(buckets);
-    // Those for whom it failed come first: they are what the others need to know.
-    const failing = distinct(now, (bucket) => bucket.failing);
-    const subjects = new Set([...failing, ...distinct(now, (bucket) => bucket.subjects)]);
-    return {
-      of,
-      cohort,
-      requests: now.reduce((sum, { requests }) => sum + requests, 0),
-      failures: now.reduce((sum, { failures }) => sum + failures, 0),
-      subjects: subjects.size,
-      persons: some(subjects),
-      failing: some(failing),
-    };
-  }
-
-  function worstOf(buckets: readonly Bucket[]): OwnFault | undefined {
-    const faults = new Map<OwnFault, number>();
-    for (const bucket of current(buckets)) for (const [fault, times] of bucket.faults) faults.set(fault, (faults.get(fault) ?? 0) + times);
-    return [...faults].sort(([, one], [, other]) => other - one)[0]?.[0];
-  }
 
   /** Only where it fails here as well: so the instance that clamps can say why. */
-  async function judgeOne(window: Window): Promise<void> {
+  async function judgeOne(window: FaultWindow): Promise<void> {
     const { of, cohort } = window;
     const isHeld = clamps.ceilingsOf('', cohort).guardrail;
     // Once it is released it is judged by what comes from then on.
     if (window.wasHeld && !isHeld) window.buckets = [];
     window.wasHeld = isHeld;
-    if (current(window.buckets).every(({ failures }) => failures === 0) || isHeld) return;
+    if (isHeld || !windows.hasFailures(window)) return;
     const others = instances().flatMap(({ windows: theirs }) => theirs.filter((other) => other.of === of && other.cohort === cohort));
     const budget = Math.max(config.failureRate, LEAST_RATE[of]);
-    const own = sum([count(window)]);
-    const all = sum([count(window), ...others]);
+    const own = sum([windows.count(window)]);
+    const all = sum([windows.count(window), ...others]);
     // In a large fleet one instance may fail all of its requests, and the fleet as a whole be within its budget.
     if (!exceeds(own, budget) && !exceeds(all, budget)) return;
-    const fault = worstOf(window.buckets);
+    const fault = windows.worstOf(window);
     if (fault && isMine(window, others, budget)) {
       hold(window, fault);
       return;
@@ -190,7 +104,7 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     const why = `${of}: ${failures} of ${requests} requests of ${subjects} people failed (${fault})`;
     await clamps.set({
       selector: { on: 'cohort', name: cohort },
-      stage: 'session-only',
+      stage: SAFE_STAGE,
       by: 'guardrail',
       why,
       at: clock.now(),
@@ -215,15 +129,15 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   }
 
   /** Whether it is this instance that fails, and not the fleet: another serves the same people well, and most instances are not held. */
-  function isMine(window: Window, others: readonly GuardrailWindow[], budget: number): boolean {
-    const own = count(window);
+  function isMine(window: FaultWindow, others: readonly GuardrailWindow[], budget: number): boolean {
+    const own = windows.count(window);
     if (own.failures <= own.requests * budget) return false;
     const servesWell = (other: GuardrailWindow) => other.requests >= config.minRequests && other.failures <= other.requests * budget;
     const all = instances();
     return others.some(servesWell) && all.filter(({ isHeld }) => isHeld).length + 1 <= (all.length + 1) / 2;
   }
 
-  function hold({ cohort, of }: Window, fault: OwnFault): void {
+  function hold({ cohort, of }: FaultWindow, fault: OwnFault): void {
     if (held) return;
     held = { cohort, of, fault, at: clock.now(), needsOperator: clock.now() - releasedAt < RELEASE_AGAIN_MS };
     metrics.instanceHeld.set(1);
@@ -244,18 +158,17 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     metrics.instanceHeld.set(0);
     metrics.instanceNeedsOperator.set(0);
     // It is judged by what comes from now on.
-    for (const window of allWindows()) window.buckets = [];
+    for (const window of windows.all()) window.buckets = [];
     announce();
   }
 
   /** Once an hour it goes on by itself, when what held it is sound and has been for a window's time. */
   function releaseIfSound(): void {
     if (!held || held.needsOperator || clock.now() - held.at < config.windowSeconds * 1000) return;
-    const failing = current(windows[held.of].get(held.cohort)?.buckets ?? []).some(({ failures }) => failures > 0);
-    if (!failing && isSound(held.fault)) release('a clean self-test');
+    if (!windows.hasFailures(windows.of(held.of, held.cohort)) && isSound(held.fault)) release('a clean self-test');
   }
 
-  function judge(window: Window): void {
+  function judge(window: FaultWindow): void {
     window.judgedAt = clock.now();
     judgeOne(window).catch((error: unknown) =>
       log.warn({ err: error, cohort: window.cohort }, 'the guardrail holds a cohort here, and could not tell the others yet'),
@@ -263,29 +176,20 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   }
 
   return {
-    succeeded(of, cohort, subject) {
-      const bucket = bucketOf(windowOf(of, cohort));
-      bucket.requests += 1;
-      add(bucket.subjects, subject);
-    },
+    succeeded: (of, cohort, subject) => void windows.note(windows.of(of, cohort), subject),
 
     failed(of, cohort, subject, fault) {
-      const window = windowOf(of, cohort);
-      const bucket = bucketOf(window);
-      bucket.requests += 1;
-      bucket.failures += 1;
-      add(bucket.subjects, subject);
-      add(bucket.failing, subject);
-      bucket.faults.set(fault, (bucket.faults.get(fault) ?? 0) + 1);
+      const window = windows.of(of, cohort);
+      const failures = windows.note(window, subject, fault);
       metrics.ownFaults.inc({ of, fault });
       // Each of the first, and many at once not one by one.
-      if (bucket.failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now()) judge(window);
+      if (failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now()) judge(window);
       announce();
     },
 
     judge() {
       releaseIfSound();
-      for (const window of allWindows()) judge(window);
+      for (const window of windows.all()) judge(window);
     },
 
     get held() {
@@ -294,15 +198,16 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     release,
 
     get windows() {
-      return allWindows()
-        .map(count)
+      return windows
+        .all()
+        .map(windows.count)
         .filter(({ requests }) => requests > 0);
     },
   };
 }
 
 /** For an operator. */
-export function describeHold({ cohort, of, fault, needsOperator }: Hold): string {
+export function describeInstanceHold({ cohort, of, fault, needsOperator }: InstanceHold): string {
   const release = needsOperator
     ? 'it was released by itself less than an hour before: look at it, then crossfade release --instance'
     : 'it goes on by itself after a clean self-test';

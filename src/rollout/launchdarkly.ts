@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { init, type LDClient } from 'launchdarkly-node-server-sdk';
 import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import type { Config } from '../config/config.js';
-import { describeFailure, type Log } from '../telemetry/log.js';
+import { type Log, traceOf } from '../telemetry/log.js';
 import type { Tools } from '../telemetry/tools.js';
 import { engineLogger, reportErrors } from './engine-log.js';
 import { createMemoryFlagStore, type MemoryFlagStore } from './flag-store.js';
@@ -116,8 +116,7 @@ export async function openLaunchDarklySource(options: LaunchDarklySourceOptions)
         guardStream(context, {
           opened: () => moveTo('live'),
           retrying: () => moveTo(known(), 'the stream is gone; the SDK tries again'),
-          unreadable: (error) =>
-            log.error({ failure: describeFailure(error) }, 'LaunchDarkly sent what the SDK cannot read; the flags before stay in force'),
+          unreadable: (error) => log.error({ failure: traceOf(error) }, 'LaunchDarkly sent what the SDK cannot read; the flags before stay in force'),
         });
         return store;
       },

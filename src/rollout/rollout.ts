@@ -1,9 +1,10 @@
 import type { Config } from '../config/config.js';
 import type { Principal } from '../principal.js';
+import { STAGE_TABLE, type StageRules } from '../stages.js';
 import type { Clamps } from './clamps.js';
 import type { ClientRegistry, ResolvedClient } from './clients.js';
 import type { FlagAnswer, Flags } from './flags.js';
-import { type EffectiveStage, effectiveStage, STAGE_TABLE, type StageRules } from './stage.js';
+import { type EffectiveStage, effectiveStage } from './stage.js';
 import type { Traffic } from './traffic.js';
 
 export interface Decision extends EffectiveStage {

@@ -21,7 +21,7 @@ export function guardStream({ platform: { requests } }: LDClientContext, events:
       get(target, name) {
         if (name === 'addEventListener') {
           return (type: string, listener: (event?: { data?: unknown }) => void) =>
-            target.addEventListener(type, (event) => guarded(() => listener(event), events));
+            target.addEventListener(type, (event) => ownFaults(() => listener(event), events));
         }
         const member: unknown = Reflect.get(target, name);
         return typeof member === 'function' ? member.bind(target) : member;
@@ -38,7 +38,7 @@ export function guardStream({ platform: { requests } }: LDClientContext, events:
   };
 }
 
-function guarded(read: () => void, events: StreamEvents): void {
+function ownFaults(read: () => void, events: StreamEvents): void {
   try {
     read();
   } catch (error) {

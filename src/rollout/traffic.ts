@@ -3,8 +3,9 @@ import { pseudonym } from '../config/secret.js';
 import type { CohortReport } from '../fleet/announcement.js';
 import type { RedisClient } from '../redis/client.js';
 import { absentIfForeign } from '../redis/script.js';
+import type { Stage } from '../stages.js';
 import type { CountedCredential, Progress } from './progress.js';
-import type { EffectiveStage, Stage } from './stage.js';
+import type { EffectiveStage } from './stage.js';
 
 /** Who comes, and with which credential. */
 export interface Comer {

@@ -49,6 +49,10 @@ export interface SessionReader {
       readonly request?: object | undefined;
     },
   ): Promise<RecordReading>;
+  /** Calls back where a record is found whose logout could not delete it. */
+  onUnfinished(listener: (found: RecordPlace & { readonly entry: string; readonly ended: Ended }) => void): void;
+  /** Calls back with every session that is found alive. */
+  onSeen(listener: (session: LiveSession, hasTokens: boolean | undefined) => void): void;
   /** From now on one read serves all who ask during a request, who must say which. */
   share(): void;
   /** What was read for a request is read again from now on. */
@@ -62,12 +66,8 @@ export interface SessionReaderOptions {
   readonly ledger: Pick<SessionLedger, 'marks' | 'markKey' | 'openMarks' | 'reads'>;
   readonly heard: Pick<KnownEnds, 'endedLogin' | 'endedPerson'>;
   readonly resurrectionSeconds: number;
-  /** Called where a record is found whose logout could not delete it. */
-  readonly unfinished: (found: RecordPlace & { readonly entry: string; readonly ended: Ended }) => void;
   /** Called with what came of each cookie. */
   readonly read: (entry: string, reading: RecordReading) => void;
-  /** Called with every session that is found alive. */
-  readonly seen: (session: LiveSession, hasTokens: boolean | undefined) => void;
   readonly clock: Clock;
 }
 
@@ -75,7 +75,9 @@ export interface SessionReaderOptions {
 const PAUSE_MS = 1000;
 
 export function createSessionReader(options: SessionReaderOptions): SessionReader {
-  const { entries, ledger, heard, resurrectionSeconds, unfinished, read, seen, clock } = options;
+  const { entries, ledger, heard, resurrectionSeconds, read, clock } = options;
+  const unfinishedListeners: Parameters<SessionReader['onUnfinished']>[0][] = [];
+  const seenListeners: Parameters<SessionReader['onSeen']>[0][] = [];
   /** By a clock that nobody sets. */
   let pausedUntil = 0;
 
@@ -106,11 +108,12 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
   function conclude(entry: SessionEntry, reading: RecordReading, { sid, key, signer }: RecordPlace, marks: SessionMarks): RecordReading {
     if (reading.kind === 'rejected') return reading;
     if (judge(sid, reading.session.identity, marks.ended, entry.reusesIds)) {
-      if (marks.ended?.unfinished) unfinished({ sid, key, entry: entry.name, ended: marks.ended });
+      const { ended } = marks;
+      if (ended?.unfinished) for (const listener of unfinishedListeners) listener({ sid, key, entry: entry.name, ended });
       return { kind: 'rejected', reason: 'logged-out' };
     }
     if (signer !== undefined && signer !== '') entry.signerSeen?.(signer);
-    seen(reading.session, marks.hasTokens);
+    for (const listener of seenListeners) listener(reading.session, marks.hasTokens);
     return reading;
   }
 
@@ -193,6 +196,9 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
       const place = { key, sid: sidOf(name, key) };
       return request ? await readFor(request, entry, place) : await readOne(entry, place, strict);
     },
+
+    onUnfinished: (listener) => void unfinishedListeners.push(listener),
+    onSeen: (listener) => void seenListeners.push(listener),
 
     share() {
       isShared = true;

@@ -134,7 +134,7 @@ function describe(error: unknown): DescribedError {
 }
 
 /** An error that nobody foresaw: where it happened, without its message, which may quote what was being read. */
-export function describeFailure(error: unknown): { name: string; at: string[] } {
+export function traceOf(error: unknown): { name: string; at: string[] } {
   if (!(error instanceof Error)) return { name: typeof error, at: [] };
   const frames = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line));
   return { name: error.name, at: frames.slice(0, 5).map((line) => line.trim()) };

@@ -1,96 +1,36 @@
 import { LRUCache } from 'lru-cache';
-import { z } from 'zod';
 import type { Config } from '../config/config.js';
-import type { EventStream } from '../endings/event-stream.js';
-import type { SessionPlace } from '../endings/logout.js';
-import type { FamilyOf, RevocationIndex } from '../endings/revocation.js';
+import type { Endings } from '../endings/endings.js';
+import type { FamilyOf } from '../endings/revocation.js';
 import { unavailable } from '../errors.js';
 import { madeAt } from '../login.js';
-import type { Identity } from '../principal.js';
 import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
-import { asking, parseJson } from '../redis/replies.js';
+import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
 import type { Tools } from '../telemetry/tools.js';
+import {
+  type Families,
+  type FamilyEndReason,
+  isStillGood,
+  lastCounter,
+  openPlace,
+  type PartRank,
+  readAdoption,
+  readCounter,
+  returnContext,
+  toTexts,
+} from './family.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
 import { createRotatingParts, FIRST_COUNTER, MAX_COUNTER } from './rotating-part.js';
 
-/** Why a family was ended by itself, not with its session. */
-export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
-
-/**
- * What a good part is to its family. `current`: the next use rotates it. `ahead`: newer than Redis knows, because Redis lost a write; it
- * rotates as well. `earlier`: it gets the successor that it had.
- */
-export type PartRank = 'ahead' | 'current' | 'earlier';
-
-export type FoundFamily =
-  | {
-      readonly kind: 'live';
-      readonly grant: Grant;
-      readonly part: PartRank;
-      /** What the successor counts from: the counter of the presented part, else the last one that the family had. */
-      readonly counter: number;
-      /** Hash of the part that Redis has as the current one. */
-      readonly current: string;
-      /** The grant as Redis has it. */
-      readonly sealed: string;
-    }
-  /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
-  | { readonly kind: 'reused'; readonly grant: Grant }
-  /** It has returned: a retry is answered with the same session. */
-  | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
-  | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
-  /** The right family secret, and what stands there cannot be read. `later`: a later release wrote it; else no secret here opens it. */
-  | { readonly kind: 'unreadable'; readonly why: 'later' | 'unopened' }
-  /** Redis has no such family, though the token is ours and could still live: Redis has lost it. */
-  | { readonly kind: 'lost' }
-  /** No such family, or a wrong secret: the family is not touched. */
-  | { readonly kind: 'unknown' };
-
-export type LiveFamily = Extract<FoundFamily, { kind: 'live' }>;
-
-export type Rotation =
-  | { readonly kind: 'rotated' | 'repeated' | 'caught-up'; readonly token: string }
-  | { readonly kind: 'refused'; readonly reason: string };
-
-export interface OpenedFamily {
-  readonly family: string;
-  readonly token: string;
-}
-
-/** The families of refresh tokens in Redis. All methods throw `temporarily_unavailable` where Redis does not answer or refuses to write. */
-export interface Families {
-  open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
-  /** What a refresh token stands for; consumes nothing. */
-  find(token: RefreshToken): Promise<FoundFamily>;
-  /** Whose the tokens of a session are; undefined: nothing that can be read says so. */
-  ownerOf(sid: string): Promise<Identity | undefined>;
-  /** Whether `person`, as a family names one, is this subject. */
-  isOf(person: string, subject: string): boolean;
-  /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
-  hasEnded(sid: string, family: string): Promise<boolean>;
-  /** Uses the token that was found. `grant`: what the family is from now on. `sealedSession`: the session as it is now; empty leaves it. */
-  rotate(token: RefreshToken, found: LiveFamily, grant: Grant, sealedSession: string): Promise<Rotation>;
-  /** Ends a family, and with it its access tokens on every instance. May be repeated. */
-  end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
-  /** Ends the access tokens of a family that Redis has lost, by a token of ours. May be repeated; of one token only the first counts. */
-  endLost(token: RefreshToken): Promise<void>;
-  /** Ends a family by its return to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
-  close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
-}
-
 export interface FamiliesOptions extends Pick<Tools, 'clock' | 'random' | 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'now'>;
-  readonly events: Pick<EventStream, 'publish'>;
-  /** Tells this instance. */
-  readonly apply: (event: Parameters<EventStream['publish']>[0]) => void;
-  /** What this instance knows to have ended. */
-  readonly heard: Pick<RevocationIndex, 'hasFamilyEnded' | 'whatEnded'>;
+  readonly endings: Pick<Endings, 'announce' | 'hasFamilyEnded' | 'whatEnded'>;
   /** Writes an end again that this instance knows and Redis has lost. */
   readonly writeAgain: (family: FamilyOf) => Promise<void>;
   /** Called where Redis has lost a write: it may have lost others. */
@@ -113,19 +53,12 @@ const MAX_ENDED_LOST = 10_000;
 const CLOCK_SLACK_MS = 60_000;
 /** Stands where the time of a family is not known yet; rotating parts do not depend on it. */
 const UNTIMED = '0'.repeat(13);
-/** COUNTER.HASH of the part that has this counter. */
-const COUNTED = /^(\d+)\.(.+)$/;
-/** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */
-const ADOPTED = /^(\d+)\.(\d+)$/;
 
 /** Ends of a family after which its access tokens run out by themselves. */
 const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
 
-const placeSchema = z.object({ sid: z.string(), entry: z.string(), key: z.string() });
-const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) => `returned\0${sid}\0${family}`;
-
 export function createFamilies(options: FamiliesOptions): Families {
-  const { client, ledger, events, apply, heard, writeAgain, onLostWrite, hasRedisChanged } = options;
+  const { client, ledger, endings, writeAgain, onLostWrite, hasRedisChanged } = options;
   const { config, secrets, random, clock, audit, metrics } = options;
   const personKey = secrets.names.person;
   const parts = createRotatingParts(secrets);
@@ -148,21 +81,14 @@ export function createFamilies(options: FamiliesOptions): Families {
     return grant;
   }
 
-  function openPlace(token: Pick<RefreshToken, 'sid' | 'family'>, sealed: string | null | undefined): SessionPlace | 'later' | undefined {
-    const text = typeof sealed === 'string' ? secrets.unseal(returnContext(token), sealed) : undefined;
-    return text === undefined ? undefined : (placeSchema.safeParse(JSON.parse(text)).data ?? 'later');
-  }
-
   async function runEnd(sid: string, family: string, reason: FamilyEndReason, answer = '', part = ''): Promise<readonly string[]> {
     const keys = keysOf(sid, family);
     return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer, part])));
   }
 
   async function tell(sid: string, family: string, reason: string): Promise<void> {
-    if (heard.hasFamilyEnded(family)) return;
-    const event = { type: 'family.ended', sid, family, endedAt: await ledger.now(sid) } as const;
-    await asking(events.publish(event));
-    apply(event);
+    if (endings.hasFamilyEnded(family)) return;
+    await endings.announce({ type: 'family.ended', sid, family, endedAt: await ledger.now(sid) });
     metrics.familiesEnded.inc({ reason });
     audit('family.revoked', { sid, family, reason });
     await asking(client.hdel(keysOf(sid, family).family, 'untold')).catch(() => undefined); // Then it is published once more.
@@ -246,7 +172,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       const presented = hashSecret(rotating);
       const isCurrent = current === presented;
       if (typeof ended === 'string') {
-        const to = ended === 'returned' && isCurrent ? openPlace({ sid, family }, returned) : undefined;
+        const to = ended === 'returned' && isCurrent ? openPlace(secrets, { sid, family }, returned) : undefined;
         if (to === 'later') return { kind: 'unreadable', why: 'later' };
         if (to) return { kind: 'returned', client: clientId ?? '', person: person ?? '', to };
         // The instance that ended it may not have come to publish it.
@@ -256,7 +182,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       const opened = open(sid, secretHash, sealed);
       const grant = opened === 'later' ? undefined : opened;
       const known = { sid, family, subject: grant?.identity.subject ?? '' };
-      if (heard.whatEnded({ ...known, issuedAt: 0 }) !== undefined) {
+      if (endings.whatEnded({ ...known, issuedAt: 0 }) !== undefined) {
         // A node that takes no writes now is another one soon, and then all is written.
         await writeAgain(known).catch(onLostWrite);
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'revoked' };
@@ -378,36 +304,9 @@ export function createFamilies(options: FamiliesOptions): Families {
         if (found.part === 'ahead') await noteLostWrite(token);
         return to;
       }
-      const known = reason === 'returned' ? openPlace(token, before) : undefined;
+      const known = reason === 'returned' ? openPlace(secrets, token, before) : undefined;
       if (known === 'later') throw unavailable('family');
       return known;
     },
   };
-}
-
-/** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
-function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
-  const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
-  return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
-}
-
-/** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
-function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
-  if (typeof current !== 'string') return undefined;
-  if (typeof stored !== 'string') return 0;
-  const [, counter, of] = COUNTED.exec(stored) ?? [];
-  return of !== undefined && of === current ? Number(counter) : undefined;
-}
-
-function lastCounter(stored: string | null | undefined): number {
-  return Math.min(Number(COUNTED.exec(stored ?? '')?.[1] ?? 0), MAX_COUNTER - 1);
-}
-
-function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {
-  const [, until, from] = ADOPTED.exec(stored ?? '') ?? [];
-  return until !== undefined && from !== undefined ? { untilMs: Number(until), from: Number(from) } : undefined;
-}
-
-function toTexts(reply: unknown): readonly string[] {
-  return Array.isArray(reply) ? reply.map(String) : [];
 }

@@ -7,8 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from '../../scripts/lib/free-port.js';
 import { startNginx } from '../../scripts/lib/nginx.js';
 import { startRedis } from '../../scripts/lib/private-redis.js';
-import { STAGES } from '../../src/config/schema.js';
-import type { Stage } from '../../src/rollout/stage.js';
+import { STAGES, type Stage } from '../../src/stages.js';
 import { remember } from '../support/transcript.js';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));

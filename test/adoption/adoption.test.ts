@@ -3,7 +3,7 @@ import type { Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { provide, succeeds } from '../../scripts/lib/programs.js';
 import { createClient } from '../../src/client/index.js';
-import type { Stage } from '../../src/rollout/stage.js';
+import type { Stage } from '../../src/stages.js';
 import { type Chromium, startChromium } from '../e2e/chromium.js';
 import { startFront } from '../e2e/front.js';
 import { type AdoptedApp, type Adoption, linesChanged, startAdoption } from './adopt.js';

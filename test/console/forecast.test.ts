@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import type { ClientConfig } from '../../src/config/config.js';
 import { type Forecast, forecast } from '../../src/console/forecast.js';
 import { createProgress, type Progress, readProgress } from '../../src/rollout/progress.js';
-import type { Stage } from '../../src/rollout/stage.js';
+import type { Stage } from '../../src/stages.js';
 import { sharedRedisUrl } from '../support/world.js';
 
 const ANDROID: ClientConfig = {

@@ -4,9 +4,11 @@ import { systemClock } from '../../src/clock.js';
 import type { ConfigProblem } from '../../src/config/config.js';
 import { resolveTarget } from '../../src/config/redis-access.js';
 import { bridgeRedisSchema } from '../../src/config/schema-entries.js';
-import { createEventStream, type EndEvent } from '../../src/endings/event-stream.js';
+import type { EndEvent } from '../../src/endings/event.js';
+import { createEventPublisher } from '../../src/endings/event-publisher.js';
+import { createEventStream } from '../../src/endings/event-stream.js';
 import { createClaim } from '../../src/redis/claim.js';
-import { connectRedis } from '../../src/redis/connection.js';
+import { connectRedis } from '../../src/redis/connect.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
@@ -14,6 +16,7 @@ import { holdSecrets } from '../support/fleet-secrets.js';
 import { LogLines } from '../support/log-lines.js';
 import { sharedRedisUrl } from '../support/world.js';
 
+const secrets = holdSecrets();
 const log = createLog({ destination: new LogLines() });
 const metrics = createMetrics();
 const key = `crossfade-test-${randomUUID()}:events`;
@@ -35,17 +38,17 @@ it('ends that outlast the stream are written again in parts, and the stream is r
   const parts: number[] = [];
   const heard: string[] = [];
   const hands = { isWhole: true };
+  const publisher = createEventPublisher({ client: own.client, key, secrets, keepMs: 60_000 });
   const stream = createEventStream({
+    publisher,
     client: own.client,
     follower,
     key,
     claim: createClaim(own.client, `${key}-rewriting`, 'one'),
-    secrets: holdSecrets(),
+    secrets,
     keepMs: 60_000,
     blockMs: 50,
-    apply: (event) => void heard.push(event.type),
-    onNews: () => undefined,
-    onLoss: () => undefined,
+    hear: (event) => void heard.push(event.type),
     known: () => [],
     lasting: {
       load: async () => undefined,
@@ -54,7 +57,7 @@ it('ends that outlast the stream are written again in parts, and the stream is r
       async store(some) {
         parts.push(some.length);
         // Something ends while the first step of 20 commands is made.
-        if (parts.length === 1) await stream.publish({ type: 'family.ended', sid: 's', family: 'f', endedAt: Date.now() });
+        if (parts.length === 1) await publisher.publish({ type: 'family.ended', sid: 's', family: 'f', endedAt: Date.now() });
         if (parts.length === 21) expect(heard).toEqual(['family.ended']);
         hands.isWhole = true;
       },

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
-import type { EndEvent } from '../../src/endings/event-stream.js';
+import type { EndEvent } from '../../src/endings/event.js';
 import { createRememberedEnds, type RememberedEnds } from '../../src/endings/remembered-ends.js';
 import { createClaim } from '../../src/redis/claim.js';
 import { createAudit } from '../../src/telemetry/audit.js';
@@ -39,11 +39,11 @@ function fleet(...known: EndEvent[][]) {
           written.push(sid);
         },
       },
-      persons: () => ({
+      persons: {
         async endAgain({ subject }) {
           written.push(subject);
         },
-      }),
+      },
       heard: { known: () => ends, knownPersons: () => persons, endedLogin: () => undefined },
       claim: createClaim(client, `${prefix}rewriting`, randomUUID()),
       log: createLog({ destination: log }),

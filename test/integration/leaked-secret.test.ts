@@ -9,7 +9,7 @@ import { deniedSecretsCodec } from '../../src/fleet/denied-secrets.js';
 import { storedJwksCodec } from '../../src/keys/jwks.js';
 import { FleetSecrets, nameOfSecret } from '../../src/redis/fleet-secrets.js';
 import { type Codec, SignedValue } from '../../src/redis/signed-value.js';
-import { clampsCodec } from '../../src/rollout/clamps.js';
+import { clampsCodec } from '../../src/rollout/clamp.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';

@@ -5,9 +5,10 @@ import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.j
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { systemClock } from '../../src/clock.js';
 import { followFiles } from '../../src/compose/files.js';
-import { Connections, createLifecycle } from '../../src/compose/lifecycle.js';
+import { createLifecycle } from '../../src/compose/lifecycle.js';
 import { resolveConfig } from '../../src/config/load.js';
 import { systemRandom } from '../../src/random.js';
+import { Connections } from '../../src/redis/connections.js';
 import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';

@@ -21,10 +21,10 @@ it('notices another run, another replication id and another role, and nothing el
   const usable = new Set<() => void>();
   const watch = createNodeWatch({
     connection: { client, onUsable: (listener) => void usable.add(listener) },
-    onChange: () => {
-      hands.changes += 1;
-    },
     clock: { now: () => hands.now },
+  });
+  watch.onChange(() => {
+    hands.changes += 1;
   });
   const looksAgain = async () => {
     const before = hands.changes;

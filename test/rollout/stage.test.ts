@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { effectiveStage, STAGE_TABLE, type StageInputs } from '../../src/rollout/stage.js';
+import { effectiveStage, type StageInputs } from '../../src/rollout/stage.js';
+import { STAGE_TABLE } from '../../src/stages.js';
 
 const free: StageInputs = { flag: 'jwt-only', defaultStage: 'session-only', killSwitch: false, signing: true, clientExchanges: true };
 

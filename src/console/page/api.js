@@ -42,7 +42,7 @@ export const signOut = () => post('/api/sign-out', {});
 
 /**
  * What can be named in a clamp; undefined: nobody is signed in.
- * @returns {Promise<{ clients: string[], cohorts: string[], stages: string[] } | undefined>}
+ * @returns {Promise<{ clients: string[], cohorts: string[], stages: import('./stages.js').StageFacts[] } | undefined>}
  */
 export async function openSession() {
   const session = await ask('/api/session');

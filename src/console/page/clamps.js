@@ -1,6 +1,7 @@
 import { readAffected, releaseClamp, setClamp } from './api.js';
 import { byId, el, number } from './elements.js';
 import { whomOf } from './sections.js';
+import { safeStage } from './stages.js';
 
 /** @typedef {import('./api.js').Selector} Selector */
 
@@ -19,7 +20,7 @@ let act = async () => ({ missing: [] });
 let afterwards = () => {};
 
 /**
- * @param {{ clients: string[], cohorts: string[], stages: string[] }} names
+ * @param {{ clients: string[], cohorts: string[], stages: import('./stages.js').StageFacts[] }} names
  * @param {() => void} changed called after a clamp was set or released
  */
 export function prepareClamps({ clients, cohorts, stages }, changed) {
@@ -31,7 +32,7 @@ export function prepareClamps({ clients, cohorts, stages }, changed) {
   ];
   const options = choices.map((choice, at) => el('option', { value: String(at) }, whomOf(choice)));
   whom.replaceChildren(el('option', { value: '' }, 'choose …'), ...options);
-  stage.replaceChildren(...stages.map((name) => el('option', { value: name }, name)));
+  stage.replaceChildren(...stages.map(({ name }) => el('option', { value: name }, name)));
 }
 
 /** @param {{ title: string, text: string, button: string, hasFields: boolean, reason?: string }} shown @param {typeof act} action */
@@ -52,7 +53,7 @@ function open({ title, text, button, hasFields, reason = '' }, action) {
 
 /** The brake for the night: nobody new moves, nobody who moved notices. */
 export async function stopMoving() {
-  const clamp = { stage: 'session-only' };
+  const clamp = { stage: safeStage() };
   open(
     {
       title: 'Stop moving',
@@ -73,7 +74,7 @@ function chosen() {
 export function openClamp() {
   // Opens with the mildest choice, and for no one.
   whom.value = '';
-  stage.value = 'session-only';
+  stage.value = safeStage();
   forHow.value = '7200';
   open({ title: 'Set a clamp', text: 'Whatever the flags say, nobody of these goes above it.', button: 'Set it', hasFields: true }, (reason) =>
     setClamp(chosen(), {

@@ -3,6 +3,7 @@ import { drawCharts } from './chart.js';
 import { openClamp, openRelease, prepareClamps, stopMoving } from './clamps.js';
 import { byId, clockTime, el, span } from './elements.js';
 import { showClamps, showFleet, showKeys, showNow, showReadiness } from './sections.js';
+import { knowStages } from './stages.js';
 
 /** @typedef {import('../../telemetry/audit-feed.js').AuditEntry} AuditEntry */
 
@@ -112,6 +113,7 @@ async function start() {
   try {
     const session = await openSession();
     if (!session) return showSignIn();
+    knowStages(session.stages);
     prepareClamps(session, () => void refresh());
   } catch (error) {
     byId('sign-in-problem').textContent = error instanceof Error ? error.message : '';

@@ -1,4 +1,5 @@
 import { el, number, show, span, svg, table } from './elements.js';
+import { factsOf } from './stages.js';
 
 /** @typedef {import('../overview.js').Overview} Overview */
 /** @typedef {Overview['cohorts'][number]} Cohort */
@@ -86,7 +87,7 @@ function nameOf({ cohort, client }) {
 
 /** @param {string} stage */
 function pill(stage) {
-  return el('span', { class: /^(dual|jwt)/.test(stage) ? 'stage on-tokens' : 'stage' }, stage);
+  return el('span', { class: factsOf(stage)?.tone === 'tokens' ? 'stage on-tokens' : 'stage' }, stage);
 }
 
 /** @param {Cohort} cohort */
@@ -187,7 +188,7 @@ function ahead({ stage, rows, moving }) {
   const { people, requests, peakPerSecond, minutes } = moving;
   const told = rows.filter((row) => row.answer !== 'unavailable' && row.requests > 0);
   if (told.length === 0) return [];
-  const moves = `${number(people)} people would ${stage === 'recall' ? 'return' : 'exchange'}, ${number(peakPerSecond)} a second at most${minutes === undefined ? '' : `, 95 % within about ${Math.max(1, Math.round(minutes))} min`}.`;
+  const moves = `${number(people)} people would ${factsOf(stage)?.back ? 'return' : 'exchange'}, ${number(peakPerSecond)} a second at most${minutes === undefined ? '' : `, 95 % within about ${Math.max(1, Math.round(minutes))} min`}.`;
   return [
     el('p', { class: 'hint' }, `What if: at ${stage}, by the last hour.`),
     el(

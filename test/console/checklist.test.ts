@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type CohortFigures, judgeReadiness, type Readiness, type ReadinessInput } from '../../src/console/readiness.js';
+import { type CohortFigures, judgeReadiness, type ReadinessInput, type StepReadiness } from '../../src/console/checklist.js';
 
 const FIGURES: CohortFigures = {
   lastHour: { session: 40, jwt: 60 },
@@ -24,7 +24,7 @@ const INSTANCE = {
 
 type Changes = { [Name in keyof ReadinessInput]?: Partial<ReadinessInput[Name]> } & { readonly stage: string; readonly reason?: string };
 
-function judge({ stage, reason = 'flag', figures, fleet, refused }: Omit<Changes, 'refused'> & { refused?: number }): Readiness {
+function judge({ stage, reason = 'flag', figures, fleet, refused }: Omit<Changes, 'refused'> & { refused?: number }): StepReadiness {
   return judgeReadiness({
     cohort: { cohort: 'web', client: 'web', requests: 10, stages: [{ stage, reason, requests: 10 }] },
     figures: { ...FIGURES, ...figures },

@@ -2,7 +2,8 @@ import { LRUCache } from 'lru-cache';
 import { CrossfadeError } from '../errors.js';
 import type { BearerRejection } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
-import type { Guardrail, OwnFault } from '../rollout/guardrail.js';
+import type { OwnFault } from '../rollout/fault-windows.js';
+import type { Guardrail } from '../rollout/guardrail.js';
 import type { Progress } from '../rollout/progress.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { digestOf } from '../tokens/remembered.js';
@@ -12,7 +13,7 @@ import type { SignAccessToken } from './token-answer.js';
 export const UNKNOWN = Symbol('unknown tenant');
 
 /** Tells the guardrail what came of the bridge's own work, and knows its own recent tokens when they come back. */
-export interface Guarded {
+export interface OwnFaults {
   /** The signer, watched. */
   signFor(what: 'exchange' | 'refresh'): SignAccessToken;
   /** A bearer was good. */
@@ -25,7 +26,7 @@ export interface Guarded {
   lost(client: string, person: { readonly subject: string; readonly tenant: string | undefined | typeof UNKNOWN }): void;
 }
 
-export interface GuardedOptions {
+export interface OwnFaultsOptions {
   readonly guardrail: Pick<Guardrail, 'succeeded' | 'failed'>;
   readonly clients: Pick<ClientRegistry, 'cohortOf' | 'hasCohorts'>;
   readonly sign: SignAccessToken;
@@ -41,7 +42,7 @@ const RECENT_MS = 60_000;
 /** A token of ours may well be refused for these. */
 const RIGHTLY: ReadonlySet<BearerRejection> = new Set(['expired', 'revoked', 'revoked-kid']);
 
-export function createGuarded({ guardrail, clients, sign, audience, progress, metrics }: GuardedOptions): Guarded {
+export function createOwnFaults({ guardrail, clients, sign, audience, progress, metrics }: OwnFaultsOptions): OwnFaults {
   const recent = new LRUCache<string, { cohort: string; subject: string }>({ max: MAX_RECENT, ttl: RECENT_MS });
   const cohortOf = (client: string, tenant: string | undefined) => clients.cohortOf(client, tenant) ?? client;
 

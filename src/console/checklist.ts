@@ -1,7 +1,6 @@
 import type { Config } from '../config/config.js';
-import { STAGES } from '../config/schema.js';
 import type { PeopleCount } from '../rollout/progress.js';
-import type { Stage } from '../rollout/stage.js';
+import { type CheckName, STAGE_TABLE, STAGES, type Stage } from '../stages.js';
 import type { CohortStatus, FleetStatus } from './status.js';
 
 /** What one cohort's requests came to. */
@@ -35,7 +34,7 @@ export interface Check {
 }
 
 /** How far a cohort is, and whether the next step is safe. */
-export interface Readiness {
+export interface StepReadiness {
   /** What most of its requests of the last minute got; absent: there were none. */
   readonly stage?: Stage;
   /** Absent at the last stage, and where the stage is not known. */
@@ -50,17 +49,6 @@ const GOOD_RATE = 0.995;
 /** Share of the people of a cohort who should be on tokens before sessions alone are no longer accepted. */
 const MOST_PEOPLE = 0.9;
 
-type CheckName = 'signing' | 'fleet' | 'clamps' | 'client' | 'shadow' | 'exchange' | 'refresh' | 'return' | 'refusals' | 'people' | 'versions';
-
-/** What must be true before a cohort goes to a stage. */
-const REQUIRED: Readonly<Partial<Record<Stage, readonly CheckName[]>>> = {
-  'session-only': ['signing', 'fleet'],
-  shadow: ['signing', 'fleet', 'clamps'],
-  dual: ['client', 'shadow', 'signing', 'fleet', 'clamps'],
-  'jwt-preferred': ['exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'clamps'],
-  'jwt-only': ['people', 'versions', 'exchange', 'refresh', 'return', 'refusals', 'signing', 'fleet', 'clamps'],
-};
-
 export interface ReadinessInput {
   readonly cohort: CohortStatus;
   readonly figures: CohortFigures;
@@ -70,11 +58,11 @@ export interface ReadinessInput {
   readonly refused: number;
 }
 
-export function judgeReadiness(input: ReadinessInput): Readiness {
+export function judgeReadiness(input: ReadinessInput): StepReadiness {
   const [most] = input.cohort.stages;
   const stage = STAGES.find((known) => known === most?.stage);
   const next = stage && STAGES[STAGES.indexOf(stage) + 1];
-  const names = (next && REQUIRED[next]) ?? [];
+  const names = next ? STAGE_TABLE[next].needs : [];
   const checks = names.flatMap((name) => {
     const found = CHECKS[name](input);
     return found ? [{ name, ...found }] : [];

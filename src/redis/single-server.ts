@@ -1,0 +1,37 @@
+import type { Redis } from 'ioredis';
+import { type Fault, faultOf, stateOf } from './faults.js';
+import type { Send } from './probe.js';
+
+/** Whether the name leads to a primary now. The replica that lives on at the other end of this connection may be the old one. */
+export async function hasPrimaryElsewhere(single: Redis): Promise<boolean> {
+  const another = single.duplicate({ lazyConnect: true, enableOfflineQueue: false, retryStrategy: null, reconnectOnError: null });
+  another.on('error', () => undefined);
+  try {
+    await another.connect();
+    const [role] = await another.role();
+    return role === 'master';
+  } catch {
+    return false;
+  } finally {
+    another.disconnect();
+  }
+}
+
+/** ioredis goes on with database 0 where the one that it was given cannot be selected. */
+export async function selectDatabase(single: Redis, unheld: Send): Promise<Fault | undefined> {
+  const { db = 0 } = single.options;
+  if (db === 0) return undefined;
+  try {
+    await unheld(() => single.select(db));
+    return undefined;
+  } catch (error) {
+    const state = error instanceof Error ? stateOf(error) : undefined;
+    return faultOf(state ?? (error instanceof Error && error.name === 'ReplyError' ? 'WRONGDB' : 'TIMEOUT'));
+  }
+}
+
+/** As ioredis calls the nodes of a Cluster. */
+export function nameOf({ options, stream }: Redis): string {
+  const { remoteAddress, remotePort } = stream ?? {};
+  return options.host !== undefined && options.sentinels == null ? `${options.host}:${options.port}` : `${remoteAddress}:${remotePort}`;
+}

@@ -1,0 +1,120 @@
+import { z } from 'zod';
+import type { SessionPlace } from '../endings/logout.js';
+import type { Identity } from '../principal.js';
+import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import { parseJson } from '../redis/replies.js';
+import type { Grant } from './grant.js';
+import type { RefreshToken } from './refresh-token.js';
+import { MAX_COUNTER } from './rotating-part.js';
+
+/** Why a family was ended by itself, not with its session. */
+export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
+
+/**
+ * What a good part is to its family. `current`: the next use rotates it. `ahead`: newer than Redis knows, because Redis lost a write; it
+ * rotates as well. `earlier`: it gets the successor that it had.
+ */
+export type PartRank = 'ahead' | 'current' | 'earlier';
+
+export type FoundFamily =
+  | {
+      readonly kind: 'live';
+      readonly grant: Grant;
+      readonly part: PartRank;
+      /** What the successor counts from: the counter of the presented part, else the last one that the family had. */
+      readonly counter: number;
+      /** Hash of the part that Redis has as the current one. */
+      readonly current: string;
+      /** The grant as Redis has it. */
+      readonly sealed: string;
+    }
+  /** An earlier part, out of its grace, under the right family secret: somebody else has used the family (RFC 9700, section 4.14.2). */
+  | { readonly kind: 'reused'; readonly grant: Grant }
+  /** It has returned: a retry is answered with the same session. */
+  | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
+  | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
+  /** The right family secret, and what stands there cannot be read. `later`: a later release wrote it; else no secret here opens it. */
+  | { readonly kind: 'unreadable'; readonly why: 'later' | 'unopened' }
+  /** Redis has no such family, though the token is ours and could still live: Redis has lost it. */
+  | { readonly kind: 'lost' }
+  /** No such family, or a wrong secret: the family is not touched. */
+  | { readonly kind: 'unknown' };
+
+export type LiveFamily = Extract<FoundFamily, { kind: 'live' }>;
+
+export type Rotation =
+  | { readonly kind: 'rotated' | 'repeated' | 'caught-up'; readonly token: string }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+export interface OpenedFamily {
+  readonly family: string;
+  readonly token: string;
+}
+
+/** The families of refresh tokens in Redis. All methods throw `temporarily_unavailable` where Redis does not answer or refuses to write. */
+export interface Families {
+  open(sid: string, grant: Grant, sealedSession: string): Promise<OpenedFamily>;
+  /** What a refresh token stands for; consumes nothing. */
+  find(token: RefreshToken): Promise<FoundFamily>;
+  /** Whose the tokens of a session are; undefined: nothing that can be read says so. */
+  ownerOf(sid: string): Promise<Identity | undefined>;
+  /** Whether `person`, as a family names one, is this subject. */
+  isOf(person: string, subject: string): boolean;
+  /** Whether this family was ended with its access tokens. Asks Redis, not memory; what Redis has lost it does not know. */
+  hasEnded(sid: string, family: string): Promise<boolean>;
+  /** Uses the token that was found. `grant`: what the family is from now on. `sealedSession`: the session as it is now; empty leaves it. */
+  rotate(token: RefreshToken, found: LiveFamily, grant: Grant, sealedSession: string): Promise<Rotation>;
+  /** Ends a family, and with it its access tokens on every instance. May be repeated. */
+  end(sid: string, family: string, reason: Exclude<FamilyEndReason, 'returned'>): Promise<void>;
+  /** Ends the access tokens of a family that Redis has lost, by a token of ours. May be repeated; of one token only the first counts. */
+  endLost(token: RefreshToken): Promise<void>;
+  /** Ends a family by its return to a session; gives the one that counts: this, or that of whoever was faster. Undefined: it had ended otherwise. */
+  close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
+}
+
+/** COUNTER.HASH of the part that has this counter. */
+const COUNTED = /^(\d+)\.(.+)$/;
+/** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */
+const ADOPTED = /^(\d+)\.(\d+)$/;
+
+/** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
+export function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
+  const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
+  return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
+}
+
+/** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
+export function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
+  if (typeof current !== 'string') return undefined;
+  if (typeof stored !== 'string') return 0;
+  const [, counter, of] = COUNTED.exec(stored) ?? [];
+  return of !== undefined && of === current ? Number(counter) : undefined;
+}
+
+export function lastCounter(stored: string | null | undefined): number {
+  return Math.min(Number(COUNTED.exec(stored ?? '')?.[1] ?? 0), MAX_COUNTER - 1);
+}
+
+export function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {
+  const [, until, from] = ADOPTED.exec(stored ?? '') ?? [];
+  return until !== undefined && from !== undefined ? { untilMs: Number(until), from: Number(from) } : undefined;
+}
+
+export function toTexts(reply: unknown): readonly string[] {
+  return Array.isArray(reply) ? reply.map(String) : [];
+}
+
+const placeSchema = z.object({ sid: z.string(), entry: z.string(), key: z.string() });
+
+/** What the seal of a return is bound to. */
+export const returnContext = ({ sid, family }: Pick<RefreshToken, 'sid' | 'family'>) => `returned\0${sid}\0${family}`;
+
+/** The session that a family has returned to. `later`: of a later release. */
+export function openPlace(
+  secrets: Pick<FleetSecrets, 'unseal'>,
+  token: Pick<RefreshToken, 'sid' | 'family'>,
+  sealed: string | null | undefined,
+): SessionPlace | 'later' | undefined {
+  const text = typeof sealed === 'string' ? secrets.unseal(returnContext(token), sealed) : undefined;
+  return text === undefined ? undefined : (placeSchema.safeParse(JSON.parse(text)).data ?? 'later');
+}
