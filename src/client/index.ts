@@ -1,65 +1,14 @@
-import { type CookieJar, createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
+import type { Client, ClientOptions, ClientState, StateListener } from './client.js';
+import { createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
+import { afterAnswer, afterRenewal, type Renewal, type Renewed } from './next-step.js';
+import { createRefusal } from './refusal.js';
 import { type AccessToken, joinTabs } from './tabs.js';
 
+export type { Client, ClientOptions, ClientState, StateListener } from './client.js';
 export type { CookieJar } from './grants.js';
-
-/**
- * How this client is signed in: by the session's cookie, which is where it starts; by an access token; or not at all, as
- * far as the bridge has said.
- */
-export type ClientState = 'session' | 'jwt' | 'signed-out';
-
-/** Called with each change of the state. */
-export type StateListener = (event: { readonly type: 'state' }) => void;
-
-export interface ClientOptions {
-  /** Where the bridge is: `https://app.example.com`. In a browser relative to the page. */
-  readonly baseUrl: string;
-  /** `http.basePath` of the bridge. Default: `/auth`. */
-  readonly basePath?: string;
-  /** Other origins whose services take these tokens. A token is never sent anywhere else. Default: none beside that of `baseUrl`. */
-  readonly origins?: readonly string[];
-  /** `id` of the client in the configuration. Default: the bridge knows it by its `Origin`, or by `match`. */
-  readonly clientId?: string;
-  /** Where there is no cookie jar, as in Node. Default: that of the browser. */
-  readonly cookies?: CookieJar;
-  /**
-   * When the session is exchanged. `when-told`: where the bridge asks for it (`jwt-preferred`, `jwt-only`). `when-open`: once for each page and
-   * login at `dual` as well, by itself; a refusal is remembered for ten minutes. Default: `when-told`.
-   */
-  readonly exchange?: 'when-told' | 'when-open';
-  /** Sent with every request to these origins, such as a `User-Agent` in Node. */
-  readonly headers?: Readonly<Record<string, string>>;
-  /** Default: the global one. */
-  readonly fetch?: typeof fetch;
-}
-
-export interface Client {
-  /** As the global one. Rejects with what that rejects with. */
-  readonly fetch: typeof fetch;
-  readonly state: ClientState;
-  /** `state`: the state has changed. */
-  addEventListener(type: 'state', listener: StateListener): void;
-  removeEventListener(type: 'state', listener: StateListener): void;
-  /** Exchanges the session now, whatever was refused before. True: the client goes on by token. Never rejects. */
-  exchange(): Promise<boolean>;
-  /** Ends session and tokens, in all tabs. Rejects where the bridge could not be told: then nothing has changed. */
-  logout(): Promise<void>;
-  /** To be called after a login, on its first page or without a new one: another session is there, in all tabs. */
-  signedIn(): void;
-  /** Stops listening to other tabs. */
-  close(): void;
-}
-
-type Renewal = 'exchange' | 'refresh' | 'goBack';
-
-/** What a renewal came to. `later`: the bridge could not say, and what is held stays good. */
-type Renewed = 'renewed' | 'ended' | 'later';
 
 /** A token that has less than this is renewed beside the request that it is used for. */
 const SPARE_MS = 15_000;
-/** How long a refused exchange that nobody asked for is not tried again. */
-const REMEMBER_MS = 600_000;
 /** How often a request that can be repeated is tried again after 503. */
 const PATIENCE = 2;
 /** By cookie, by token, and once more with what came of each. */
@@ -217,6 +166,40 @@ export function createClient(options: ClientOptions): Client {
       return outcome;
     }
 
+    /** Whether it is sent again. */
+    async function renewFor(demand: Renewal, bearer: string | undefined): Promise<boolean> {
+      let outcome = await attempt(demand, bearer);
+      // A token that was refused is not shown again.
+      if (bearer && token?.value === bearer) hold(undefined);
+      for (let mayWait = !hasWaited; ; mayWait = false) {
+        const waitMs = notBefore[demand] - Date.now();
+        const renewing = {
+          demand,
+          outcome,
+          hadToken: bearer !== undefined,
+          mayWait: mayWait && waitMs <= MOST_WAIT_MS,
+          mayGoBack: !tried.has('goBack'),
+        };
+        switch (afterRenewal(renewing)) {
+          case 'send':
+            return true;
+          case 'wait':
+            hasWaited = true;
+            tried.delete(demand);
+            await unlessGivenUp(request, new Promise((resolve) => setTimeout(resolve, waitMs)));
+            return true;
+          case 'go-back':
+            outcome = await attempt('goBack');
+            break;
+          case 'sign-out':
+            if (mine === turn) signOut();
+            return false;
+          default:
+            return false;
+        }
+      }
+    }
+
     for (let sends = 1; ; sends++) {
       if (token && isOver(token)) await attempt('refresh', token.value);
       else if (token && !isFresh(token)) void renew('refresh', token.value);
@@ -228,31 +211,16 @@ export function createClient(options: ClientOptions): Client {
         else void exchangeUnasked();
       }
       const demand = demandOf(response, bearer);
-      if (!demand || mine !== turn || sends === MOST_SENDS || (demand === 'refresh' && state === 'signed-out')) return response;
-      if (response.status !== 401) {
-        void renew(demand, bearer);
-        return response;
-      }
-      // One that was just made is refused as well: that is for whoever refuses it to mend.
-      if (bearer && tried.get('refresh') === 'renewed') return response;
-      let outcome = await attempt(demand, bearer);
-      // A token that was refused is not shown again.
-      if (bearer && token?.value === bearer) hold(undefined);
-      if (!bearer && outcome !== 'renewed') {
-        const waitMs = notBefore[demand] - Date.now();
-        if (outcome === 'later' && !hasWaited && waitMs <= MOST_WAIT_MS) {
-          hasWaited = true;
-          tried.delete(demand);
-          await unlessGivenUp(request, new Promise((resolve) => setTimeout(resolve, waitMs)));
-        } else {
-          // Tokens cannot be had, and no cookie would do: a return makes one, where it is open.
-          const canGoBack = demand === 'refresh' && outcome === 'later' && !tried.has('goBack');
-          if (canGoBack) outcome = await attempt('goBack');
-          if (demand === 'refresh' && outcome === 'ended' && mine === turn) signOut();
-          if (!canGoBack || outcome !== 'renewed') return response;
-        }
-      }
-      if (mine !== turn) return response;
+      const step = afterAnswer({
+        demand,
+        isRefused: response.status === 401,
+        hadToken: bearer !== undefined,
+        isLast: mine !== turn || sends === MOST_SENDS,
+        isSignedOut: state === 'signed-out',
+        hasRefreshed: tried.get('refresh') === 'renewed',
+      });
+      if (demand && step === 'renew-beside') void renew(demand, bearer);
+      if (!demand || step !== 'renew' || !(await renewFor(demand, bearer)) || mine !== turn) return response;
       discard(response);
     }
   }
@@ -289,36 +257,6 @@ export function createClient(options: ClientOptions): Client {
   };
 }
 
-/** A refused exchange, for this page and those after it. A browser may refuse to store anything: then for this page. */
-function createRefusal(name: string): { isRecent(): boolean; note(): void; forget(): void } {
-  let until = 0;
-  const stored = (use: (storage: Store) => unknown): unknown => {
-    try {
-      return typeof sessionStorage === 'undefined' ? undefined : use(sessionStorage);
-    } catch {
-      return undefined;
-    }
-  };
-  return {
-    isRecent: () => Math.max(until, Number(stored((storage) => storage.getItem(name)) ?? 0)) > Date.now(),
-    note() {
-      until = Date.now() + REMEMBER_MS;
-      stored((storage) => storage.setItem(name, String(until)));
-    },
-    forget() {
-      until = 0;
-      stored((storage) => storage.removeItem(name));
-    },
-  };
-}
-
-interface Store {
-  getItem(name: string): string | null;
-  setItem(name: string, value: string): void;
-  removeItem(name: string): void;
-}
-
-declare const sessionStorage: Store | undefined;
 declare const location: { readonly href: string } | undefined;
 
 const isOver = ({ expiresAt }: AccessToken) => expiresAt <= Date.now();

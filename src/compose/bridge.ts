@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import { createExternalKey } from '../adapters/external-key.js';
-import { createSessionStore, createTokenSessionNames } from '../adapters/session-store.js';
+import { createTokenSessionNames } from '../adapters/session-store.js';
 import { createFleetClock, createRedisClock, systemClock } from '../clock.js';
 import { type Config, ConfigError, type ConfigInput } from '../config/config.js';
 import { unmappedSessions } from '../config/cross-checks.js';
@@ -37,6 +37,7 @@ import { createMembership } from './fleet.js';
 import { createLifecycle } from './lifecycle.js';
 import type { Bridge, BridgeOptions } from './public.js';
 import { createReadiness } from './readiness.js';
+import { createSessionStores } from './session-stores.js';
 import { createControl } from './stored.js';
 
 /** How long the start waits for Redis before it goes on without. */
@@ -79,7 +80,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const { prefix, clamps } = control;
   const isStranger = () => control.blocked.length > 0;
   const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, isStranger, principal: options.principal });
-  const { sessions, ledger, logout, persons, resume, events, publisher, revocations, cookieSecrets } = lifecycle;
+  const { persons, events, publisher, revocations, cookieSecrets } = lifecycle;
   const tell = (about: News) => void publisher.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
 
   const membership = createMembership({
@@ -268,16 +269,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     routes: endpoints.routes,
     issueFor: endpoints.issueFor,
     operatorApi: endpoints.operatorApi,
-    sessionStore(name) {
-      const session = config.sessions.find((known) => known.format === 'koa-session' && (name === undefined || known.name === name));
-      const entry = lifecycle.entries.find((known) => known.name === session?.name);
-      if (!session || !entry)
-        throw new TypeError(
-          name === undefined ? 'no sessions of koa-session are configured' : `sessions: there is no entry of koa-session named ${name}`,
-        );
-      const { client } = connections.of(session);
-      return createSessionStore({ ...tools, entry, client, keyPrefix: session.keyPrefix, sessions, ledger, logout, resume, names });
-    },
+    sessionStore: createSessionStores({ ...tools, config, connections, lifecycle, names }),
     externalKey: () => createExternalKey(names),
     endSubject: async (subject, request) => await persons.end(subject, request),
     onEnded: revocations.onEnded,

@@ -7,8 +7,9 @@ import type { RedisConnection, RedisConnectionOptions } from './connection.js';
 import { keyOfServer, type ServerAddress } from './connector.js';
 import { describeFailure, type Fault, faultOf, isOfCertificate, type RedisState, stateOf } from './faults.js';
 import { createLiveAccess } from './live-access.js';
+import { createPatience, untilUsable } from './patience.js';
 import { type ProbeOutcome, probeCluster, probeServer } from './probe.js';
-import { hasPrimaryElsewhere, nameOf, selectDatabase } from './single-server.js';
+import { hasPrimaryElsewhere, nameOf, selectDatabase, timeOf } from './servers.js';
 import { createStateTeller } from './state-teller.js';
 
 /** How often a server is asked. It is also what keeps a balancer from dropping an idle connection without a word. */
@@ -36,8 +37,6 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   const usable = new Set<() => void>();
   const lost = new Set<() => void>();
   const duplicates = new Set<Redis>();
-  /** Servers that did not answer the last probe in time, once. */
-  const slow = new Set<string>();
   /** Of the last probe, by server; empty before the first since it connected. */
   let servers: ReadonlyMap<string, Fault | undefined> = new Map();
   let isVerified = false;
@@ -63,6 +62,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   let isSelected = false;
   let probing: Promise<void> | undefined;
   const teller = createStateTeller({ name, log, metrics });
+  const patience = createPatience(commandTimeoutMs, () => void probeNow());
 
   const client = createRedisClient(target, {
     commandTimeoutMs,
@@ -166,27 +166,10 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     reopening = undefined;
     servers = found;
     if (isGood()) access.confirm();
-    else if (faults().some(({ state }) => state === 'NOPERM')) void access.fallBack().then(probeSoon);
+    else if (faults().some(({ state }) => state === 'NOPERM')) void access.fallBack().then(() => setImmediate(() => void probeNow())); // Once this probe is over.
     isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
     tell();
     if (isVerified && !before) for (const listener of usable) listener();
-  }
-
-  /** A machine that is busy for a moment is no fault: one that did not answer in time is asked once more. */
-  function confirmed(server: string, fault: Fault | undefined): Fault | undefined {
-    if (fault?.state !== 'TIMEOUT') {
-      slow.delete(server);
-      return fault;
-    }
-    if (slow.has(server)) return fault;
-    slow.add(server);
-    setTimeout(() => void probeNow(), commandTimeoutMs).unref();
-    // The first of a connection says nothing that could be believed meanwhile.
-    return servers.has(server) ? servers.get(server) : fault;
-  }
-
-  function probeSoon(): void {
-    if (!closing) setImmediate(() => void probeNow());
   }
 
   function probeNow(): Promise<void> {
@@ -201,14 +184,14 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     if (!access.isNewest) await access.tryNewest();
     if (client instanceof Cluster) {
       const found = await probeCluster(client, probe, probeKey);
-      note(new Map(found.map(({ node, fault }) => [node, confirmed(node, fault)])));
+      note(new Map(found.map(({ node, fault }) => [node, patience.judge(node, fault, servers)])));
       return;
     }
     const server = nameOf(client);
     const selected = isSelected ? undefined : await selectDatabase(client, unheld);
     isSelected = selected === undefined;
     const probed = await probeServer(client, probe, probeKey, unheld);
-    const fault = selected ?? confirmed(server, whereAsked(probed));
+    const fault = selected ?? patience.judge(server, whereAsked(probed), servers);
     if (client.status !== 'ready') return;
     note(new Map([[server, fault]]));
     if (fault ? MOVED_ON.has(fault.state) : probed.isReplica && (await hasPrimaryElsewhere(client))) reconnect();
@@ -276,19 +259,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   return {
     client,
     reads: createBatchedReads(client),
-    async ready(timeoutMs) {
-      if (canRead()) return true;
-      return await new Promise<boolean>((resolve) => {
-        const timer = setTimeout(settle, timeoutMs, false);
-        const onUsable = () => settle(canRead());
-        usable.add(onUsable);
-        function settle(isReady: boolean) {
-          clearTimeout(timer);
-          usable.delete(onUsable);
-          resolve(isReady);
-        }
-      });
-    },
+    ready: async (timeoutMs) => canRead() || (await untilUsable(usable, canRead, timeoutMs)),
     probe: probeNow,
     get canRead() {
       return canRead();
@@ -304,12 +275,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     },
     onUsable: (listener) => void usable.add(listener),
     onLost: (listener) => void lost.add(listener),
-    async nowMs() {
-      const [node] = client instanceof Cluster ? client.nodes('master') : [client];
-      if (!node) throw new Error('the Redis Cluster has no master');
-      const [seconds, micros] = (await node.time()).map(Number);
-      return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
-    },
+    nowMs: async () => await timeOf(client),
     problem: () => (canRead() ? undefined : (failure ?? [...servers].flatMap(([server, fault]) => (fault ? [describeFault(server, fault)] : []))[0])),
     duplicate(more) {
       if (client instanceof Cluster) throw new TypeError('the connections of a Cluster are its own');

@@ -12,9 +12,12 @@ import type { SessionLedger } from '../sessions/ledger.js';
 import { personOf } from '../sessions/person-of.js';
 import type { Tools } from '../telemetry/tools.js';
 import {
+  CLOCK_SLACK_MS,
+  FAMILY_NAME,
   type Families,
   type FamilyEndReason,
   isStillGood,
+  LEAVES_ACCESS_TOKENS,
   lastCounter,
   openPlace,
   type PartRank,
@@ -22,6 +25,7 @@ import {
   readCounter,
   returnContext,
   toTexts,
+  UNTIMED,
 } from './family.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
@@ -46,16 +50,7 @@ const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash', 'strin
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
 
 const SECRET_BYTES = 32;
-/** The random part of a family's id. */
-const FAMILY_NAME = 16;
 const MAX_ENDED_LOST = 10_000;
-/** Clocks differ. */
-const CLOCK_SLACK_MS = 60_000;
-/** Stands where the time of a family is not known yet; rotating parts do not depend on it. */
-const UNTIMED = '0'.repeat(13);
-
-/** Ends of a family after which its access tokens run out by themselves. */
-const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
 
 export function createFamilies(options: FamiliesOptions): Families {
   const { client, ledger, endings, writeAgain, onLostWrite, hasRedisChanged } = options;
@@ -100,9 +95,8 @@ export function createFamilies(options: FamiliesOptions): Families {
     const counter = parts.counterOf({ sid, family, secretHash: hashSecret(secret) }, rotating);
     if (counter === undefined || !(age > -CLOCK_SLACK_MS)) return false;
     // One that was never used since it was made has its idle life only.
-    return (
-      age < (counter === FIRST_COUNTER ? Math.min(config.refreshIdleSeconds, config.refreshAbsoluteSeconds) : config.refreshAbsoluteSeconds) * 1000
-    );
+    const { refreshIdleSeconds: idle, refreshAbsoluteSeconds: most } = config;
+    return age < (counter === FIRST_COUNTER ? Math.min(idle, most) : most) * 1000;
   }
 
   /** Redis knew less than this token says. `lost`: how many rotations. */
@@ -224,12 +218,7 @@ export function createFamilies(options: FamiliesOptions): Families {
     isOf: (person, subject) => personOf(personKey, subject) === person,
 
     async hasEnded(sid, family) {
-      const ended = await asking(
-        client.hget(keysOf(sid, family).family, 'ended').catch((error: unknown) => {
-          if (isWrongType(error)) return null;
-          throw error;
-        }),
-      );
+      const ended = await asking(client.hget(keysOf(sid, family).family, 'ended').catch(absentIfForeign<string | null>(null)));
       return ended !== null && !LEAVES_ACCESS_TOKENS.has(ended);
     },
 

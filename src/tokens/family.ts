@@ -72,6 +72,15 @@ export interface Families {
   close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
 
+/** Clocks differ. */
+export const CLOCK_SLACK_MS = 60_000;
+/** Stands where the time of a family is not known yet; rotating parts do not depend on it. */
+export const UNTIMED = '0'.repeat(13);
+/** Ends of a family after which its access tokens run out by themselves. */
+export const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
+/** The random part of a family's id. */
+export const FAMILY_NAME = 16;
+
 /** COUNTER.HASH of the part that has this counter. */
 const COUNTED = /^(\d+)\.(.+)$/;
 /** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */

@@ -1,4 +1,5 @@
-import type { Redis } from 'ioredis';
+import { Cluster, type Redis } from 'ioredis';
+import type { RedisClient } from './client.js';
 import { type Fault, faultOf, stateOf } from './faults.js';
 import type { Send } from './probe.js';
 
@@ -34,4 +35,12 @@ export async function selectDatabase(single: Redis, unheld: Send): Promise<Fault
 export function nameOf({ options, stream }: Redis): string {
   const { remoteAddress, remotePort } = stream ?? {};
   return options.host !== undefined && options.sentinels == null ? `${options.host}:${options.port}` : `${remoteAddress}:${remotePort}`;
+}
+
+/** The time by the clock of Redis, in ms. */
+export async function timeOf(client: RedisClient): Promise<number> {
+  const [node] = client instanceof Cluster ? client.nodes('master') : [client];
+  if (!node) throw new Error('the Redis Cluster has no master');
+  const [seconds, micros] = (await node.time()).map(Number);
+  return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
 }
