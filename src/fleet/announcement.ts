@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { SIGNING_STATES } from '../keys/health.js';
-import { type PublicJwk, readPublicJwk } from '../keys/load.js';
+import { type PublicJwk, readPublicJwk } from '../keys/public-jwk.js';
 import { STAGES } from '../stages.js';
 import type { Lately } from '../telemetry/lately.js';
 

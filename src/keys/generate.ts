@@ -3,7 +3,7 @@ import { link, open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { calculateJwkThumbprint } from 'jose';
 import { errnoOf } from '../errors.js';
-import type { Algorithm } from './load.js';
+import type { Algorithm } from './signer.js';
 
 /** A new private key, PKCS#8 PEM, and its RFC 7638 thumbprint. */
 export interface GeneratedKey {

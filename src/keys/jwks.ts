@@ -3,7 +3,8 @@ import { z } from 'zod';
 import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
 import { parseJson } from '../redis/replies.js';
 import type { Codec } from '../redis/signed-value.js';
-import { type Algorithm, type PublicJwk, publicJwkSchema, readPublicJwk } from './load.js';
+import { type PublicJwk, publicJwkSchema, readPublicJwk } from './public-jwk.js';
+import type { Algorithm } from './signer.js';
 
 /** What verification needs of a key. */
 export interface VerificationKey {

@@ -5,25 +5,8 @@ import { calculateJwkThumbprint } from 'jose';
 import { z } from 'zod';
 import type { Config } from '../config/config.js';
 import { errnoOf } from '../errors.js';
-
-export type Algorithm = Config['keys']['algorithm'];
-
-const jwkCommon = { kid: z.string().regex(/^[A-Za-z0-9_-]{43}$/), use: z.literal('sig') };
-
-export const publicJwkSchema = z.discriminatedUnion('kty', [
-  z.strictObject({ kty: z.literal('EC'), alg: z.literal('ES256'), ...jwkCommon, crv: z.literal('P-256'), x: z.string(), y: z.string() }),
-  z.strictObject({ kty: z.literal('OKP'), alg: z.literal('EdDSA'), ...jwkCommon, crv: z.literal('Ed25519'), x: z.string() }),
-  z.strictObject({ kty: z.literal('RSA'), alg: z.enum(['RS256', 'PS256']), ...jwkCommon, n: z.string(), e: z.string() }),
-]);
-
-/** The known members of a public key, without what a later release may have added. Undefined: of a kind that is not known here. */
-export function readPublicJwk(jwk: unknown): PublicJwk | undefined {
-  const found = z.looseObject({ kty: z.string() }).safeParse(jwk).data;
-  const schema = publicJwkSchema.options.find(({ shape }) => shape.kty.value === found?.kty);
-  if (!found || !schema) return undefined;
-  const known = Object.fromEntries(Object.entries(found).filter(([name]) => name in schema.shape));
-  return publicJwkSchema.safeParse(known).data;
-}
+import { type PublicJwk, publicJwkSchema } from './public-jwk.js';
+import { type Algorithm, type Signer, signWith } from './signer.js';
 
 const privateJwkSchema = z.looseObject({
   kty: z.enum(['EC', 'OKP', 'RSA']),
@@ -34,16 +17,8 @@ const privateJwkSchema = z.looseObject({
   key_ops: z.array(z.string()).optional(),
 });
 
-/** A public key as the JWKS shows it (RFC 7517): public members only, by construction. */
-export type PublicJwk = z.output<typeof publicJwkSchema>;
-
 /** A private key whose file passed every check that needs no other key. */
-export interface LoadedKey {
-  /** RFC 7638 thumbprint. */
-  readonly kid: string;
-  readonly algorithm: Algorithm;
-  readonly privateKey: KeyObject;
-  readonly publicJwk: PublicJwk;
+export interface LoadedKey extends Signer {
   /** Name in the key directory. */
   readonly file: string;
   /** The time in front of the file's name, in ms since the epoch. */
@@ -101,7 +76,7 @@ async function loadKeyFile(file: string, options: LoadOptions): Promise<LoadedKe
     const publicJwk = await toPublicJwk(privateKey, options.algorithm);
     if (jwk) refuseContradictions(jwk, publicJwk);
     const signsFrom = timeOf(file);
-    return { kid: publicJwk.kid, algorithm: options.algorithm, privateKey, publicJwk, file, ...(signsFrom === undefined ? {} : { signsFrom }) };
+    return { ...signWith(privateKey, publicJwk, options.algorithm), file, ...(signsFrom === undefined ? {} : { signsFrom }) };
   } catch (error) {
     return { file, reason: error instanceof KeyProblem ? error.message : `cannot be read (${errnoOf(error)})` };
   }

@@ -16,6 +16,8 @@ export async function selfTest(keys: readonly LoadedKey[], servedJwks: string, p
   if (keys.length === 0) return failed;
   const served = readJwks(servedJwks);
   for (const key of keys) {
+    // A key may sign and verify at once, and there may be many: requests are served in between.
+    await new Promise(setImmediate);
     await probe(key, served).catch((error: unknown) => {
       const why = error instanceof Error ? error.message : 'unknown error';
       failed.set(key, `what it signs does not verify through the JWKS (${why}): private and public half may not match`);

@@ -1,4 +1,3 @@
-import { SignJWT } from 'jose';
 import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
@@ -38,11 +37,15 @@ export function createIssuer({ issuer, accessTtlSeconds, expiryJitter, clock, ra
     const exp = Math.min(now + life, endsAt);
     if (exp <= now) throw new Error('the token would have ended before it began');
     const jti = random.token(16);
-    const token = await new SignJWT({ iss: issuer, aud: audience, exp, iat: now, jti, ...principalClaims(principal, family) })
-      .setProtectedHeader(headerOf(key))
-      .sign(key.privateKey);
-    return { token, jti, expiresIn: exp - now };
+    const claims = { iss: issuer, aud: audience, exp, iat: now, jti, ...principalClaims(principal, family) };
+    const signed = `${encode(headerOf(key))}.${encode(claims)}`;
+    const signature = await key.sign(Buffer.from(signed));
+    return { token: `${signed}.${Buffer.from(signature).toString('base64url')}`, jti, expiresIn: exp - now };
   };
+}
+
+function encode(part: object): string {
+  return Buffer.from(JSON.stringify(part)).toString('base64url');
 }
 
 function headerOf({ algorithm, kid }: Pick<LoadedKey, 'algorithm' | 'kid'>) {
@@ -55,9 +58,6 @@ const [SOME_TIME, SOME_JTI] = [1_700_000_000, '-'.repeat(22)];
 /** Length in characters of the token that the issuer would make. Signs nothing. */
 export function lengthOfToken(key: LoadedKey, issuer: string, { principal, family, audience }: Omit<IssueRequest, 'endsAt'>): number {
   const claims = { iss: issuer, aud: audience, exp: SOME_TIME, iat: SOME_TIME, jti: SOME_JTI, ...principalClaims(principal, family) };
-  const modulusBits = key.privateKey.asymmetricKeyDetails?.modulusLength;
-  // RFC 7518, section 3.4, and RFC 8037, section 3.1: 64 bytes; RSA as long as its modulus.
-  const signatureBytes = modulusBits === undefined ? 64 : modulusBits / 8;
-  const parts = [Buffer.byteLength(JSON.stringify(headerOf(key))), Buffer.byteLength(JSON.stringify(claims)), signatureBytes];
+  const parts = [Buffer.byteLength(JSON.stringify(headerOf(key))), Buffer.byteLength(JSON.stringify(claims)), key.signatureBytes];
   return parts.reduce((length, bytes) => length + Math.ceil((bytes * 4) / 3), parts.length - 1);
 }

@@ -36,6 +36,8 @@ const answerSchema = z.object({ access_token: z.string(), refresh_token: z.strin
 type Tokens = z.output<typeof answerSchema>;
 
 type Shown = 'session' | 'bearer' | 'refresh' | 'exchange';
+/** Between two requests of a client: what is started and stopped meanwhile needs the machine as well. */
+const PAUSE_MS = 20;
 const DO: readonly Shown[] = ['session', 'bearer', 'bearer', 'session', 'refresh', 'bearer', 'exchange'];
 
 /**
@@ -102,7 +104,10 @@ export async function startLoad(urls: readonly string[], cookies: readonly strin
     rememberRefresh(client.tokens.refresh_token);
     begun += 1;
     for (const look of waiting) look();
-    for (let at = turn; !stopped; at++) await step(doing[at % doing.length] ?? 'session', client);
+    for (let at = turn; !stopped; at++) {
+      await step(doing[at % doing.length] ?? 'session', client);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
   }
 
   let begun = 0;

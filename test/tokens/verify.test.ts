@@ -2,7 +2,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { calculateJwkThumbprint, exportJWK, SignJWT } from 'jose';
 import { describe, expect, it } from 'vitest';
 import { KeyRing } from '../../src/keys/key-ring.js';
-import { publicJwkSchema } from '../../src/keys/load.js';
+import { publicJwkSchema } from '../../src/keys/public-jwk.js';
 import { digestOf } from '../../src/tokens/remembered.js';
 import { createVerifier, type FleetPolicy } from '../../src/tokens/verify.js';
 
