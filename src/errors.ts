@@ -42,13 +42,19 @@ export type UnavailableReason =
   | 'secret'
   | 'release';
 
+/** What is told of a refusal beside its code: `reason` in the answer's body. */
+export type TypedReason = UnavailableReason | 'token-too-large';
+
 export interface CrossfadeErrorOptions {
   /** For the client's eyes: never a secret, never a value out of a session or token. */
   readonly message?: string;
+  readonly reason?: TypedReason | undefined;
   /** Members that stand beside `error` in the answer's body. */
   readonly details?: Readonly<Record<string, string>>;
   /** Response headers that belong to the answer. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Why, in a word, for the audit alone: the client is not told. */
+  readonly auditReason?: string | undefined;
   readonly cause?: unknown;
 }
 
@@ -58,20 +64,25 @@ export class CrossfadeError extends Error {
   readonly status: number;
   readonly details: Readonly<Record<string, string>>;
   readonly headers: Readonly<Record<string, string>>;
+  /** With 503: what the bridge was waiting for. */
+  readonly reason: TypedReason | undefined;
+  readonly auditReason: string | undefined;
 
   constructor(code: ErrorCode, options: CrossfadeErrorOptions = {}) {
     super(options.message ?? ERRORS[code].meaning, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'CrossfadeError';
     this.code = code;
     this.status = ERRORS[code].status;
-    this.details = options.details ?? {};
+    this.reason = options.reason;
+    this.details = { ...options.details, ...(options.reason === undefined ? {} : { reason: options.reason }) };
     this.headers = options.headers ?? {};
+    this.auditReason = options.auditReason;
   }
 }
 
 /** The answer to "cannot know" (law 1). */
 export function unavailable(reason: UnavailableReason, cause?: unknown): CrossfadeError {
-  return new CrossfadeError('temporarily_unavailable', { details: { reason }, cause });
+  return new CrossfadeError('temporarily_unavailable', { reason, cause });
 }
 
 /** What the system calls a failure: `ENOENT`, `EADDRINUSE`. */

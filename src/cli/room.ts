@@ -134,7 +134,7 @@ export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) =
 /** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */
 function whyOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
-  if (error instanceof CrossfadeError && (error.details['reason'] === 'secret' || error.details['reason'] === 'release')) return undefined;
+  if (error instanceof CrossfadeError && (error.reason === 'secret' || error.reason === 'release')) return undefined;
   if (error instanceof CrossfadeError) return error.code === 'temporarily_unavailable' ? (whyOf(error.cause) ?? 'it cannot be known now') : undefined;
   if (error.message === 'Command timed out') return `no answer within ${COMMAND_TIMEOUT_MS / 1000} s`;
   if (/^(Connection is closed|Stream isn't writeable|Redis is connected and cannot be used)/.test(error.message)) return 'the connection was lost';

@@ -11,12 +11,11 @@ import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
-import { tellSpan } from '../telemetry/tracing.js';
 import type { OpenedFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
+import { type Attempt, frameAttempt } from './attempt.js';
 import { toPrincipal } from './authenticator.js';
-import { type Attempt, countGrant } from './count-grant.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import type { SessionGranting } from './granting.js';
@@ -60,7 +59,7 @@ export function createExchange(options: ExchangeOptions): GrantType {
     const outcome = await sessions.readExactly(cookies).catch((error: unknown) => {
       // Its signature is good and its record is there: nobody else can have caused this.
       const [named] = sessions.named(cookies);
-      if (named && error instanceof CrossfadeError && error.details['reason'] === 'mapping') options.ownFaults.mapped(client, named.sid, false);
+      if (named && error instanceof CrossfadeError && error.reason === 'mapping') options.ownFaults.mapped(client, named.sid, false);
       throw error;
     });
     switch (outcome.kind) {
@@ -165,28 +164,13 @@ export function createExchange(options: ExchangeOptions): GrantType {
 
   return async function exchangeGrant(ctx, form) {
     const stop = metrics.exchangeSeconds.startTimer();
-    let client: ResolvedClient | undefined;
-    let outcome = 'granted';
-    const attempt: Attempt = {};
-    try {
-      client = requests.resolve(ctx, form);
-      attempt.cohort = client.id;
+    const work = frameAttempt({ ...options, what: 'exchange', counter: metrics.exchanges }, async (attempt) => {
+      const client = requests.resolve(ctx, form);
+      attempt.client = client;
       await exchange(ctx, form, client, attempt);
-      countGrant(options.progress, 'exchange', attempt);
-    } catch (error) {
-      outcome = error instanceof CrossfadeError ? error.code : 'server_error';
-      countGrant(options.progress, 'exchange', attempt, error);
-      audit('exchange.refused', { client: client?.id ?? 'unknown', code: outcome, ...(error instanceof CrossfadeError ? error.details : {}) });
-      throw error;
-    } finally {
-      tellSpan(() => ({
-        'crossfade.grant': 'exchange',
-        'crossfade.client': client?.id ?? 'unknown',
-        'crossfade.cohort': attempt.cohort ?? 'unknown',
-      }));
-      metrics.exchanges.inc({ client: client?.id ?? 'unknown', outcome });
-      stop();
-    }
+      return 'granted';
+    });
+    await work.finally(stop);
   };
 }
 

@@ -90,6 +90,6 @@ export function createOwnFaults({ guardrail, clients, sign, audience, progress, 
 /** That there is no key to sign with is no fault of one cohort: it holds all of them by itself. */
 function faultOf(error: unknown): OwnFault | undefined {
   if (!(error instanceof CrossfadeError)) return 'signing';
-  if (error.details['reason'] === 'token-too-large') return 'token-too-large';
-  return error.details['reason'] === 'signing' && error.cause !== undefined ? 'signing' : undefined;
+  if (error.reason === 'token-too-large') return error.reason;
+  return error.reason === 'signing' && error.cause !== undefined ? 'signing' : undefined;
 }

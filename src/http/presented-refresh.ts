@@ -7,6 +7,7 @@ import type { ResolvedClient } from '../rollout/clients.js';
 import type { Tools } from '../telemetry/tools.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/family.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
+import { invalidGrant } from './attempt.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
@@ -99,7 +100,7 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
   function refuseUnreadable(client: ResolvedClient, { why, token }: BadRefresh): CrossfadeError {
     if (why === 'later' || mayBeOfOthers()) return unavailable('family');
     if (token) ownFaults.lost(client.id, { subject: token.family, tenant: UNKNOWN });
-    return new CrossfadeError('invalid_grant', { cause: 'unreadable' });
+    return invalidGrant('unreadable');
   }
 
   return async function readRefresh(ctx, form, client, where) {
@@ -113,8 +114,8 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
       const unreadable = bad.find(({ why }) => why === 'later') ?? bad.find(({ why }) => why === 'unreadable');
       if (unreadable) throw refuseUnreadable(client, unreadable);
       // A Redis that has lost its data may get it back: the cookie stays.
-      if (bad.some(({ why }) => why === 'lost')) throw new CrossfadeError('invalid_grant', { cause: 'lost' });
-      throw invalidGrant(client, cookies, bad[0]?.why ?? 'malformed');
+      if (bad.some(({ why }) => why === 'lost')) throw invalidGrant('lost');
+      throw invalidGrant(bad[0]?.why ?? 'malformed');
     }
     const persons = good.flatMap(({ token: { sid }, found }) => (found.kind === 'live' ? [{ sid, ...found.grant.identity }] : []));
     const [first] = persons;
@@ -129,9 +130,3 @@ function rank({ found }: PresentedRefresh): number {
 }
 
 const PART_RANKS: Readonly<Record<PartRank, number>> = { ahead: 0, current: 1, earlier: 2 };
-
-/** A client that keeps the token in a cookie is rid of it. `why` is for the audit alone: the client is not told. */
-export function invalidGrant(client: ResolvedClient, cookies: BridgeCookies, why: string): CrossfadeError {
-  const inCookie = client.config?.refreshTransport === 'cookie';
-  return new CrossfadeError('invalid_grant', { cause: why, ...(inCookie ? { headers: { 'Set-Cookie': cookies.clearedRefreshLine() } } : {}) });
-}

@@ -5,16 +5,15 @@ import { type Identity, type Principal, tokenPrincipal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Restore } from '../sessions/restore.js';
-import { tellSpan } from '../telemetry/tracing.js';
 import type { TokenFit } from '../tokens/fit.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
-import { type Attempt, countGrant } from './count-grant.js';
+import { type Attempt, frameAttempt, invalidGrant } from './attempt.js';
 import type { GrantType } from './exchange.js';
 import type { Form } from './form.js';
 import type { SessionGranting } from './granting.js';
 import { readScope, readTarget } from './parameters.js';
-import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
+import type { ReadRefresh } from './presented-refresh.js';
 import { answerTokens } from './token-answer.js';
 
 export interface RefreshOptions extends SessionGranting {
@@ -38,10 +37,10 @@ export function createRefresh(options: RefreshOptions): GrantType {
   const { families, resume, rollout, requests, readRefresh, limits, sign, cookies, clock, audit, metrics } = options;
 
   /** The session as it is now; undefined for tokens that come from none. */
-  async function readSession(sid: string, grant: Grant, client: ResolvedClient): Promise<Exclude<Resumed, { kind: 'ended' }> | undefined> {
+  async function readSession(sid: string, grant: Grant): Promise<Exclude<Resumed, { kind: 'ended' }> | undefined> {
     if (!grant.hasSession) return undefined;
     const resumed = await resume(sid, grant.identity);
-    if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
+    if (resumed.kind === 'ended') throw invalidGrant('session-ended');
     return resumed;
   }
 
@@ -76,7 +75,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
 
   async function refresh(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<string> {
     const { token, found } = await readRefresh(ctx, form, client, 'refresh');
-    if (found.kind === 'returned') throw invalidGrant(client, cookies, 'returned');
+    if (found.kind === 'returned') throw invalidGrant('returned');
     const { sid, family } = token;
     const { grant } = found;
     readTarget(form, new Set([grant.audience]));
@@ -85,7 +84,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
       throw new CrossfadeError('invalid_target', { message: 'tokens for the audience of this family are no longer given' });
 
     await options.others.refuse(ctx, client, { sid, ...grant.identity }, { where: 'refresh', cookies: true, expiredBearer: true });
-    const resumed = await readSession(sid, grant, client);
+    const resumed = await readSession(sid, grant);
     const session = resumed?.kind === 'live' ? resumed.session : undefined;
     const epoch = resumed?.kind === 'live' ? resumed.epoch : undefined;
     const identity = session ? fitting(session, grant, client) : grant.identity;
@@ -105,7 +104,7 @@ export function createRefresh(options: RefreshOptions): GrantType {
         options.ownFaults.lost(client.id, { subject: identity.subject, tenant: identity.tenant });
         options.progress.count('refresh', 'failed', attempt.cohort ?? client.id);
       }
-      throw invalidGrant(client, cookies, rotation.reason);
+      throw invalidGrant(rotation.reason);
     }
     if (rotation.kind !== 'repeated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
     if (session) void options.watch.watch(session, epoch);
@@ -115,33 +114,10 @@ export function createRefresh(options: RefreshOptions): GrantType {
   }
 
   return async function refreshGrant(ctx, form) {
-    let client: ResolvedClient | undefined;
-    let outcome = 'server_error';
-    const attempt: Attempt = {};
-    try {
-      client = requests.resolve(ctx, form);
-      attempt.cohort = client.id;
-      outcome = await refresh(ctx, form, client, attempt);
-      countGrant(options.progress, 'refresh', attempt);
-    } catch (error) {
-      if (error instanceof CrossfadeError) outcome = error.code;
-      countGrant(options.progress, 'refresh', attempt, error);
-      audit('refresh.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
-      throw error;
-    } finally {
-      tellSpan(() => ({
-        'crossfade.grant': 'refresh',
-        'crossfade.client': client?.id ?? 'unknown',
-        'crossfade.cohort': attempt.cohort ?? 'unknown',
-      }));
-      metrics.refreshes.inc({ client: client?.id ?? 'unknown', outcome });
-    }
+    await frameAttempt({ ...options, what: 'refresh', counter: metrics.refreshes }, async (attempt) => {
+      const client = requests.resolve(ctx, form);
+      attempt.client = client;
+      return await refresh(ctx, form, client, attempt);
+    });
   };
-}
-
-/** Of an error's details, what says why. */
-export function reasonOf(error: unknown): { stage?: string; reason?: string } {
-  if (!(error instanceof CrossfadeError)) return {};
-  const { stage, reason = typeof error.cause === 'string' ? error.cause : undefined } = error.details;
-  return { ...(stage === undefined ? {} : { stage }), ...(reason === undefined ? {} : { reason }) };
 }

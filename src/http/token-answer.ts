@@ -69,7 +69,7 @@ export function createSigner({ signingKey, mayIssue, issueAccessToken, clock }: 
     if (issued.token.length > MAX_TOKEN_BYTES)
       throw new CrossfadeError('invalid_request', {
         message: `the token would be over ${MAX_TOKEN_BYTES} bytes: ask for less scope, or map fewer roles`,
-        details: { reason: 'token-too-large' },
+        reason: 'token-too-large',
       });
     return issued;
   };

@@ -16,14 +16,13 @@ import type { Tools } from '../telemetry/tools.js';
 import type { Families, LiveFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
+import { type Attempt, frameAttempt, invalidGrant } from './attempt.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
-import { type Attempt, countGrant } from './count-grant.js';
 import { type Form, readForm } from './form.js';
 import type { OtherPrincipals } from './other-principals.js';
-import { invalidGrant, type ReadRefresh } from './presented-refresh.js';
-import { reasonOf } from './refresh.js';
+import type { ReadRefresh } from './presented-refresh.js';
 
 export interface WayBackOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly readRefresh: ReadRefresh;
@@ -62,49 +61,49 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     throw new CrossfadeError('unauthorized_client', { message: 'no client returns at this stage', details: { stage, reason } });
   }
 
-  async function openSession(client: ResolvedClient, { entry, key }: Omit<SessionPlace, 'sid'>): Promise<LiveSession> {
+  async function openSession({ entry, key }: Omit<SessionPlace, 'sid'>): Promise<LiveSession> {
     const reading = await sessions.readKnown(entry, key, { strict: true });
-    if (reading.kind === 'rejected') throw invalidGrant(client, cookies, reading.reason);
+    if (reading.kind === 'rejected') throw invalidGrant(reading.reason);
     return reading.session;
   }
 
-  function giveCookies(ctx: Context, client: ResolvedClient, { source }: LiveSession): void {
+  function giveCookies(ctx: Context, { source }: LiveSession): void {
     const pairs = restore.cookiesOf(source.entry, source.key);
-    if (!pairs) throw invalidGrant(client, cookies, 'session-ended');
+    if (!pairs) throw invalidGrant('session-ended');
     assertInTime(ctx);
     cookies.setSession(ctx, source.entry, pairs, { ofRecord: restore.cookieLifeOf(source.entry, source.text), recordEndsAtMs: source.expiresAtMs });
   }
 
   /** From here on the two end together; a logout of the old one that came before is made up for. */
-  async function link(token: RefreshToken, to: SessionPlace, person: Identity, endsAtMs: number, client: ResolvedClient): Promise<void> {
+  async function link(token: RefreshToken, to: SessionPlace, person: Identity, endsAtMs: number): Promise<void> {
     await restore.link(to, token.sid, endsAtMs);
     const { ended } = await ledger.marks(token.sid);
     if (!ended || !endsFamily(ended, person.subject, token.family)) return;
     await logout.end(to.sid, 'logout', { person, at: to });
-    throw invalidGrant(client, cookies, 'session-ended');
+    throw invalidGrant('session-ended');
   }
 
   /** Makes the session anew; of two requests at once both get the same. */
-  async function bringBack(token: RefreshToken, found: LiveFamily, kept: KeptSession, client: ResolvedClient): Promise<SessionPlace> {
+  async function bringBack(token: RefreshToken, found: LiveFamily, kept: KeptSession): Promise<SessionPlace> {
     const { grant } = found;
     const made = await restore.restore(kept, grant.endsAt * 1000);
     if (!made) throw unauthorized('this session cannot be made anew');
     const counts = await families.close(token, found, made);
     if (counts?.sid !== made.sid) await restore.discard(made);
-    if (!counts) throw invalidGrant(client, cookies, 'session-ended');
-    await link(token, counts, grant.identity, grant.endsAt * 1000, client);
+    if (!counts) throw invalidGrant('session-ended');
+    await link(token, counts, grant.identity, grant.endsAt * 1000);
     return counts;
   }
 
   async function goBack(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<Outcome> {
     const { token, found } = await readRefresh(ctx, form, client, 'return');
     if (found.kind === 'returned') {
-      const session = await openSession(client, found.to);
+      const session = await openSession(found.to);
       // The id may have gone to somebody else since.
-      if (!families.isOf(found.person, session.identity.subject)) throw invalidGrant(client, cookies, 'other-person');
+      if (!families.isOf(found.person, session.identity.subject)) throw invalidGrant('other-person');
       await others.refuse(ctx, client, { sid: session.sid, ...session.identity }, CHECK);
-      await link(token, found.to, session.identity, session.endsAt * 1000, client);
-      giveCookies(ctx, client, session);
+      await link(token, found.to, session.identity, session.endsAt * 1000);
+      giveCookies(ctx, session);
       return 'repeated';
     }
     const { grant } = found;
@@ -112,38 +111,28 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     await others.refuse(ctx, client, { sid: token.sid, ...grant.identity }, CHECK);
     await refuseByStage(client, grant, attempt);
     const resumed = await resume(token.sid, grant.identity);
-    if (resumed.kind === 'ended') throw invalidGrant(client, cookies, 'session-ended');
+    if (resumed.kind === 'ended') throw invalidGrant('session-ended');
     if (resumed.kind === 'live') {
-      giveCookies(ctx, client, resumed.session);
+      giveCookies(ctx, resumed.session);
       return 'live';
     }
     // Whether its person has logged out meanwhile cannot be told: a second record must not bring that back.
     if (resumed.isThere) throw unavailable('mapping');
-    giveCookies(ctx, client, await openSession(client, await bringBack(token, found, resumed.kept, client)));
+    giveCookies(ctx, await openSession(await bringBack(token, found, resumed.kept)));
     return 'restored';
   }
 
   return async function wayBackEndpoint(ctx) {
-    let client: ResolvedClient | undefined;
-    let outcome = 'server_error';
-    const attempt: Attempt = {};
-    try {
+    await frameAttempt({ what: 'return', counter: metrics.waysBack, progress, cookies, audit }, async (attempt) => {
       const form = await readForm(ctx);
-      client = requests.resolve(ctx, form);
-      attempt.cohort = client.id;
-      outcome = await goBack(ctx, form, client, attempt);
-      countGrant(progress, 'return', attempt);
+      const client = requests.resolve(ctx, form);
+      attempt.client = client;
+      const outcome = await goBack(ctx, form, client, attempt);
       ctx.set('Cache-Control', 'no-store');
       ctx.status = 204;
       audit('return.granted', { client: client.id, outcome });
-    } catch (error) {
-      if (error instanceof CrossfadeError) outcome = error.code;
-      countGrant(progress, 'return', attempt, error);
-      audit('return.refused', { client: client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
-      throw error;
-    } finally {
-      metrics.waysBack.inc({ client: client?.id ?? 'unknown', outcome });
-    }
+      return outcome;
+    });
   };
 }
 
