@@ -31,6 +31,9 @@ export interface FlagFile extends FlagItems {
 }
 
 /**
+ * The SDK has a `FileDataSource`. It is not used, because with `autoUpdate` it sees no further change once a file was replaced by a rename, as
+ * editors and ConfigMaps do it.
+ *
  * Reads a flags file in LaunchDarkly's own shape: `flags`, `segments`, and `flagValues` for values without rules. Only the flags of `keys`,
  * and what these need, are looked into: a team may keep thousands of others in it.
  * @throws {Error} whose message says what is wrong, in words for an operator.

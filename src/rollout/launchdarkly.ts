@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+// The SDK goes by its old name, which apps have in their package.json: an alias of @launchdarkly/node-server-sdk, the package that is kept.
 import { init, type LDClient } from 'launchdarkly-node-server-sdk';
 import { TestData } from 'launchdarkly-node-server-sdk/integrations';
 import type { Config } from '../config/config.js';
