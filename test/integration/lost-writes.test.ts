@@ -28,6 +28,14 @@ async function metric(at: Instance, name: string): Promise<number> {
   return lines.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
+/** How long the replica does not get what is written, and how long there are two primaries. */
+const PAUSED_LINK_MS = 2000;
+const SPLIT_BRAIN_MS = 1000;
+
+async function lasts(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
 /** Clients that refresh one after the other for as long as they are let, each with the newest token that it was given. */
 function startClients(all: readonly Tokens[], instances: readonly Instance[]) {
   const held = all.map((tokens) => ({ tokens, refreshes: 0 }));
@@ -76,7 +84,7 @@ async function failOver(world: World, loseWrites: () => void, kill: () => Promis
   const clients = startClients(all, instances);
   await clients.refreshed(1);
   loseWrites();
-  await clients.refreshed(2);
+  await Promise.all([clients.refreshed(2), lasts(PAUSED_LINK_MS)]);
   await kill();
   await clients.refreshed(2);
   const last = await clients.stop();
@@ -140,7 +148,7 @@ describe('a split brain', () => {
     ofSecond.leadTo(right.url);
     await ofSecond.restore();
     const clients = startClients(all, [world, second]);
-    await clients.refreshed(4);
+    await Promise.all([clients.refreshed(4), lasts(SPLIT_BRAIN_MS)]);
     // It heals: the left one and what only it knew are gone.
     await ofFirst.cut();
     ofFirst.leadTo(right.url);
