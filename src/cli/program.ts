@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { SESSION_FORMATS } from '../config/session-formats.js';
-import { parseBasePath, parseDuration, parseFormat, parseStage, parseTime, positiveInteger, someText } from './arguments.js';
+import { MEASURED_RECORD, parseBasePath, parseDuration, parseFormat, parseStage, parseTime, positiveInteger, someText } from './arguments.js';
 import { print } from './print.js';
 
 // What a command needs is loaded when it runs: `--help` waits for none of it.
@@ -105,7 +105,7 @@ program
   .description("what so many sessions need of the bridge's own Redis: memory, commands a second, and whether one is enough")
   .requiredOption('--sessions <n>', 'sessions that tokens were made from and that may still live', positiveInteger)
   .requiredOption('--active <n>', 'of these, how many people come all the time', positiveInteger)
-  .option('--record-bytes <n>', 'size of a session record', positiveInteger)
+  .option('--record-bytes <n>', 'size of a session record', positiveInteger, MEASURED_RECORD)
   .option('-c, --config <file>', 'for the lives of tokens and the rate of nudges; without it the defaults')
   .option('--json', 'for programs')
   .action(async (options) => await (await import('./size.js')).size(options));

@@ -1,12 +1,12 @@
 import { loadConfig } from '../config/load.js';
+import { MEASURED_RECORD } from './arguments.js';
 import { print } from './print.js';
 import { table, wrap } from './words.js';
 
 export interface SizeOptions {
   readonly sessions: number;
   readonly active: number;
-  /** Default: that of the records which were measured. */
-  readonly recordBytes?: number;
+  readonly recordBytes: number;
   readonly config?: string;
   readonly json?: boolean;
 }
@@ -16,7 +16,7 @@ export interface SizeOptions {
  * refreshed once, its record 222 bytes; and the commands that Redis carries out, those of scripts included.
  */
 const MEASURED = {
-  recordBytes: 222,
+  recordBytes: MEASURED_RECORD,
   /** `used_memory` by session, the tables that hold its keys included. */
   bytes: 2959,
   kinds: { '{sid}:family:ID': 1240, '{sid}:session': 864, '{sid}:families': 152, 'subject:{HASH}': 152, '{sid}:ended': 136 },
@@ -60,7 +60,7 @@ function sizeOf({ sessions, active, recordBytes, accessTtlSeconds, nudgesPerSeco
 }
 
 /** `crossfade size`: what so many sessions need of the bridge's own Redis. Asks nobody. */
-export async function size({ sessions, active, recordBytes = MEASURED.recordBytes, config: path, json = false }: SizeOptions): Promise<void> {
+export async function size({ sessions, active, recordBytes, config: path, json = false }: SizeOptions): Promise<void> {
   if (active > sessions) throw new Error('--active: at most as many as --sessions');
   const { tokens, rollout } = path === undefined ? DEFAULTS : await loadConfig(path);
   const found = sizeOf({ sessions, active, recordBytes, accessTtlSeconds: tokens.accessTtlSeconds, nudgesPerSecond: rollout.nudgesPerSecond });

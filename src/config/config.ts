@@ -45,7 +45,7 @@ export interface RedisTarget {
   /** As the files had it when the configuration was loaded. */
   readonly access: RedisAccess;
   /** The same as it is in the files now. */
-  readonly readAccess: () => Reread<RedisAccess>;
+  readonly readAccess: (current: RedisAccess) => Reread<RedisAccess>;
   /** The files that it was read from. */
   readonly files: readonly string[];
   /** Whether the configuration itself holds the password, in `url`. */
@@ -53,7 +53,11 @@ export interface RedisTarget {
 }
 
 /** What files hold now, or what is wrong with them. */
-export type Reread<T> = { readonly value: T } | { readonly problems: readonly ConfigProblem[] };
+export type Reread<T> =
+  | { readonly value: T }
+  | { readonly problems: readonly ConfigProblem[] }
+  /** A part of it is bad, and stays as it was; the rest is new. */
+  | { readonly value: T; readonly problems: readonly ConfigProblem[] };
 
 /** Secrets that stand in a file, as it was when the configuration was loaded. */
 export interface FileSecrets {

@@ -20,7 +20,8 @@ export interface Followed<T> {
   /** Absolute paths. None: the value never changes. */
   readonly files: readonly string[];
   readonly initial: T;
-  readonly read: () => Reread<T>;
+  /** `current`: what is in force, for the parts that cannot be read now. */
+  readonly read: (current: T) => Reread<T>;
 }
 
 export interface LiveFiles {
@@ -71,8 +72,10 @@ export function createLiveFiles(reports: FileReports): LiveFiles {
         if (isSecondLook) looksAgain = false;
         const content = contentOf(files);
         if (closed || (content === inForce && !problems.has(at))) return;
-        const found = read();
-        if ('value' in found) {
+        const found = read(current);
+        const wrong = 'problems' in found ? found.problems : [];
+        if (wrong.length === 0 && 'value' in found) {
+          problems.delete(at);
           take(found.value, content);
           return;
         }
@@ -81,14 +84,15 @@ export function createLiveFiles(reports: FileReports): LiveFiles {
           looksAgain = true;
           return;
         }
-        const reason = found.problems.map(({ path, message }) => `${path}: ${message}`).join('; ');
-        if (problems.get(at) === reason) return;
-        problems.set(at, reason);
-        reports.rejected(at, reason);
+        const reason = wrong.map(({ path, message }) => `${path}: ${message}`).join('; ');
+        if (problems.get(at) !== reason) {
+          problems.set(at, reason);
+          reports.rejected(at, reason);
+        }
+        if ('value' in found) take(found.value, content);
       }
 
       function take(value: typeof initial, content: string): void {
-        problems.delete(at);
         if (content === inForce) return;
         inForce = content;
         current = value;

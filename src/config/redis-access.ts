@@ -15,13 +15,9 @@ export function resolveTarget(
 ): RedisTarget {
   const files = filesOf(target).map(resolve);
   const { cluster, sentinels, name, database } = target;
-  const read = () => {
-    const found: ConfigProblem[] = [];
-    const access = readAccess(target, at, resolve, found);
-    return { access, found };
-  };
-  const { access, found } = read();
-  problems.push(...found);
+  const first = readAccess(target, at, resolve);
+  const { access } = first;
+  problems.push(...allOf(first.problems));
   return {
     ...(cluster ? { cluster } : {}),
     ...(sentinels ? { sentinels } : {}),
@@ -30,17 +26,64 @@ export function resolveTarget(
     access,
     files,
     hasPlainPassword: typeof written === 'string' && /^rediss?:\/\/[^/@]*:(?!\$\{[^}]*\}@)[^/@]+@/.test(written),
-    readAccess() {
-      const again = read();
+    readAccess(current) {
+      const again = readAccess(target, at, resolve);
       // What an instance knows of sessions is bound to its Redis, and every connection has to lead to the same one.
-      if (again.found.length === 0 && !isSameServer(again.access, access))
-        again.found.push({
+      if (again.problems.credentials.length === 0 && !isSameServer(again.access, access))
+        again.problems.credentials.push({
           path: `${at}.urlFile`,
           message: 'names another server or database than at the start, or TLS has come or gone: restart to apply',
         });
-      return again.found.length > 0 ? { problems: again.found } : { value: again.access };
+      const found = allOf(again.problems);
+      const value = mergeGood(current, again);
+      const isNews = digestOf(value) !== digestOf(current);
+      if (found.length === 0) return { value };
+      return isNews ? { value, problems: found } : { problems: found };
     },
   };
+}
+
+/** What is wrong, by what stays as it was for it. */
+type ProblemsByPart = Readonly<Record<'credentials' | 'ca' | 'sentinelCredentials' | 'sentinelCa', ConfigProblem[]>>;
+
+interface ReadAccess {
+  readonly access: RedisAccess;
+  readonly problems: ProblemsByPart;
+  /** Whether sentinels have the CA of the primary. */
+  readonly sharesCa: boolean;
+}
+
+function allOf({ credentials, ca, sentinelCredentials, sentinelCa }: ProblemsByPart): ConfigProblem[] {
+  return [...credentials, ...ca, ...sentinelCredentials, ...sentinelCa];
+}
+
+/** A broken CA file must not keep a rotated password out, nor the other way round. */
+function mergeGood(last: RedisAccess, { access, problems, sharesCa }: ReadAccess): RedisAccess {
+  const ofCredentials = problems.credentials.length > 0 ? last : access;
+  const ofCa = problems.ca.length > 0 ? last : access;
+  const asking = (problems.sentinelCredentials.length > 0 ? last : access).sentinel;
+  const isSentinelCaBad = problems.sentinelCa.length > 0 || (sharesCa && problems.ca.length > 0);
+  const ofSentinelCa = (isSentinelCaBad ? last : access).sentinel;
+  const { server, username, password } = ofCredentials;
+  return {
+    ...(server ? { server } : {}),
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password }),
+    ...(ofCa.tls ? { tls: ofCa.tls } : {}),
+    ...(asking
+      ? {
+          sentinel: {
+            ...(asking.username === undefined ? {} : { username: asking.username }),
+            ...(asking.password === undefined ? {} : { password: asking.password }),
+            ...(ofSentinelCa?.tls ? { tls: ofSentinelCa.tls } : {}),
+          },
+        }
+      : {}),
+  };
+}
+
+function digestOf({ password, sentinel, ...rest }: RedisAccess): string {
+  return JSON.stringify([rest, password?.reveal(), sentinel?.username, sentinel?.password?.reveal(), sentinel?.tls]);
 }
 
 function isSameServer({ server: one, tls }: RedisAccess, { server: other, tls: otherTls }: RedisAccess): boolean {
@@ -54,29 +97,32 @@ function filesOf({ urlFile, usernameFile, passwordFile, sentinelPasswordFile, tl
 }
 
 /** User and password are read together: they change together. */
-function readAccess(target: ParsedConnection, at: string, resolve: (path: string) => string, problems: ConfigProblem[]): RedisAccess {
-  const read = (path: string, setting: string) => readSecret(resolve(path), `${at}.${setting}`, problems);
-  const url = target.urlFile === undefined ? target.url : read(target.urlFile, 'urlFile');
-  const parsed = url === undefined ? undefined : parseUrl(url, `${at}.${target.urlFile === undefined ? 'url' : 'urlFile'}`, problems);
+function readAccess(target: ParsedConnection, at: string, resolve: (path: string) => string): ReadAccess {
+  const problems: ProblemsByPart = { credentials: [], ca: [], sentinelCredentials: [], sentinelCa: [] };
+  const read = (path: string, setting: string, of: ConfigProblem[]) => readSecret(resolve(path), `${at}.${setting}`, of);
+  const own = problems.credentials;
+  const url = target.urlFile === undefined ? target.url : read(target.urlFile, 'urlFile', own);
+  const parsed = url === undefined ? undefined : parseUrl(url, `${at}.${target.urlFile === undefined ? 'url' : 'urlFile'}`, own);
   if (target.urlFile !== undefined && parsed?.tls && target.tls === false)
-    problems.push({ path: `${at}.tls`, message: 'and rediss:// contradict each other' });
-  const username = target.usernameFile === undefined ? (target.username ?? parsed?.username) : read(target.usernameFile, 'usernameFile');
-  const password = target.passwordFile === undefined ? parsed?.password : read(target.passwordFile, 'passwordFile');
-  const tls = readTls(parsed?.tls === true ? (target.tls ?? true) : target.tls, 'tls');
-  const sentinelTls = target.sentinelTls === undefined ? tls : readTls(target.sentinelTls, 'sentinelTls');
-  const sentinelPassword = target.sentinelPasswordFile === undefined ? undefined : read(target.sentinelPasswordFile, 'sentinelPasswordFile');
+    own.push({ path: `${at}.tls`, message: 'and rediss:// contradict each other' });
+  const username = target.usernameFile === undefined ? (target.username ?? parsed?.username) : read(target.usernameFile, 'usernameFile', own);
+  const password = target.passwordFile === undefined ? parsed?.password : read(target.passwordFile, 'passwordFile', own);
+  const tls = readTls(parsed?.tls === true ? (target.tls ?? true) : target.tls, 'tls', problems.ca);
+  const sentinelTls = target.sentinelTls === undefined ? tls : readTls(target.sentinelTls, 'sentinelTls', problems.sentinelCa);
+  const { sentinelPasswordFile: file } = target;
+  const sentinelPassword = file === undefined ? undefined : read(file, 'sentinelPasswordFile', problems.sentinelCredentials);
 
-  function readTls(value: ParsedConnection['tls'], setting: string): TlsTarget | undefined {
+  function readTls(value: ParsedConnection['tls'], setting: string, problems: ConfigProblem[]): TlsTarget | undefined {
     if (value === undefined || value === false) return undefined;
     if (value === true) return {};
     const { caFile, servername } = value;
-    const ca = caFile === undefined ? undefined : read(caFile, `${setting}.caFile`);
+    const ca = caFile === undefined ? undefined : read(caFile, `${setting}.caFile`, problems);
     if (ca !== undefined && ca !== '' && !holdsCertificates(ca))
       problems.push({ path: `${at}.${setting}.caFile`, message: 'the file must hold certificates as PEM, each whole' });
     return { ...(ca === undefined ? {} : { ca }), ...(servername === undefined ? {} : { servername }) };
   }
 
-  return {
+  const access = {
     ...(parsed ? { server: parsed.server } : {}),
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password: new Secret(password) }),
@@ -91,6 +137,7 @@ function readAccess(target: ParsedConnection, at: string, resolve: (path: string
         }
       : {}),
   };
+  return { access, problems, sharesCa: target.sentinelTls === undefined };
 }
 
 const BEGIN_CERTIFICATE = /(?=-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----)/;

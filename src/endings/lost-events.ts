@@ -32,9 +32,9 @@ export interface LostEventsOptions extends Pick<Tools, 'log' | 'audit' | 'metric
 }
 
 const AGAIN_MS = 1000;
-/** At most 2,000 events a second are written again, by 200 commands. */
+/** At most 2,000 events a second are written again, by 100 commands. */
 const BATCH = 200;
-const TOGETHER = 10;
+const TOGETHER = 20;
 const PAUSE_MS = 100;
 const CLAIM_AGAIN_MS = 500;
 

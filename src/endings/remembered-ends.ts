@@ -34,8 +34,8 @@ export interface RememberedEndsOptions extends Pick<Tools, 'log' | 'audit' | 'me
   readonly claim: Claim;
 }
 
-/** At most 1,800 a second: with what the event stream writes meanwhile, 2,000 commands. */
-const BATCH = 180;
+/** At most 1,880 a second: with what the event stream writes meanwhile, and what is read first, 2,000 commands. */
+const BATCH = 188;
 const BATCH_MS = 100;
 const AGAIN_MS = 1000;
 /** Lost writes are met one by one for as long as clients come. */
@@ -55,6 +55,8 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
   let next: Loss | undefined;
   let soon: NodeJS.Timeout | undefined;
   let closed = false;
+  /** How many of which were written: Redis may not answer in between. */
+  let reached = NOTHING_REACHED;
 
   async function endFamilyAgain(sid: string, family: string): Promise<void> {
     const keys = ledger.keysOf(sid);
@@ -82,13 +84,13 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     );
   }
 
-  /** False: another instance has taken over. */
+  /** From where it came to the last time, where these are the same. False: another instance has taken over. */
   async function writeBatches(events: readonly EndEvent[]): Promise<boolean> {
-    const from = performance.now();
-    for (let at = 0; at < events.length; at += BATCH) {
+    const from = performance.now() - (reached.at / BATCH) * BATCH_MS;
+    for (; reached.at < events.length; reached.at += BATCH) {
       if (closed || !(await claim.take('ends'))) return false;
-      await writeBatch(events.slice(at, at + BATCH));
-      const dueMs = (at / BATCH + 1) * BATCH_MS - (performance.now() - from);
+      await writeBatch(events.slice(reached.at, reached.at + BATCH));
+      const dueMs = (reached.at / BATCH + 1) * BATCH_MS - (performance.now() - from);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs)));
     }
     return true;
@@ -113,9 +115,11 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
         if (events.length === 0) return;
         const ends = digestOf(events.map((event) => JSON.stringify(event)));
         if (await isDone(loss, ends)) return;
-        const begunAt = await redisTime();
+        // What is lost while this is written is lost again: it begins when its first part was written.
+        if (reached.ends !== ends) reached = { ends, at: 0, begunAt: await redisTime() };
         if ((await claim.take('ends')) && (await writeBatches(events))) {
-          await done.write(`${loss.nodes === undefined ? '' : digestOf([loss.nodes])} ${ends} ${begunAt}`);
+          await done.write(`${loss.nodes === undefined ? '' : digestOf([loss.nodes])} ${ends} ${reached.begunAt}`);
+          reached = NOTHING_REACHED;
           await claim.release('ends');
           audit('ends.rewritten', { ends: events.length });
           log.warn({ ends: events.length }, 'redis may have lost writes: what has ended was written again');
@@ -174,6 +178,8 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
     },
   };
 }
+
+const NOTHING_REACHED = { ends: '', at: 0, begunAt: 0 };
 
 /** `noticedAt`: by Redis' clock, in ms. */
 interface Loss {

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisAccess, RedisTarget, TlsTarget } from '../config/config.js';
-import { type ConnectionReports, connectorFor, type ServerAddress } from './connector.js';
+import { type ConnectionReports, connectorFor, type NodeOptions, type ServerAddress } from './connector.js';
 
 /** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
 export type RedisClient = Redis | Cluster;
@@ -70,8 +70,8 @@ export interface RedisClientOptions {
   /** Called with each error that Redis answers a command with, and the connection that it came over. True: that one is opened anew. */
   readonly onReplyError: (error: Error) => boolean;
   readonly reports: ConnectionReports;
-  /** Credentials as they are now; looked up at each connect. */
-  readonly access: () => RedisAccess;
+  /** Credentials as they are now; looked up at each connect. `node`: of a Cluster. */
+  readonly access: (node?: ServerAddress) => RedisAccess;
   /** Holds commands back; not for a Cluster, whose nodes redirect by themselves. */
   readonly refusal: () => Error | undefined;
 }
@@ -81,7 +81,11 @@ export function createRedisClient(
   target: RedisTarget,
   { commandTimeoutMs, onReplyError, reports, access, refusal }: RedisClientOptions,
 ): RedisClient {
-  const live = () => ({ ...credentials(access()), ...(target.cluster ? {} : { ...address(access()), ...sentinelCredentials(access()) }) });
+  function live(node: NodeOptions) {
+    if (!target.cluster) return { ...credentials(access()), ...address(access()), ...sentinelCredentials(access()) };
+    const { host, port } = node;
+    return credentials(access(host === undefined || port === undefined ? undefined : { host, port, isSentinel: false }));
+  }
   const common = {
     maxRetriesPerRequest: 0,
     commandTimeout: commandTimeoutMs,

@@ -17,6 +17,8 @@ const PROBE_MS = 2000;
 /** How often a connection is given up for what Redis answers, at most: the name may still lead to the old primary. */
 const RECONNECT_MS = 1000;
 
+/** Stands for the server of a URL, and for the primary behind sentinels. */
+const PRIMARY = 'primary';
 /** Servers whose last failure is kept. */
 const MAX_SERVERS = 100;
 const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
@@ -54,6 +56,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     initial: target.access,
     living: () => (client instanceof Cluster ? client.nodes('all') : [client, ...duplicates]),
     unheld,
+    isInUse: (server) => !(client instanceof Cluster) || client.slots.some((owners) => owners?.[0] === server),
     tryServer: async (server, next) => await tryServer(server, next, Math.max(commandTimeoutMs, 1000)),
     onRefused: onRefusedAccess,
     log,
@@ -70,22 +73,27 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     reports: {
       opening(server) {
         opened = server;
-        access.opening(server);
+        access.opening(nameOfChoice(server), server);
       },
       failed(server, error) {
         if (closing) return;
         const words = describeFailure(server, error);
         failures.set(keyOfServer(server), words);
-        if (isOfCertificate(error)) access.failed(keyOfServer(server), error);
+        if (isOfCertificate(error)) access.failed(nameOfChoice(server), error);
         // Else it is a connection beside this one.
         if (client.status === 'ready') return;
         reopening = undefined;
         failure = words;
       },
     },
-    access: () => access.current,
+    access: (node) => access.currentFor(node ? keyOfServer(node) : PRIMARY),
     refusal,
   });
+
+  /** For whom credentials are chosen: each node of a Cluster, each sentinel, and the one primary wherever it is. */
+  function nameOfChoice(server: ServerAddress): string {
+    return target.cluster || server.isSentinel ? keyOfServer(server) : PRIMARY;
+  }
 
   /** While it is connected and must not be believed. */
   function refusal(): Error | undefined {
@@ -184,6 +192,8 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     if (!access.isNewest) await access.tryNewest();
     if (client instanceof Cluster) {
       const found = await probeCluster(client, probe, probeKey);
+      // ioredis has dropped a node that it could not reach, and looks for it only when a command needs it.
+      if (found.some(({ fault }) => fault?.state === 'AWAY')) client.refreshSlotsCache(() => undefined);
       note(new Map(found.map(({ node, fault }) => [node, patience.judge(node, fault, servers)])));
       return;
     }
@@ -232,7 +242,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   client.on('error', (error: Error) => {
     if (closing) return;
     const state = stateOf(error);
-    access.failed(opened && keyOfServer(opened), error);
+    access.failed(opened && nameOfChoice(opened), error);
     reopening = undefined;
     // Only that the list of sentinels has come to its end: the cause was said before.
     const isEndOfList = error.message.startsWith('All sentinels are unreachable') && !error.message.includes('Last error:');

@@ -32,23 +32,26 @@ type Stream = Awaited<ReturnType<Connect>>;
 type ConnectorClass = NonNullable<RedisOptions['Connector']>;
 
 /** A class for each client, since ioredis takes a class. `bySentinel`: for a master that sentinels name. */
-export function connectorFor(bySentinel: boolean, live: () => LiveOptions, reports: ConnectionReports): ConnectorClass {
+export function connectorFor(bySentinel: boolean, live: (node: NodeOptions) => LiveOptions, reports: ConnectionReports): ConnectorClass {
   return (bySentinel ? sentinelConnector(live, reports) : serverConnector(live, reports)) as ConnectorClass;
 }
+
+/** The node that ioredis connects to, where it says so before it connects: of a Cluster. */
+export type NodeOptions = Pick<RedisOptions, 'host' | 'port'>;
 
 /**
  * ioredis copies its options for each node of a Cluster and for each duplicate, and hands every copy to a new connector before it connects.
  * So that is where a changed password reaches all of them.
  */
-function followLive(options: object, live: () => LiveOptions): void {
-  const names = Object.keys(live());
+function followLive(options: object, live: (node: NodeOptions) => LiveOptions): void {
+  const names = Object.keys(live({}));
   // A URL in a file may get a user or a password that it did not have.
   for (const name of names.length === 0 ? [] : new Set([...names, 'username', 'password'])) {
-    Object.defineProperty(options, name, { get: () => Reflect.get(live(), name), enumerable: true, configurable: true });
+    Object.defineProperty(options, name, { get: () => Reflect.get(live(options), name), enumerable: true, configurable: true });
   }
 }
 
-function serverConnector(live: () => LiveOptions, reports: ConnectionReports, isSentinel = false) {
+function serverConnector(live: (node: NodeOptions) => LiveOptions, reports: ConnectionReports, isSentinel = false) {
   return class HearingConnector extends StandaloneConnector {
     constructor(options: ConstructorParameters<typeof StandaloneConnector>[0]) {
       super(options);
@@ -64,7 +67,7 @@ function serverConnector(live: () => LiveOptions, reports: ConnectionReports, is
   };
 }
 
-function sentinelConnector(live: () => LiveOptions, reports: ConnectionReports) {
+function sentinelConnector(live: (node: NodeOptions) => LiveOptions, reports: ConnectionReports) {
   const toSentinel = serverConnector(() => ({}), reports, true);
   return class HearingSentinelConnector extends SentinelConnector {
     constructor(options: ConstructorParameters<typeof SentinelConnector>[0]) {

@@ -66,6 +66,8 @@ export function faultOf(state: RedisState): Fault {
 
 /** The state that an error tells of; undefined for errors of a single command. A script of Redis 6 has the word inside the text. */
 export function stateOf(error: Error): RedisState | undefined {
+  // What a script may not do is called so.
+  if (error.message.includes('The user executing the script')) return 'NOPERM';
   const found = /(?:^|[\s-])(READONLY|UNBLOCKED|MASTERDOWN|LOADING|BUSY|MISCONF|OOM|NOREPLICAS|NOAUTH|WRONGPASS|NOPERM|CLUSTERDOWN)\b/.exec(
     error.message.slice(0, 200),
   )?.[1];
@@ -82,6 +84,15 @@ const CERTIFICATES: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT: 'its certificate is from a CA that is not known here: set tls.caFile',
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: 'its certificate is from a CA that is not known here: set tls.caFile',
   CERT_SIGNATURE_FAILURE: 'its certificate is not signed by the CA of tls.caFile',
+  CERT_CHAIN_TOO_LONG: 'its certificate is too far from the CA of tls.caFile',
+  CERT_REJECTED: 'the CA of tls.caFile is not for servers',
+  CERT_REVOKED: 'its certificate was revoked',
+  CERT_UNTRUSTED: 'the CA of tls.caFile is not for servers',
+  INVALID_CA: 'what tls.caFile holds is not the certificate of a CA',
+  INVALID_PURPOSE: 'what tls.caFile holds is not the certificate of a CA, or not of one for servers',
+  PATH_LENGTH_EXCEEDED: 'its certificate is too far from the CA of tls.caFile',
+  UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY: 'the key of the CA in tls.caFile cannot be read',
+  UNSPECIFIED: 'the CA of tls.caFile must not sign the certificate of this server',
 };
 
 /** Whether a connection failed since the server's certificate is not to be trusted here. */

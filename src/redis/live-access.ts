@@ -2,19 +2,19 @@ import type { Redis } from 'ioredis';
 import { LRUCache } from 'lru-cache';
 import type { RedisAccess } from '../config/config.js';
 import type { Log } from '../telemetry/log.js';
-import { keyOfServer, type ServerAddress } from './connector.js';
+import type { ServerAddress } from './connector.js';
 import { isOfCertificate, stateOf } from './faults.js';
 
 /** The credentials and CAs of one Redis while their files change. */
 export interface LiveAccess {
-  /** Those to connect with now. */
-  readonly current: RedisAccess;
+  /** Those to connect to a server with now. `server`: as `opening` names it. */
+  currentFor(server: string): RedisAccess;
   /** Whether these are the ones that the files hold. */
   readonly isNewest: boolean;
   /** For an operator, a sentence each. None: Redis takes what the files hold. */
   readonly problems: readonly string[];
-  /** Notes with what a server is being connected to. */
-  opening(server: ServerAddress): void;
+  /** Notes with what a server is being connected to. `name`: whom a choice is made for; behind sentinels the primary is one, whoever that is. */
+  opening(name: string, server: ServerAddress): void;
   /** Notes that every server takes the current ones, and lets them do what is needed: the ones before are not needed again. */
   confirm(): void;
   /** Notes that a server takes the current ones, and does not let them do what is needed: uses the ones before for a while. */
@@ -35,6 +35,8 @@ export interface LiveAccessOptions {
   readonly living: () => readonly Redis[];
   /** Sends a command also while the connection is not to be believed. */
   readonly unheld: <T>(send: () => T) => T;
+  /** Whether a server is one of those that are asked now. */
+  readonly isInUse: (server: string) => boolean;
   /** Connects beside the others, once. Gives what that failed with. */
   readonly tryServer: (server: ServerAddress, access: RedisAccess) => Promise<Error | undefined>;
   /** Called where Redis refuses the credentials: the files may have changed. */
@@ -66,11 +68,13 @@ interface Part {
   /** What was good before, in case that the current one is not. */
   previous: RedisAccess | undefined;
   isRefused: boolean;
+  /** Servers that have refused `current`, while the newest was not taken: they get the newest. Each node of a Cluster may have a certificate of its own. */
+  readonly ahead: Set<string>;
 }
 
 /** What Redis refuses changes nothing: a secret store may be ahead of Redis. It is tried again. */
 export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
-  const { name, initial, living, unheld, tryServer, onRefused, log } = options;
+  const { name, initial, living, unheld, isInUse, tryServer, onRefused, log } = options;
   const parts: Readonly<Record<PartName, Part>> = {
     credentials: startPart(initial),
     ca: startPart(initial),
@@ -84,6 +88,10 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   });
 
   const currentOf = (part: PartName) => parts[part].current;
+  /** Of all sentinels one is asked after the other, with the same. */
+  const choiceOf = (part: PartName, server: string) => (isOfSentinels(part) ? 'sentinels' : server);
+  const chosenFor = (server: string) => (part: PartName) =>
+    parts[part].ahead.has(choiceOf(part, server)) ? parts[part].newest : parts[part].current;
   const newestOf = (part: PartName) => parts[part].newest;
 
   function refuse(part: PartName): void {
@@ -95,8 +103,9 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     const { isRefused, current } = parts[part];
     if (isRefused) log.info({ connection: name }, part.endsWith('redentials') ? 'redis takes the new credentials' : 'redis fits the new CA');
     parts[part].isRefused = false;
-    // A CA that the file has lost is not believed again once a server was seen to fit the new one.
-    if (part === 'credentials' && tried !== current) parts[part].previous = current;
+    parts[part].ahead.clear();
+    // A CA that the file has lost is not believed again once all servers were seen to fit the new one.
+    parts[part].previous = part === 'credentials' && tried !== current ? current : undefined;
     parts[part].current = tried;
   }
 
@@ -118,23 +127,34 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
     if (tried !== newestOf('credentials')) return;
     if (answers.includes(false)) refuse('credentials');
-    else take('credentials', tried);
+    else if (answers.includes(true)) take('credentials', tried);
+    // Nobody could be asked: a server that is there has to say it.
+    else await tryConnecting('credentials');
   }
 
   /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
-  async function tryConnecting(part: Exclude<PartName, 'credentials'>): Promise<void> {
+  async function tryConnecting(part: PartName): Promise<void> {
     const tried = newestOf(part);
     if (tried === currentOf(part)) {
       parts[part].isRefused = false;
+      parts[part].ahead.clear();
       return;
     }
-    const access = compose(newestOf);
-    const servers = [...opened.values()].filter(({ server }) => server.isSentinel === (part !== 'ca'));
-    const failures = await Promise.all(servers.map(async ({ server }) => ({ server, error: await tryServer(server, access) })));
+    const servers = [...opened].filter(([name, { server }]) => server.isSentinel === isOfSentinels(part) && isInUse(name));
+    const answers = await Promise.all(
+      servers.map(async ([name, { server }]) => {
+        const error = await tryServer(
+          server,
+          compose((one) => (one === part ? tried : chosenFor(name)(one))),
+        );
+        return error ? (blameOf(server.isSentinel, error) ?? 'unknown') : 'good';
+      }),
+    );
     if (tried !== newestOf(part)) return;
-    const answers = failures.flatMap(({ server, error }) => (error ? (blameOf(server.isSentinel, error) ?? []) : ['good' as const]));
+    const isUnknown = answers.every((answer) => answer === 'unknown') || (!isOfSentinels(part) && answers.includes('unknown'));
     if (answers.includes(part)) refuse(part);
-    else if (answers.length > 0) take(part, tried);
+    // A server that does not answer now may have what was good before; of the sentinels one is enough.
+    else if (!isUnknown) take(part, tried);
   }
 
   async function tryNewest(): Promise<void> {
@@ -142,18 +162,16 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   }
 
   return {
-    get current() {
-      return compose(currentOf);
-    },
+    currentFor: (server) => compose(chosenFor(server)),
     get isNewest() {
       return PARTS.every((part) => newestOf(part) === currentOf(part));
     },
     get problems() {
       return PARTS.filter((part) => parts[part].isRefused && newestOf(part) !== currentOf(part)).map((part) => `${name}: ${REFUSED[part]}`);
     },
-    opening: (server) => void opened.set(keyOfServer(server), { server, by: everyPart(currentOf) }),
+    opening: (server, address) => void opened.set(server, { server: address, by: everyPart(chosenFor(server)) }),
     confirm() {
-      for (const part of PARTS) parts[part].previous = undefined;
+      parts.credentials.previous = undefined;
     },
     async fallBack() {
       const { previous, current, newest } = parts.credentials;
@@ -167,7 +185,9 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     async change(next) {
       for (const part of PARTS) {
         const { current, newest } = parts[part];
-        parts[part].newest = [current, newest].find((one) => digestOf(part, one) === digestOf(part, next)) ?? next;
+        const same = [current, newest].find((one) => digestOf(part, one) === digestOf(part, next));
+        if (same !== newest) parts[part].ahead.clear();
+        parts[part].newest = same ?? next;
       }
       notBefore = Number.NEGATIVE_INFINITY;
       await tryNewest();
@@ -177,20 +197,28 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
       const of = server === undefined ? undefined : opened.get(server);
       const part = blameOf(of?.server.isSentinel === true, error);
       if (part === undefined) return;
-      const { current, newest, previous } = parts[part];
-      const next = current === newest ? previous : newest;
+      const { current, newest, previous, ahead } = parts[part];
       // Another node may have refused the same before.
-      if (next !== undefined && of?.by[part] === current) {
-        parts[part].current = next;
-        parts[part].previous = current;
+      const isOfCurrent = of?.by[part] === current;
+      if (part !== 'credentials' && server !== undefined) {
+        // What is here is not that of this server. Where neither is, each is tried in turn.
+        if (isOfCurrent && current !== newest) ahead.add(choiceOf(part, server));
+        else ahead.delete(choiceOf(part, server));
+      } else if (isOfCurrent) {
+        const next = current === newest ? previous : newest;
+        if (next !== undefined) [parts[part].current, parts[part].previous] = [next, current];
       }
       onRefused?.();
     },
   };
 }
 
+function isOfSentinels(part: PartName): boolean {
+  return part === 'sentinelCredentials' || part === 'sentinelCa';
+}
+
 function startPart(initial: RedisAccess): Part {
-  return { current: initial, newest: initial, previous: undefined, isRefused: false };
+  return { current: initial, newest: initial, previous: undefined, isRefused: false, ahead: new Set() };
 }
 
 function everyPart<T>(of: (part: PartName) => T): Readonly<Record<PartName, T>> {

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import calculateSlot from 'cluster-key-slot';
 import type { Cluster, Redis } from 'ioredis';
 import { type Fault, faultOf, type RedisState, stateOf } from './faults.js';
@@ -48,8 +49,11 @@ function stateOfProbe(error: unknown): RedisState {
   return stateOf(error) ?? (error.name === 'ReplyError' ? 'ERR' : 'TIMEOUT');
 }
 
+/** As scripts of the bridge write: a user may be allowed to write, and not by a script, or not what a hash, a sorted set or a stream needs. */
+const WRITE = readFileSync(new URL('./scripts/probe.lua', import.meta.url), 'utf8');
+
 async function writeAndRead(server: Redis, key: string, send: Send): Promise<ProbeOutcome> {
-  const [write, read] = await Promise.allSettled(send(() => [server.set(key, '1', 'PX', KEEP_MS), server.mget(key)]));
+  const [write, read] = await Promise.allSettled(send(() => [server.eval(WRITE, 1, key, KEEP_MS), server.mget(key)]));
   // Where it may not even be read, that weighs more.
   if (read?.status === 'rejected') return { fault: { ...faultOf(stateOfProbe(read.reason)), stopsReads: true }, isReplica: false };
   if (write?.status === 'rejected') throw write.reason;

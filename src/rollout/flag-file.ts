@@ -121,12 +121,14 @@ export async function openFileFlagSource({ path, keys, lastKnown, log, audit, me
       }
       // Also where only flags of others have: whoever has written the file sees that it was read.
       if (file.digest !== digest) audit('flags.changed', { source: 'file', flags: file.count });
+      // Whatever else changes in its directory, such as a log: the interval keeps them.
+      const isNews = file.digest !== digest || state !== 'live';
       text = next;
       digest = file.digest;
       latest = file;
       state = 'live';
       problem = undefined;
-      keep();
+      if (isNews) keep();
     } catch (error) {
       const reason = error instanceof Error ? error.message : 'unknown error';
       if (reason !== problem) audit('flags.failed', { source: 'file', reason });

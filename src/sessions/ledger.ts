@@ -222,7 +222,9 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
       const keys = keysOf(sid);
       const person = personOf(personKey, subject);
       for (let tries = 0; tries < MAX_TRIES; tries++) {
-        const mark = await reading('ended', client.get(keys.ended));
+        // Together with those of all others that are written in the same turn.
+        const { values } = await asking(reads.read([keys.ended]));
+        const mark = values[0]?.toString() ?? null;
         const stands = toMarks(sid, mark).ended;
         const isNewer = stands !== undefined && stands.endedAt >= endedAt;
         const signed = isNewer ? '' : sign(sid, { subject, tenant, authTimeMs, endedAt, unfinished }, 'logout');

@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { type Certificate, tlsArgs } from './certificates.js';
@@ -35,6 +36,15 @@ export async function startSentinel({ tls, password, args = [], sentinelLines = 
   const proxy = await startTcpProxy(primary.url, { records: true });
   const { port: followed } = new URL(proxy.url);
   const replica = await startRedis({ ...common, args: [...common.args, '--replicaof', '127.0.0.1', followed] });
+  // A sentinel asks its primary for replicas every ten seconds: before it knows one it does not fail over.
+  const asked = new Redis({
+    host: '127.0.0.1',
+    port: replica.port,
+    ...(password === undefined ? {} : { password }),
+    ...(tls ? { tls: { rejectUnauthorized: false } } : {}),
+  });
+  for (let link = ''; !link.includes('master_link_status:up'); ) link = await asked.info('replication');
+  asked.disconnect();
   const sentinel = await startRedis({
     ...(tls ? { ca: tls.ca } : {}),
     args: ['--sentinel', ...secured],
