@@ -137,6 +137,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     writeEvents: events.writeAgain,
     forgetLearned() {
       ring.forgetStored();
+      cookieSecrets.forgetRevoked();
       void signing.reload();
     },
     onChange: fleet.announceChanges,

@@ -30,6 +30,8 @@ export const noteSchema = z.object({
   until: z.number().optional(),
   /** An operator has undone its end. Without this mark no note replaces an end. */
   restored: z.boolean().optional(),
+  /** The fleet secrets that it was sealed under before: where one of them leaks, what passed through it is not believed. */
+  under: z.array(z.string()).optional(),
 });
 export type Note = z.output<typeof noteSchema>;
 

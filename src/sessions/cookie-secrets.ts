@@ -25,6 +25,8 @@ export interface AllCookieSecrets {
    * Reads what the fleet knows, and tells it what is known here and Redis does not have (any more). Rejects with what ioredis rejects with.
    */
   sync(): Promise<void>;
+  /** Forgets what was noted under a fleet secret that is revoked by now. */
+  forgetRevoked(): void;
   /** This is an instance: from the next `sync` on its files count for the fleet. */
   join(): void;
   /** Ends a secret on all instances, whatever their files say. False: no such secret is known. Rejects with what ioredis rejects with. */
@@ -180,7 +182,7 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
       const [what = '', entryName = '', name = ''] = field.split(' ');
       const entry = entries.get(entryName);
       if (entry && what === 'seen' && isSeen(field, value)) entry.signedWith.add(name);
-      const note = entry && what === 'note' ? openNote(field, value) : undefined;
+      const note = entry && what === 'note' ? openNote(entry, field, value) : undefined;
       if (entry && note) merge(entry, name, note);
     }
     // Redis may have lost what is known here, or have it under a secret of the fleet that is on its way out.
@@ -221,9 +223,24 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     return text !== undefined && seenSchema.safeParse(parseJson(text)).success;
   }
 
-  function openNote(field: string, value: string): Note | undefined {
+  function openNote({ keepSeconds }: EntrySecrets, field: string, value: string): Note | undefined {
     const text = secrets.unseal(`cookie-secret\0${field}`, value);
-    return text === undefined ? undefined : noteSchema.safeParse(parseJson(text)).data;
+    const note = text === undefined ? undefined : noteSchema.safeParse(parseJson(text)).data;
+    if (!note || secrets.isRevoked(note.under ?? [])) return undefined;
+    const { until, under: before, ...rest } = note;
+    // However far ahead it says, no secret that a file has lost verifies for longer than is configured here.
+    const latest = nowMs() + Math.max(keepSeconds * 1000, PROLONG_MS);
+    return { ...rest, ...(until === undefined ? {} : { until: Math.min(until, latest) }), ...secrets.passedThrough(before, value) };
+  }
+
+  /** What somebody who has a fleet secret that leaked may have noted. What stands in a file here is noted anew. */
+  function forgetRevoked(): void {
+    for (const entry of entries.values()) {
+      for (const [name, { under }] of entry.notes) if (secrets.isRevoked(under ?? [])) entry.notes.delete(name);
+      if (joins) for (const one of entry.inFile) if (!entry.notes.has(one.name)) file(entry, one);
+      changed(entry);
+    }
+    void write();
   }
 
   /** What the fleet had in its files and this one does not have was lost while it was stopped. */
@@ -251,6 +268,8 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     join() {
       joins = true;
     },
+
+    forgetRevoked,
 
     async sync() {
       take(await client.hgetall(key).catch(absentIfForeign<Record<string, string>>({})));

@@ -1,7 +1,9 @@
 import { createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+
 import { calculateJwkThumbprint, decodeJwt, exportJWK, SignJWT } from 'jose';
+import Keygrip from 'keygrip';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
 import { Secret } from '../../src/config/secret.js';
@@ -83,6 +85,14 @@ async function rotateTo(world: World): Promise<{ config: string; added: string; 
   return { config, added, before: secrets[1] ?? '' };
 }
 
+const CROOKED = 'the-cookie-secret-of-the-thief-9f31';
+
+/** The same cookie as another secret would have signed it. */
+function signedBy(secret: string, cookie: string): string {
+  const [pair = ''] = cookie.split('; ');
+  return `${pair}; ${pair.split('=')[0]}.sig=${new Keygrip([secret]).sign(pair)}`;
+}
+
 const me = async (at: Instance, bearer: string) => (await at.call('/me', { bearer })).status;
 
 describe('a fleet secret that has leaked', () => {
@@ -108,6 +118,14 @@ describe('a fleet secret that has leaked', () => {
       old.seal(context, JSON.stringify({ ...grant, hasSession: false, identity: { ...grant.identity, subject: 'u-root' } })),
     );
 
+    // A cookie secret of the thief's own, and a cookie that it signs.
+    const forgedCookie = signedBy(CROOKED, await world.login('carol'));
+    const field = `note ${world.config.sessions?.[0]?.name} crooked`;
+    const note = { state: 'filed', at: Date.now(), secret: CROOKED };
+    await redis.hset(`${world.prefix}cookie-secrets`, field, old.seal(`cookie-secret\0${field}`, JSON.stringify(note)));
+    const opened = async (at: Instance) => (await at.call('/me', { cookie: forgedCookie })).status;
+    for (const at of [world, other]) await expect.poll(async () => await opened(at), { timeout: 15_000 }).toBe(200);
+
     const { config, before } = await rotateTo(world);
     const laundered = await refreshNative(world, mine.refresh);
     expect(decodeJwt(laundered.access).sub).toBe('u-root');
@@ -117,6 +135,8 @@ describe('a fleet secret that has leaked', () => {
     expect(JSON.parse(revoked.stdout)).toMatchObject({ name: before, families: 2, missing: [] });
 
     for (const at of [world, other]) await expect.poll(async () => await me(at, forged), { timeout: 15_000 }).toBe(401);
+    for (const at of [world, other]) await expect.poll(async () => await opened(at), { timeout: 15_000 }).toBe(401);
+    for (const at of [world, other]) expect((await at.call('/me', { cookie: await world.login('alice') })).status).toBe(200);
     await expectError(await postRefresh(other, laundered.refresh), 400, 'invalid_grant');
     await expectError(await postRefresh(world, real.refresh), 400, 'invalid_grant');
     const carol = await refreshNative(world, fresh.refresh);
@@ -130,6 +150,7 @@ describe('a fleet secret that has leaked', () => {
     }));
     const late = await world.another();
     expect(await me(late, forged)).not.toBe(200);
+    expect(await opened(late)).toBe(401);
     expect((await postExchange(late, await world.login('alice'))).status).toBe(200);
     await refreshNative(late, carol.refresh);
     await expectError(await postRefresh(late, real.refresh), 400, 'invalid_grant');
