@@ -143,6 +143,18 @@ export class FleetSecrets implements Seals {
     return of < 0 || (at >= 0 && at < of);
   }
 
+  /** Names of this one and of all that are newer. */
+  notOlderThan(name: string): ReadonlySet<string> {
+    const names = this.#all.map((held) => held.name);
+    return new Set(names.slice(0, names.indexOf(name) + 1));
+  }
+
+  /** Whether something is named after a secret that is not here, and not known to be out of use. */
+  isUnknown(written: string): boolean {
+    const name = nameInFront(written);
+    return name !== '' && !this.#denied.has(name) && !this.#all.some((held) => held.name === name);
+  }
+
   /** Whether one of these has leaked. */
   isRevoked(names: readonly string[]): boolean {
     return names.some((name) => this.#denied.get(name)?.isRevoked === true);

@@ -89,7 +89,8 @@ type Opened<T> =
  */
 export class SignedValue<T> {
   readonly #options: SignedValueOptions<T>;
-  #highestVersion = 0;
+  /** The highest version that was seen under each secret. */
+  readonly #floors = new Map<string, number>();
   #lastRefused: string | undefined;
   #wasKnown = false;
   #standing: Standing = 'open';
@@ -156,7 +157,7 @@ export class SignedValue<T> {
       const found = await this.#get();
       if (found === null || !secrets.isOutdated(found)) return;
       const checked = this.#verify(found);
-      if (!('payload' in checked) || checked.version < this.#highestVersion || (await this.#replace(found, checked.payload, checked.rest))) return;
+      if (!('payload' in checked) || checked.version < this.#floorOf(found) || (await this.#replace(found, checked.payload, checked.rest))) return;
     }
   }
 
@@ -168,8 +169,20 @@ export class SignedValue<T> {
 
   /** Forgets what was learned, where the secret under which it was written is no secret any more. */
   forget(): void {
-    this.#highestVersion = 0;
+    for (const name of this.#floors.keys()) if (this.#options.secrets.isRevoked([name])) this.#floors.delete(name);
     this.#lastRefused = undefined;
+  }
+
+  /** An older secret may be in the wrong hands: no version under it keeps out what stands under a newer one. */
+  #floorOf(written: string): number {
+    const { secrets } = this.#options;
+    const counting = secrets.notOlderThan(secrets.secretOf(written) ?? '');
+    return Math.max(0, ...[...this.#floors].flatMap(([name, version]) => (counting.has(name) ? [version] : [])));
+  }
+
+  #raiseFloor(written: string, version: number): void {
+    const name = this.#options.secrets.secretOf(written);
+    if (name !== undefined) this.#floors.set(name, Math.max(version, this.#floors.get(name) ?? 0));
   }
 
   #check(opened: Opened<T>, found: string | null): void {
@@ -204,8 +217,8 @@ export class SignedValue<T> {
     const checked = this.#verify(found);
     if ('reason' in checked) return this.#refuse(found, checked.reason);
     const { version, payload, rest } = checked;
-    if (version < this.#highestVersion) return this.#refuse(found, 'replayed');
-    this.#highestVersion = version;
+    if (version < this.#floorOf(found)) return this.#refuse(found, 'replayed');
+    this.#raiseFloor(found, version);
     const value = this.#options.codec.read(payload);
     if (value === undefined) {
       this.#tell(found, 'later');
@@ -257,13 +270,13 @@ export class SignedValue<T> {
   async #replace(expected: string | null, payload: string, rest: Readonly<Record<string, unknown>>): Promise<boolean> {
     const { secrets, client, key } = this.#options;
     // The time, so that whoever has not seen what Redis has lost does not begin anew below it.
-    const version = Math.max(this.#highestVersion + 1, Date.now());
     const { prefix } = secrets;
+    const version = Math.max(this.#floorOf(prefix) + 1, Date.now());
     const signed = secrets.sign(this.#contextOf(version), payload).slice(prefix.length);
     const mac = signed.slice(0, signed.indexOf('.'));
     const value = prefix + JSON.stringify({ ...rest, version, payload, mac });
     if ((await replaceValue(client, [key], [expected ?? '', WRONG_TYPE, value])) !== 1) return false;
-    this.#highestVersion = version;
+    this.#raiseFloor(value, version);
     return true;
   }
 }

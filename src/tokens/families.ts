@@ -183,7 +183,8 @@ export function createFamilies(options: FamiliesOptions): Families {
       }
       if (typeof sealed === 'string' && (opened ? grant !== undefined && secrets.isRevoked(grant.under ?? []) : secrets.isDenied(sealed)))
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'secret-denied' };
-      if (!grant) return { kind: 'unreadable', why: opened ? 'later' : 'unopened' };
+      // The fleet may have gone on to a secret that is not here, while this instance was away.
+      if (!grant) return { kind: 'unreadable', why: opened || secrets.isUnknown(sealed ?? '') ? 'later' : 'unopened' };
       const stored = readCounter(counted, current);
       const counter = parts.counterOf({ sid, family, secretHash }, rotating);
       const live = (part: PartRank) =>

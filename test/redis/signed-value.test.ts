@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import type { Secret } from '../../src/config/secret.js';
 import { type FleetSecrets, nameOfSecret } from '../../src/redis/fleet-secrets.js';
 import { SignedValue, UnreadableValue, whole } from '../../src/redis/signed-value.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
@@ -158,5 +159,51 @@ describe('a value in Redis that decides about something', () => {
     for (const value of values) await value.read();
     await Promise.all(values.map((value) => value.update((current) => ({ n: (current?.n ?? 0) + 1 }))));
     expect(await open().read()).toEqual({ n: 5 });
+  });
+});
+
+describe('a secret that is in the wrong hands', () => {
+  const DAY_MS = 86_400_000;
+
+  /** What the thief signs with the old one, as if it were from the day after tomorrow. */
+  async function forgeFar(old: Secret): Promise<void> {
+    const secrets = holdSecrets(old);
+    const payload = JSON.stringify({ n: 7 });
+    const version = Date.now() + 2 * DAY_MS;
+    const signed = secrets.sign(`jwks\0${version}`, payload);
+    await redis.set(key, JSON.stringify({ version, payload, mac: signed.slice(0, signed.indexOf('.')) }));
+  }
+
+  it('keeps nothing out that stands under a newer one, however far ahead it says to be', async () => {
+    const [newest, old] = [makeSecret(), makeSecret()];
+    const secrets = holdSecrets(newest, old);
+    const live = open({ secrets });
+    await live.update(() => ({ n: 1 }));
+    await forgeFar(old);
+    expect(await live.read()).toEqual({ n: 7 });
+    const other = holdSecrets(newest, old);
+    other.writeWith(nameOfSecret(newest));
+    await redis.del(key);
+    await open({ secrets: other }).update(() => ({ n: 2 }));
+    expect(await live.read()).toEqual({ n: 2 });
+    // What stands under the older one counts no more, unless it is of later.
+    await redis.del(key);
+    await open({ secrets: holdSecrets(old) }).update(() => ({ n: 3 }));
+    expect(await live.read()).toBeUndefined();
+  });
+
+  it('once it is revoked takes nothing with it that was seen under the others', async () => {
+    const [newest, old] = [makeSecret(), makeSecret()];
+    const secrets = holdSecrets(newest, old);
+    secrets.writeWith(nameOfSecret(newest));
+    const live = open({ secrets });
+    await live.update(() => ({ n: 1 }));
+    const before = (await redis.get(key)) ?? '';
+    await live.update(() => ({ n: 2 }));
+    secrets.deny([{ name: nameOfSecret(old), isFirst: true, isRevoked: true }]);
+    live.forget();
+    await redis.set(key, before);
+    expect(await live.read()).toBeUndefined();
+    expect(audits).toContainEqual(['value.refused', 'replayed']);
   });
 });
