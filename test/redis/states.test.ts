@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { freePort } from '../../scripts/lib/free-port.js';
 import { type PrivateRedis, startRedis } from '../../scripts/lib/private-redis.js';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { type Authority, createAuthority, tlsArgs } from '../support/certificates.js';
@@ -414,6 +415,110 @@ describe('credentials in files that change', () => {
     await expect.poll(async () => (await postRefresh(world, refresh)).status, { timeout: 20_000 }).toBe(200);
     await expect.poll(async () => await world.bridge.readiness(), { timeout: 15_000 }).toMatchObject({ canIssue: true });
   });
+});
+
+/** A Redis that speaks TLS with a certificate of `by`, on a port that stays its own. */
+async function tlsServer(port: number, by: Authority, ...args: string[]): Promise<PrivateRedis> {
+  const redis = await startRedis({ port, ca: by.ca, args: [...tlsArgs(by.issue('DNS:localhost,IP:127.0.0.1'), by.caFile), ...args] });
+  closing.push(async () => await redis.stop());
+  return redis;
+}
+
+async function worldOverTls(port: number): Promise<World> {
+  return await open({
+    prepare: (at) => {
+      writeFileSync(join(at, 'ca.pem'), authority.ca);
+      writeFileSync(join(at, 'redis-password'), OLD_PASSWORD);
+      writeKeyOf(at);
+    },
+    configure: ({ redis: { keyPrefix }, ...config }) => ({
+      ...config,
+      redis: { url: `rediss://127.0.0.1:${port}`, passwordFile: 'redis-password', tls: { caFile: 'ca.pem' }, keyPrefix, commandTimeoutMs: 500 },
+    }),
+  });
+}
+
+const [OLD_PASSWORD, NEW_PASSWORD, WRONG_PASSWORD] = ['the-password-before-2f71', 'the-password-after-8c05', 'a-wrong-password-77aa'];
+const exchangeStatus = async (world: World) => (await postExchange(world, await world.login('alice'))).status;
+const problemsOf = async (world: World) => (await world.bridge.readiness()).problems.join();
+
+describe('files that change while Redis is away, or in parts', () => {
+  it('two wrong passwords one after the other change nothing: what was good is used when Redis is back', async () => {
+    remember(OLD_PASSWORD, WRONG_PASSWORD);
+    const port = await freePort();
+    const first = await tlsServer(port, authority, '--requirepass', OLD_PASSWORD);
+    const world = await worldOverTls(port);
+    expect(await exchangeStatus(world)).toBe(200);
+    await first.stop();
+    await expect.poll(async () => await stateOf(world)).toBe('away');
+    const changes = () => world.log.audits('secret.changed').length;
+    put(join(world.directory, 'redis-password'), WRONG_PASSWORD);
+    await expect.poll(changes).toBe(1);
+    put(join(world.directory, 'redis-password'), `${WRONG_PASSWORD}-too`);
+    await expect.poll(changes).toBe(2);
+    await tlsServer(port, authority, '--requirepass', OLD_PASSWORD);
+    await expect.poll(async () => await exchangeStatus(world), { timeout: 15_000 }).toBe(200);
+    await expect.poll(async () => await problemsOf(world)).toContain('Redis refuses the credentials that the files hold now');
+  }, 40_000);
+
+  it('a broken CA file keeps no rotated password out', async () => {
+    remember(OLD_PASSWORD, NEW_PASSWORD);
+    const port = await freePort();
+    await tlsServer(port, authority, '--requirepass', OLD_PASSWORD);
+    const admin = new Redis({ host: '127.0.0.1', port, password: OLD_PASSWORD, tls: { rejectUnauthorized: false } });
+    closing.push(() => admin.disconnect());
+    const world = await worldOverTls(port);
+    put(join(world.directory, 'ca.pem'), 'half of a certif');
+    await world.log.until((line) => line['audit'] === 'secret.rejected');
+    await admin.config('SET', 'requirepass', NEW_PASSWORD);
+    put(join(world.directory, 'redis-password'), NEW_PASSWORD);
+    await world.log.until((line) => line['audit'] === 'secret.changed');
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    await expect.poll(async () => await exchangeStatus(world), { timeout: 15_000 }).toBe(200);
+  }, 40_000);
+
+  it('a CA that was taken out is not believed again, also where Redis had a fault when the new one was taken', async () => {
+    remember(OLD_PASSWORD);
+    const other = createAuthority();
+    closing.push(() => other.remove());
+    const port = await freePort();
+    const first = await tlsServer(port, authority, '--requirepass', OLD_PASSWORD);
+    const world = await worldOverTls(port);
+    await first.stop();
+    put(join(world.directory, 'ca.pem'), other.ca);
+    const second = await tlsServer(port, other, '--requirepass', OLD_PASSWORD, '--min-replicas-to-write', '1');
+    await expect.poll(async () => await stateOf(world), { timeout: 15_000 }).toBe('NOREPLICAS');
+    await second.stop();
+    await tlsServer(port, authority, '--requirepass', OLD_PASSWORD);
+    await expect.poll(async () => await problemsOf(world), { timeout: 15_000 }).toContain('its certificate is from a CA that is not known here');
+    expect(await exchangeStatus(world)).toBe(503);
+  }, 40_000);
+
+  it('a user who may write, and not by scripts or streams, changes nothing and is named', async () => {
+    const { redis, admin } = await server();
+    remember(OLD_PASSWORD, NEW_PASSWORD, WRONG_PASSWORD);
+    await admin.call('ACL', 'SETUSER', 'good', 'on', `>${OLD_PASSWORD}`, '~*', '&*', '+@all');
+    await admin.call('ACL', 'SETUSER', 'no-scripts', 'on', `>${NEW_PASSWORD}`, '~*', '&*', '+@all', '-@scripting');
+    await admin.call('ACL', 'SETUSER', 'no-streams', 'on', `>${WRONG_PASSWORD}`, '~*', '&*', '+@all', '-@stream');
+    const urlOf = (user: string, password: string) => redis.url.replace('redis://', `redis://${user}:${password}@`);
+    const world = await open({
+      prepare: (at) => {
+        writeFileSync(join(at, 'redis-url'), urlOf('good', OLD_PASSWORD));
+        writeKeyOf(at);
+      },
+      configure: (config) => ({ ...config, redis: { urlFile: 'redis-url', keyPrefix: config.redis.keyPrefix } }),
+    });
+    for (const [user, password] of [
+      ['no-scripts', NEW_PASSWORD],
+      ['no-streams', WRONG_PASSWORD],
+    ] as const) {
+      put(join(world.directory, 'redis-url'), urlOf(user, password));
+      await expect.poll(async () => await problemsOf(world), { timeout: 15_000 }).toContain('Redis refuses the credentials that the files hold now');
+      await expect.poll(async () => await exchangeStatus(world)).toBe(200);
+      put(join(world.directory, 'redis-url'), urlOf('good', OLD_PASSWORD));
+      await expect.poll(async () => await problemsOf(world), { timeout: 15_000 }).toBe('');
+    }
+  }, 60_000);
 });
 
 describe('a CA file that changes', () => {
