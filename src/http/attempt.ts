@@ -21,6 +21,8 @@ export interface AttemptFrame {
   readonly audit: Audit;
 }
 
+const REFUSED = { exchange: 'exchange.refused', refresh: 'refresh.refused', return: 'return.refused' } as const;
+
 /** A refresh token for which these are the reason may be good again: Redis may get its data back, or this instance another release. */
 const KEEPS_COOKIE: ReadonlySet<string | undefined> = new Set(['lost', 'unreadable']);
 
@@ -40,7 +42,7 @@ export async function frameAttempt(frame: AttemptFrame, work: (attempt: Attempt)
     if (error instanceof CrossfadeError) outcome = error.code;
     // What was rightly refused is neither granted nor failed.
     if (!(error instanceof CrossfadeError) || error.status >= 500) progress.count(what, 'failed', cohortOf(attempt));
-    audit(`${what}.refused`, { client: attempt.client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
+    audit(REFUSED[what], { client: attempt.client?.id ?? 'unknown', code: outcome, ...reasonOf(error) });
     throw withClearedCookie(error, attempt.client, frame.cookies);
   } finally {
     tellSpan(() => ({ 'crossfade.grant': what, 'crossfade.client': attempt.client?.id ?? 'unknown', 'crossfade.cohort': cohortOf(attempt) }));
