@@ -77,6 +77,9 @@ const MAX_TURNS = 5;
 /** Another instance may end the same person between two steps. */
 const MAX_TRIES = 5;
 
+/** Clocks differ by less, also where one was set wrongly by hours. */
+const AHEAD_MS = 86_400_000;
+
 /** What the MAC of the end of a person is bound to. */
 export const PERSON_CONTEXT = 'person';
 
@@ -87,7 +90,9 @@ export function createPersons(options: PersonsOptions): Persons {
 
   function open(signed: string): PersonEnd | undefined {
     const text = secrets.openSigned(PERSON_CONTEXT, signed);
-    const found = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+    const read = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+    // No instance writes one that is of later than itself: it would keep a person out for good.
+    const found = read && read.notBefore <= read.endedAt && read.endedAt <= clock.now() + AHEAD_MS ? read : undefined;
     if (!found && !secrets.isDenied(signed)) refuse(text === undefined ? 'bad-mac' : 'unknown-shape');
     return found;
   }

@@ -41,8 +41,8 @@ export interface DeniedSecrets {
 
 export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, secrets: FleetSecrets): DeniedSecrets {
   const known = new Map<string, DeniedFleetSecret>();
-  /** As they are in Redis. */
-  const texts = new Set<string>();
+  /** As they are in Redis, with the secret under which they were said. */
+  const texts = new Map<string, string>();
   let rest: Members = new Map();
 
   /** A secret that has leaked must not take a newer one out of use. */
@@ -50,19 +50,30 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, s
     const found = deniedSchema.safeParse(parseJson(text)).data;
     // What is refused is not kept either: under a newer secret it would count.
     if (found && !secrets.mayDeny(under, found.name)) return;
-    texts.add(text);
+    texts.set(text, under);
     if (!found) return;
     if (!known.has(found.name) || found.how === 'revoked') known.set(found.name, found);
-    secrets.deny([{ name: found.name, isFirst: found.isFirst, isRevoked: found.how === 'revoked' }]);
+    secrets.deny([{ name: found.name, isFirst: found.isFirst, isRevoked: found.how === 'revoked', under }]);
+  }
+
+  /** The file may have brought a secret since that must not be denied so. */
+  function judgeAgain(): void {
+    for (const [text, under] of texts) {
+      const found = deniedSchema.safeParse(parseJson(text)).data;
+      if (!found || secrets.mayDeny(under, found.name)) continue;
+      texts.delete(text);
+      known.delete(found.name);
+    }
   }
 
   async function unite(more: readonly string[]): Promise<void> {
+    judgeAgain();
     await stored.update((current, under) => {
       const before = current?.entries ?? [];
       for (const text of before) take(text, under ?? '');
       for (const text of more) take(text, secrets.writes);
       rest = current?.rest ?? rest;
-      return before.length === texts.size && before.every((text) => texts.has(text)) ? undefined : { entries: [...texts], rest };
+      return before.length === texts.size && before.every((text) => texts.has(text)) ? undefined : { entries: [...texts.keys()], rest };
     });
   }
 

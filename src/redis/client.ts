@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { Cluster, Redis, type RedisOptions } from 'ioredis';
 import type { RedisAccess, RedisTarget, TlsTarget } from '../config/config.js';
 import { type ConnectionReports, connectorFor, type NodeOptions, type ServerAddress } from './connector.js';
+import { stateOf } from './faults.js';
 
 /** The commands that Crossfade uses, on a single server, behind Sentinel, or on a Cluster. */
 export type RedisClient = Redis | Cluster;
@@ -125,8 +126,20 @@ export function createRedisClient(
   return client;
 }
 
+/** That a user may not ask says that the server has let them in. */
+function unlessForbidden(error: unknown): void {
+  if (!(error instanceof Error) || stateOf(error) !== 'NOPERM') throw error;
+}
+
+export interface Trial {
+  readonly timeoutMs: number;
+  readonly database: number;
+  /** What else the server must do. Rejects where it does not. */
+  readonly check: ((connection: Redis) => Promise<void>) | undefined;
+}
+
 /** Connects to one server by itself, and gives what that failed with: what is to be tried is no business of the client's. */
-export async function tryServer(server: ServerAddress, access: RedisAccess, timeoutMs: number): Promise<Error | undefined> {
+export async function tryServer(server: ServerAddress, access: RedisAccess, { timeoutMs, database, check }: Trial): Promise<Error | undefined> {
   const { host, port, isSentinel } = server;
   let failure: Error | undefined;
   const failed = (error: unknown) => {
@@ -136,6 +149,7 @@ export async function tryServer(server: ServerAddress, access: RedisAccess, time
     ...credentials(isSentinel ? (access.sentinel ?? {}) : access),
     host,
     port,
+    db: database,
     lazyConnect: true,
     enableOfflineQueue: false,
     enableReadyCheck: false,
@@ -147,7 +161,7 @@ export async function tryServer(server: ServerAddress, access: RedisAccess, time
   trial.on('error', failed);
   try {
     await trial.connect();
-    await trial.ping();
+    await (check ? check(trial) : trial.ping().catch(unlessForbidden));
   } catch (error) {
     failed(error);
   } finally {

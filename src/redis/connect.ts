@@ -5,28 +5,22 @@ import { createBatchedReads } from './batched-reads.js';
 import { createRedisClient, tryServer } from './client.js';
 import type { RedisConnection, RedisConnectionOptions } from './connection.js';
 import { keyOfServer, type ServerAddress } from './connector.js';
-import { describeFailure, type Fault, faultOf, isOfCertificate, type RedisState, stateOf } from './faults.js';
+import { describeFailure, type Fault, faultOf, isOfCertificate, MOVED_ON, stateOf, UNBELIEVABLE } from './faults.js';
 import { createLiveAccess } from './live-access.js';
 import { createPatience, untilUsable } from './patience.js';
 import { type ProbeOutcome, probeCluster, probeServer } from './probe.js';
-import { hasPrimaryElsewhere, nameOf, selectDatabase, timeOf } from './servers.js';
+import { hasPrimaryElsewhere, nameOf, selectDatabase, timeOf, trialOf } from './servers.js';
 import { createStateTeller } from './state-teller.js';
 
 /** How often a server is asked. It is also what keeps a balancer from dropping an idle connection without a word. */
 const PROBE_MS = 2000;
 /** How often a connection is given up for what Redis answers, at most: the name may still lead to the old primary. */
 const RECONNECT_MS = 1000;
-
 /** Stands for the server of a URL, and for the primary behind sentinels. */
 const PRIMARY = 'primary';
 /** Servers whose last failure is kept. */
 const MAX_SERVERS = 100;
 const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
-
-/** The server is another one now, or has another role: connecting again may find the primary. */
-const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA']);
-/** The server's data may be old, or may belong to another application. */
-const UNBELIEVABLE: ReadonlySet<RedisState> = new Set([...MOVED_ON, 'WRONGDB']);
 
 /**
  * Connects for an auth path. ioredis' defaults would hold a request for 73 s while Redis is away; here a command fails at
@@ -57,7 +51,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     living: () => (client instanceof Cluster ? client.nodes('all') : [client, ...duplicates]),
     unheld,
     isInUse: (server) => !(client instanceof Cluster) || client.slots.some((owners) => owners?.[0] === server),
-    tryServer: async (server, next) => await tryServer(server, next, Math.max(commandTimeoutMs, 1000)),
+    tryServer: async (server, next) => await tryServer(server, next, trialOf(client, server, { commandTimeoutMs, probe, probeKey })),
     onRefused: onRefusedAccess,
     log,
   });
@@ -263,8 +257,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   connect();
   const again = setInterval(() => {
     if (probeAgain || !isGood()) void probeNow();
-  }, PROBE_MS);
-  again.unref();
+  }, PROBE_MS).unref();
 
   return {
     client,

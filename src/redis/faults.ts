@@ -144,3 +144,8 @@ function namesOf(error: Error): string {
   const names: unknown = cert !== null && typeof cert === 'object' ? Reflect.get(cert, 'subjectaltname') : undefined;
   return typeof names === 'string' ? names.slice(0, 200) : 'none';
 }
+
+/** The server is another one now, or has another role: connecting again may find the primary. */
+export const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA']);
+/** The server's data may be old, or may belong to another application. */
+export const UNBELIEVABLE: ReadonlySet<RedisState> = new Set([...MOVED_ON, 'WRONGDB']);

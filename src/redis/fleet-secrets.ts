@@ -37,6 +37,8 @@ export interface DeniedSecret {
   readonly isFirst: boolean;
   /** Whether it has leaked: then what passed through it is not believed either. */
   readonly isRevoked: boolean;
+  /** The secret under which that was said. */
+  readonly under?: string | undefined;
 }
 
 /**
@@ -83,6 +85,8 @@ export class FleetSecrets implements Seals {
     const before = this.#all;
     this.#inFile = secrets.map((secret) => before.find(({ name }) => name === nameOfSecret(secret)) ?? this.#hold(secret));
     this.#lost = before.filter((held) => !this.#inFile.includes(held));
+    // Of a secret that was not here it was not known whether it is newer than the one under which it was denied.
+    for (const { name, under } of this.denied) if (under !== undefined && !this.mayDeny(under, name)) this.#denied.delete(name);
   }
 
   get #all(): readonly Held[] {

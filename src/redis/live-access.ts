@@ -121,27 +121,10 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     }
   }
 
-  async function tryCredentials(): Promise<void> {
-    if (performance.now() < notBefore) return;
-    const tried = newestOf('credentials');
-    const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
-    if (tried !== newestOf('credentials')) return;
-    if (answers.includes(false)) refuse('credentials');
-    else if (answers.includes(true)) take('credentials', tried);
-    // Nobody could be asked: a server that is there has to say it.
-    else await tryConnecting('credentials');
-  }
-
-  /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
-  async function tryConnecting(part: PartName): Promise<void> {
-    const tried = newestOf(part);
-    if (tried === currentOf(part)) {
-      parts[part].isRefused = false;
-      parts[part].ahead.clear();
-      return;
-    }
+  /** What each server that is in use says to a connection of its own. */
+  async function askServers(part: PartName, tried: RedisAccess): Promise<readonly (PartName | 'good' | 'unknown')[]> {
     const servers = [...opened].filter(([name, { server }]) => server.isSentinel === isOfSentinels(part) && isInUse(name));
-    const answers = await Promise.all(
+    return await Promise.all(
       servers.map(async ([name, { server }]) => {
         const error = await tryServer(
           server,
@@ -150,6 +133,35 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
         return error ? (blameOf(server.isSentinel, error) ?? 'unknown') : 'good';
       }),
     );
+  }
+
+  /** Beside the living connections first: a user who may not do what is needed must not cost a request. */
+  async function tryCredentials(): Promise<void> {
+    if (performance.now() < notBefore) return;
+    const tried = newestOf('credentials');
+    const beside = tried === currentOf('credentials') ? [] : await askServers('credentials', tried);
+    if (tried !== newestOf('credentials')) return;
+    if (beside.includes('credentials')) {
+      refuse('credentials');
+      return;
+    }
+    const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
+    if (tried !== newestOf('credentials')) return;
+    if (answers.includes(false)) refuse('credentials');
+    else if (answers.includes(true)) take('credentials', tried);
+    // Nobody living could be asked: then a server that is there has to say it.
+    else if (beside.length > 0 && !beside.includes('unknown')) take('credentials', tried);
+  }
+
+  /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
+  async function tryConnecting(part: Exclude<PartName, 'credentials'>): Promise<void> {
+    const tried = newestOf(part);
+    if (tried === currentOf(part)) {
+      parts[part].isRefused = false;
+      parts[part].ahead.clear();
+      return;
+    }
+    const answers = await askServers(part, tried);
     if (tried !== newestOf(part)) return;
     const isUnknown = answers.every((answer) => answer === 'unknown') || (!isOfSentinels(part) && answers.includes('unknown'));
     if (answers.includes(part)) refuse(part);
@@ -266,7 +278,7 @@ function digestOf(part: PartName, { username, password, tls, sentinel }: RedisAc
 /** The part for which a connection failed, if it is for one of them. */
 function blameOf(isSentinel: boolean, error: Error): PartName | undefined {
   const state = stateOf(error);
-  if (state === 'NOAUTH' || state === 'WRONGPASS') return isSentinel ? 'sentinelCredentials' : 'credentials';
+  if (state === 'NOAUTH' || state === 'WRONGPASS' || state === 'NOPERM') return isSentinel ? 'sentinelCredentials' : 'credentials';
   if (!isOfCertificate(error)) return undefined;
   return isSentinel ? 'sentinelCa' : 'ca';
 }

@@ -111,3 +111,8 @@ function keyOfNode(cluster: Cluster, node: string, key: string): string | undefi
   }
   return undefined;
 }
+
+/** @throws {Error} where this user may not do what is needed. */
+export function refuseForbidden({ fault }: ProbeOutcome): void {
+  if (fault?.state === 'NOPERM') throw new Error(`NOPERM ${fault.words}`);
+}

@@ -1,7 +1,8 @@
 import { Cluster, type Redis } from 'ioredis';
-import type { RedisClient } from './client.js';
+import type { RedisClient, Trial } from './client.js';
+import type { ServerAddress } from './connector.js';
 import { type Fault, faultOf, stateOf } from './faults.js';
-import type { Send } from './probe.js';
+import { type ProbeKind, probeServer, refuseForbidden, type Send } from './probe.js';
 
 /** Whether the name leads to a primary now. The replica that lives on at the other end of this connection may be the old one. */
 export async function hasPrimaryElsewhere(single: Redis): Promise<boolean> {
@@ -43,4 +44,16 @@ export async function timeOf(client: RedisClient): Promise<number> {
   if (!node) throw new Error('the Redis Cluster has no master');
   const [seconds, micros] = (await node.time()).map(Number);
   return (seconds ?? 0) * 1000 + Math.floor((micros ?? 0) / 1000);
+}
+
+/** What a server must do that is tried. The nodes of a Cluster have each other slots: there only the connection is tried. */
+export function trialOf(
+  client: RedisClient,
+  { isSentinel }: ServerAddress,
+  { commandTimeoutMs, probe, probeKey }: { readonly commandTimeoutMs: number; readonly probe: ProbeKind; readonly probeKey: string },
+): Trial {
+  const timeoutMs = Math.max(commandTimeoutMs, 1000);
+  if (isSentinel || client instanceof Cluster) return { timeoutMs, database: 0, check: undefined };
+  const check = async (connection: Redis) => refuseForbidden(await probeServer(connection, probe, probeKey));
+  return { timeoutMs, database: client.options.db ?? 0, check };
 }

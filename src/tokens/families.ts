@@ -48,13 +48,11 @@ export interface FamiliesOptions extends Pick<Tools, 'clock' | 'random' | 'audit
 const openFamily = loadScript('open-family', ['zset', 'hash', 'hash', 'string']);
 const rotateFamily = loadScript('rotate-family', ['hash', 'zset', 'hash', 'string']);
 const endFamily = loadScript('end-family', ['hash', 'zset', 'hash']);
-
 const SECRET_BYTES = 32;
 const MAX_ENDED_LOST = 10_000;
 
 export function createFamilies(options: FamiliesOptions): Families {
-  const { client, ledger, endings, writeAgain, onLostWrite, hasRedisChanged } = options;
-  const { config, secrets, random, clock, audit, metrics } = options;
+  const { client, ledger, endings, writeAgain, onLostWrite, hasRedisChanged, config, secrets, random, clock, audit, metrics } = options;
   const personKey = secrets.names.person;
   const parts = createRotatingParts(secrets);
   const endedLost = new LRUCache<string, true>({ max: MAX_ENDED_LOST });
@@ -93,9 +91,9 @@ export function createFamilies(options: FamiliesOptions): Families {
   function isLost({ sid, family, secret, rotating }: RefreshToken): boolean {
     const age = clock.now() - madeAt(family);
     const counter = parts.counterOf({ sid, family, secretHash: hashSecret(secret) }, rotating);
+    const { refreshIdleSeconds: idle, refreshAbsoluteSeconds: most } = config;
     if (counter === undefined || !(age > -CLOCK_SLACK_MS)) return false;
     // One that was never used since it was made has its idle life only.
-    const { refreshIdleSeconds: idle, refreshAbsoluteSeconds: most } = config;
     return age < (counter === FIRST_COUNTER ? Math.min(idle, most) : most) * 1000;
   }
 

@@ -78,3 +78,16 @@ describe('which secret writes', () => {
     expect(chooseWriting(both, [{ opens: [one], writes: one }], 0)).toBe(one);
   });
 });
+
+it('one that an older secret has denied before it was here is not denied once it is; one that a newer one has denied stays so', () => {
+  const [newest, old] = [makeSecret(), makeSecret()];
+  const late = new FleetSecrets({ secrets: [old], pseudonyms: pseudonymsOf(old) });
+  late.deny([{ name: nameOfSecret(newest), isFirst: false, isRevoked: true, under: nameOfSecret(old) }]);
+  late.take({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
+  expect(late.opens).toEqual([nameOfSecret(newest), nameOfSecret(old)]);
+
+  const other = new FleetSecrets({ secrets: [newest], pseudonyms: pseudonymsOf(old) });
+  other.deny([{ name: nameOfSecret(old), isFirst: true, isRevoked: true, under: nameOfSecret(newest) }]);
+  other.take({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
+  expect(other.opens).toEqual([nameOfSecret(newest)]);
+});
