@@ -1,7 +1,7 @@
 import type { Client, ClientOptions, ClientState, StateListener } from './client.js';
 import { createGrants, type GrantOutcome, MOST_WAIT_MS, retryAfter } from './grants.js';
-import { afterAnswer, afterRenewal, type Renewal, type Renewed } from './next-step.js';
 import { createRefusal } from './refusal.js';
+import { afterAnswer, afterRenewal, type Renewal, type Renewed } from './steps.js';
 import { type AccessToken, joinTabs } from './tabs.js';
 
 export type { Client, ClientOptions, ClientState, StateListener } from './client.js';

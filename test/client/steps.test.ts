@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type Answered, afterAnswer, afterRenewal, type Renewing } from '../../src/client/next-step.js';
+import { type Answered, afterAnswer, afterRenewal, type Renewing } from '../../src/client/steps.js';
 
 const REFUSED: Answered = { demand: 'refresh', isRefused: true, hadToken: true, isLast: false, isSignedOut: false, hasRefreshed: false };
 const LATER: Renewing = { demand: 'refresh', outcome: 'later', hadToken: false, mayWait: false, mayGoBack: false };
