@@ -1,28 +1,13 @@
 import type { Config } from '../config/config.js';
-import type { LiveFiles } from '../config/live-files.js';
 import { createEndings } from '../endings/endings.js';
 import { createEventPublisher, type EventPublisher } from '../endings/event-publisher.js';
 import { createRevocationIndex, type RevocationIndex } from '../endings/revocation.js';
-import type { Connections } from '../redis/connections.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
-import type { MappingFunction } from '../sessions/mapping.js';
-import type { Tools } from '../telemetry/tools.js';
 import { createFamilies } from '../tokens/families.js';
 import type { Families } from '../tokens/family.js';
 import { createEndingParts, type EndingParts, SURPRISING_MS } from './endings.js';
-import { createSessionParts, type SessionParts } from './sessions.js';
+import { createSessionParts, type SessionParts, type SessionPartsOptions } from './sessions.js';
 
-export interface LifecycleOptions extends Tools {
-  readonly config: Config;
-  readonly connections: Connections;
-  /** Where secrets are looked up again when they change. */
-  readonly files: LiveFiles;
-  readonly secrets: FleetSecrets;
-  /** Whether what no secret here opens may be of this fleet all the same. */
-  readonly isStranger: () => boolean;
-  /** Stands in for `sessions[].principal`. */
-  readonly principal?: MappingFunction | undefined;
-}
+export type LifecycleOptions = Omit<SessionPartsOptions, 'prefix' | 'heard'>;
 
 /** Sessions and what is made from them: how they are found, ended and brought back, on every instance. Nothing runs before `events.follow()`. */
 export interface Lifecycle extends SessionParts, EndingParts {

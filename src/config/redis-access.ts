@@ -43,8 +43,12 @@ export function resolveTarget(
   };
 }
 
+/** What of an access may be bad, or refused, by itself. */
+export const ACCESS_PARTS = ['credentials', 'ca', 'sentinelCredentials', 'sentinelCa'] as const;
+export type AccessPart = (typeof ACCESS_PARTS)[number];
+
 /** What is wrong, by what stays as it was for it. */
-type ProblemsByPart = Readonly<Record<'credentials' | 'ca' | 'sentinelCredentials' | 'sentinelCa', ConfigProblem[]>>;
+type ProblemsByPart = Readonly<Record<AccessPart, ConfigProblem[]>>;
 
 interface ReadAccess {
   readonly access: RedisAccess;
@@ -53,29 +57,33 @@ interface ReadAccess {
   readonly sharesCa: boolean;
 }
 
-function allOf({ credentials, ca, sentinelCredentials, sentinelCa }: ProblemsByPart): ConfigProblem[] {
-  return [...credentials, ...ca, ...sentinelCredentials, ...sentinelCa];
+function allOf(problems: ProblemsByPart): ConfigProblem[] {
+  return ACCESS_PARTS.flatMap((part) => problems[part]);
 }
 
 /** A broken CA file must not keep a rotated password out, nor the other way round. */
 function mergeGood(last: RedisAccess, { access, problems, sharesCa }: ReadAccess): RedisAccess {
-  const ofCredentials = problems.credentials.length > 0 ? last : access;
-  const ofCa = problems.ca.length > 0 ? last : access;
-  const asking = (problems.sentinelCredentials.length > 0 ? last : access).sentinel;
-  const isSentinelCaBad = problems.sentinelCa.length > 0 || (sharesCa && problems.ca.length > 0);
-  const ofSentinelCa = (isSentinelCaBad ? last : access).sentinel;
-  const { server, username, password } = ofCredentials;
+  const isBad = (part: AccessPart) => problems[part].length > 0 || (part === 'sentinelCa' && sharesCa && problems.ca.length > 0);
+  return composeAccess((part) => (isBad(part) ? last : access));
+}
+
+/** An access of which each part comes from where `of` says. */
+export function composeAccess(of: (part: AccessPart) => RedisAccess): RedisAccess {
+  const { server, username, password } = of('credentials');
+  const { tls } = of('ca');
+  const asking = of('sentinelCredentials').sentinel;
+  const sentinelTls = of('sentinelCa').sentinel?.tls;
   return {
     ...(server ? { server } : {}),
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password }),
-    ...(ofCa.tls ? { tls: ofCa.tls } : {}),
+    ...(tls ? { tls } : {}),
     ...(asking
       ? {
           sentinel: {
             ...(asking.username === undefined ? {} : { username: asking.username }),
             ...(asking.password === undefined ? {} : { password: asking.password }),
-            ...(ofSentinelCa?.tls ? { tls: ofSentinelCa.tls } : {}),
+            ...(sentinelTls ? { tls: sentinelTls } : {}),
           },
         }
       : {}),

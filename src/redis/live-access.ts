@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis';
 import { LRUCache } from 'lru-cache';
 import type { RedisAccess } from '../config/config.js';
+import { ACCESS_PARTS, type AccessPart, composeAccess } from '../config/redis-access.js';
 import type { Log } from '../telemetry/log.js';
 import type { ServerAddress } from './connector.js';
 import { isOfCertificate, stateOf } from './faults.js';
@@ -49,11 +50,7 @@ const FALL_BACK_MS = 30_000;
 /** Servers of which is kept what they were last connected to with. */
 const MAX_SERVERS = 100;
 
-/** What of it may be refused by itself. */
-const PARTS = ['credentials', 'ca', 'sentinelCredentials', 'sentinelCa'] as const;
-type PartName = (typeof PARTS)[number];
-
-const REFUSED: Readonly<Record<PartName, string>> = {
+const REFUSED: Readonly<Record<AccessPart, string>> = {
   credentials: 'Redis refuses the credentials that the files hold now; those before are still used, and the new ones are tried again',
   ca: 'the certificate of Redis is not from the CA that tls.caFile holds now; the CA before is still used, and the new one is tried again',
   sentinelCredentials: 'a sentinel refuses the credentials that the files hold now; those before are still used, and the new ones are tried again',
@@ -75,7 +72,7 @@ interface Part {
 /** What Redis refuses changes nothing: a secret store may be ahead of Redis. It is tried again. */
 export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   const { name, initial, living, unheld, isInUse, tryServer, onRefused, log } = options;
-  const parts: Readonly<Record<PartName, Part>> = {
+  const parts: Readonly<Record<AccessPart, Part>> = {
     credentials: startPart(initial),
     ca: startPart(initial),
     sentinelCredentials: startPart(initial),
@@ -83,23 +80,23 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   };
   /** The newest credentials are not tried before this time. */
   let notBefore = Number.NEGATIVE_INFINITY;
-  const opened = new LRUCache<string, { readonly server: ServerAddress; readonly by: Readonly<Record<PartName, RedisAccess>> }>({
+  const opened = new LRUCache<string, { readonly server: ServerAddress; readonly by: Readonly<Record<AccessPart, RedisAccess>> }>({
     max: MAX_SERVERS,
   });
 
-  const currentOf = (part: PartName) => parts[part].current;
+  const currentOf = (part: AccessPart) => parts[part].current;
   /** Of all sentinels one is asked after the other, with the same. */
-  const choiceOf = (part: PartName, server: string) => (isOfSentinels(part) ? 'sentinels' : server);
-  const chosenFor = (server: string) => (part: PartName) =>
+  const choiceOf = (part: AccessPart, server: string) => (isOfSentinels(part) ? 'sentinels' : server);
+  const chosenFor = (server: string) => (part: AccessPart) =>
     parts[part].ahead.has(choiceOf(part, server)) ? parts[part].newest : parts[part].current;
-  const newestOf = (part: PartName) => parts[part].newest;
+  const newestOf = (part: AccessPart) => parts[part].newest;
 
-  function refuse(part: PartName): void {
+  function refuse(part: AccessPart): void {
     if (!parts[part].isRefused) log.error({ connection: name }, REFUSED[part]);
     parts[part].isRefused = true;
   }
 
-  function take(part: PartName, tried: RedisAccess): void {
+  function take(part: AccessPart, tried: RedisAccess): void {
     const { isRefused, current } = parts[part];
     if (isRefused) log.info({ connection: name }, part.endsWith('redentials') ? 'redis takes the new credentials' : 'redis fits the new CA');
     parts[part].isRefused = false;
@@ -122,13 +119,13 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   }
 
   /** What each server that is in use says to a connection of its own. */
-  async function askServers(part: PartName, tried: RedisAccess): Promise<readonly (PartName | 'good' | 'unknown')[]> {
+  async function askServers(part: AccessPart, tried: RedisAccess): Promise<readonly (AccessPart | 'good' | 'unknown')[]> {
     const servers = [...opened].filter(([name, { server }]) => server.isSentinel === isOfSentinels(part) && isInUse(name));
     return await Promise.all(
       servers.map(async ([name, { server }]) => {
         const error = await tryServer(
           server,
-          compose((one) => (one === part ? tried : chosenFor(name)(one))),
+          composeAccess((one) => (one === part ? tried : chosenFor(name)(one))),
         );
         return error ? (blameOf(server.isSentinel, error) ?? 'unknown') : 'good';
       }),
@@ -154,7 +151,7 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   }
 
   /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
-  async function tryConnecting(part: Exclude<PartName, 'credentials'>): Promise<void> {
+  async function tryConnecting(part: Exclude<AccessPart, 'credentials'>): Promise<void> {
     const tried = newestOf(part);
     if (tried === currentOf(part)) {
       parts[part].isRefused = false;
@@ -174,12 +171,12 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   }
 
   return {
-    currentFor: (server) => compose(chosenFor(server)),
+    currentFor: (server) => composeAccess(chosenFor(server)),
     get isNewest() {
-      return PARTS.every((part) => newestOf(part) === currentOf(part));
+      return ACCESS_PARTS.every((part) => newestOf(part) === currentOf(part));
     },
     get problems() {
-      return PARTS.filter((part) => parts[part].isRefused && newestOf(part) !== currentOf(part)).map((part) => `${name}: ${REFUSED[part]}`);
+      return ACCESS_PARTS.filter((part) => parts[part].isRefused && newestOf(part) !== currentOf(part)).map((part) => `${name}: ${REFUSED[part]}`);
     },
     opening: (server, address) => void opened.set(server, { server: address, by: everyPart(chosenFor(server)) }),
     confirm() {
@@ -195,7 +192,7 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
       await Promise.all(living().map(async (connection) => await takes(connection, previous)));
     },
     async change(next) {
-      for (const part of PARTS) {
+      for (const part of ACCESS_PARTS) {
         const { current, newest } = parts[part];
         const same = [current, newest].find((one) => digestOf(part, one) === digestOf(part, next));
         if (same !== newest) parts[part].ahead.clear();
@@ -225,7 +222,7 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
   };
 }
 
-function isOfSentinels(part: PartName): boolean {
+function isOfSentinels(part: AccessPart): boolean {
   return part === 'sentinelCredentials' || part === 'sentinelCa';
 }
 
@@ -233,7 +230,7 @@ function startPart(initial: RedisAccess): Part {
   return { current: initial, newest: initial, previous: undefined, isRefused: false, ahead: new Set() };
 }
 
-function everyPart<T>(of: (part: PartName) => T): Readonly<Record<PartName, T>> {
+function everyPart<T>(of: (part: AccessPart) => T): Readonly<Record<AccessPart, T>> {
   return {
     credentials: of('credentials'),
     ca: of('ca'),
@@ -242,30 +239,8 @@ function everyPart<T>(of: (part: PartName) => T): Readonly<Record<PartName, T>> 
   };
 }
 
-function compose(of: (part: PartName) => RedisAccess): RedisAccess {
-  const { username, password } = of('credentials');
-  const { server, tls } = of('ca');
-  const asking = of('sentinelCredentials').sentinel;
-  const sentinelTls = of('sentinelCa').sentinel?.tls;
-  return {
-    ...(server ? { server } : {}),
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password }),
-    ...(tls ? { tls } : {}),
-    ...(asking
-      ? {
-          sentinel: {
-            ...(asking.username === undefined ? {} : { username: asking.username }),
-            ...(asking.password === undefined ? {} : { password: asking.password }),
-            ...(sentinelTls ? { tls: sentinelTls } : {}),
-          },
-        }
-      : {}),
-  };
-}
-
 /** Two of which this is the same are the same in that part. */
-function digestOf(part: PartName, { username, password, tls, sentinel }: RedisAccess): string {
+function digestOf(part: AccessPart, { username, password, tls, sentinel }: RedisAccess): string {
   const found = {
     credentials: [username, password?.reveal()],
     ca: [tls?.ca],
@@ -276,7 +251,7 @@ function digestOf(part: PartName, { username, password, tls, sentinel }: RedisAc
 }
 
 /** The part for which a connection failed, if it is for one of them. */
-function blameOf(isSentinel: boolean, error: Error): PartName | undefined {
+function blameOf(isSentinel: boolean, error: Error): AccessPart | undefined {
   const state = stateOf(error);
   if (state === 'NOAUTH' || state === 'WRONGPASS' || state === 'NOPERM') return isSentinel ? 'sentinelCredentials' : 'credentials';
   if (!isOfCertificate(error)) return undefined;
