@@ -20,6 +20,8 @@ export interface TcpProxy {
    * is gone from then on.
    */
   swallowAnswerTo(fits: (command: string) => boolean): void;
+  /** Keeps a command that fits and all after it from the server, until `go` is called; `held` resolves once one is kept. */
+  holdAt(fits: (command: string) => boolean): { readonly held: Promise<void>; go(): void };
   /** New connections are made to another server, as when a name leads elsewhere; those that are there stay as they are. */
   leadTo(url: string): void;
   /** Passes nothing on to replicas that follow through here: what is written from now on is lost with the primary. */
@@ -49,6 +51,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
   let sentBytes = 0;
   let sends = 0;
   let swallowing: ((command: string) => boolean) | undefined;
+  let holding: ((command: string) => boolean) | undefined;
 
   const server = createServer((client) => {
     const upstream = connect(Number(target.port || 6379), target.hostname);
@@ -71,6 +74,7 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
       const asked = withoutProbes(chunk);
       sentBytes += asked;
       if (asked > 0) sends += 1;
+      if (holding?.(chunk.toString())) upstream.cork();
       if (!silent) upstream.write(chunk);
     });
     upstream.on('data', (chunk) => {
@@ -111,6 +115,22 @@ export async function startTcpProxy(targetUrl: string, { records = false, hides 
     },
     swallowAnswerTo(fits) {
       swallowing = fits;
+    },
+    holdAt(fits) {
+      const held = new Promise<void>((resolve) => {
+        holding = (command) => {
+          if (!fits(command)) return false;
+          resolve();
+          return true;
+        };
+      });
+      return {
+        held,
+        go() {
+          holding = undefined;
+          for (const socket of sockets) while (socket.writableCorked > 0) socket.uncork();
+        },
+      };
     },
     leadTo(url) {
       target = new URL(url);

@@ -74,22 +74,34 @@ export interface FleetSecretStatus {
 
 /** Every fleet secret that this file, the fleet or Redis knows of. `ignored`: live instances that do not count. Rejects with what ioredis rejects with. */
 export async function readFleetSecrets(room: Room, ignored: readonly Announcement[] = []): Promise<FleetSecretStatus[]> {
-  const { control, connections, nowMs } = room;
-  const { secrets } = control;
+  const { control, connections } = room;
+  const counts = await countWritten(connections.own, control.prefix);
+  const firstName = firstNameIn(control);
+  const underNames = [...counts.keys()].map((prefix) => (prefix === '' ? firstName : prefix));
+  const standings = await readStandings(room, ignored, underNames);
+  return standings.map((one) => ({ ...one, written: counts.get(one.name === firstName ? '' : one.name) ?? NOTHING }));
+}
+
+type SecretStanding = Omit<FleetSecretStatus, 'written'>;
+
+/** The same without looking at what stands in Redis: as the fleet is in this moment. `others`: names to tell of beside those that it knows. */
+async function readStandings({ control, nowMs }: Room, ignored: readonly Announcement[], others: readonly string[] = []): Promise<SecretStanding[]> {
+  const { secrets, deniedSecrets } = control;
   const reading = await control.fleet.read(await nowMs());
   const live = reading.live.filter(({ instance }) => !ignored.some((one) => one.instance === instance));
-  const counts = await countWritten(connections.own, control.prefix);
-  const firstName = secrets.first ?? control.deniedSecrets.all.find(({ isFirst }) => isFirst)?.name ?? FIRST;
-  const nameOf = (prefix: string) => (prefix === '' ? firstName : prefix);
-  const denied = new Map(control.deniedSecrets.all.map((one) => [one.name, one]));
-  const names = [...secrets.opens, ...live.flatMap(({ opens = [] }) => opens), ...denied.keys(), ...[...counts.keys()].map(nameOf)];
+  const firstName = firstNameIn(control);
+  const denied = new Map(deniedSecrets.all.map((one) => [one.name, one]));
+  const names = [...secrets.opens, ...live.flatMap(({ opens = [] }) => opens), ...denied.keys(), ...others];
   const writing = new Set(live.length > 0 ? live.map(({ writes = firstName }) => writes) : [secrets.writes]);
   return [...new Set(names)].map((name) => ({
     name,
     state: denied.get(name)?.how ?? (writing.has(name) ? 'writes' : 'opens'),
     missing: denied.has(name) ? [] : live.filter((one) => !opensOf(one, firstName).includes(name)).map(nameOfInstance),
-    written: counts.get(name === firstName ? '' : name) ?? NOTHING,
   }));
+}
+
+function firstNameIn({ secrets, deniedSecrets }: Room['control']): string {
+  return secrets.first ?? deniedSecrets.all.find(({ isFirst }) => isFirst)?.name ?? FIRST;
 }
 
 /** Stands for the first secret of the fleet where nothing here says its name. */
@@ -120,22 +132,27 @@ function describeCounts({ values, ends, families, sessions }: WrittenCounts): st
   return values + ends + families + sessions === 0 ? 'nothing is under it' : `under it: ${counts.join(', ')}`;
 }
 
-/** `crossfade secrets finish`: takes a secret out of use that nothing is left under. */
+/** `crossfade secrets finish`: takes a secret out of use that nothing is left under. Run again, it says whether every instance has confirmed it. */
 export async function finishSecret(name: string, { why = 'rotated', ...options }: FleetSecretOptions & { readonly why?: string }): Promise<void> {
   await changeInRoom(options, async (room) => {
     const before = await readFleetSecrets(room);
-    refuseWhileNeeded(before, find(before, name));
-    refuseNewer(room, name);
-    await writeAgain(room);
-    const secret = find(await readFleetSecrets(room), name);
-    const { values, ends, families, sessions } = secret.written;
-    if (values + ends + families + sessions > 0)
-      throw new Error(
-        `${name} is still needed (${describeCounts(secret.written)}): nothing was done. Families and sessions leave it with their next refresh, or end; crossfade secrets list says what is left`,
-      );
-    await deny(room, name, 'finished', why);
+    const { state } = find(before, name);
+    if (state === 'revoked') throw new Error(`${name} is revoked already`);
+    if (state !== 'finished') await finish(room, before, name, why);
     await say(room, name, options.json ?? false, {});
   });
+}
+
+async function finish(room: Room, before: readonly FleetSecretStatus[], name: string, why: string): Promise<void> {
+  refuseWhileNeeded(before, name);
+  refuseNewer(room, name);
+  await writeAgain(room);
+  const { written } = find(await readFleetSecrets(room), name);
+  if (written.values + written.ends + written.families + written.sessions > 0)
+    throw new Error(
+      `${name} is still needed (${describeCounts(written)}): nothing was done. Families and sessions leave it with their next refresh, or end; crossfade secrets list says what is left`,
+    );
+  await deny(room, name, 'finished', why);
 }
 
 export interface RevokeSecretOptions {
@@ -159,23 +176,27 @@ export async function revokeSecret(
         `${left.map(nameOfInstance).join(', ')} announce themselves under ${name}: nothing was done. Bring them the new file, or stop them; --force leaves them out, where they are not yours`,
       );
     const all = await readFleetSecrets(room, left);
-    const secret = find(all, name, 'finished');
-    const [newest = name] = secrets.inFile;
-    if (force && newest !== name) secrets.writeWith(newest);
-    else refuseWhileNeeded(all, secret);
-    refuseNewer(room, name);
-    const families = await countFamilies({ connection: connections.own, prefix, secrets, contextOf: grantContext }, name);
-    const ending = `${count(families, 'family', 'families')} of refresh tokens that stand under ${name}, or passed through it, will end: the people exchange their session again, or log in.`;
-    if (!json) print.line(ending);
-    if (!json && !yes && isAtTerminal() && !(await askYes('Revoke it?'))) {
-      print.line('Nothing was done.');
-      return;
+    const wasRevoked = find(all, name).state === 'revoked';
+    if (!wasRevoked) {
+      const [newest = name] = secrets.inFile;
+      if (force && newest !== name) secrets.writeWith(newest);
+      else refuseWhileNeeded(all, name);
+      refuseNewer(room, name);
     }
-    await writeAgain(room);
-    await forgetLearned(room, live);
-    if (live.length === 0) await writeEventsAnew({ connection: connections.own, prefix, secrets, keepMs: keepEventsMs(room.config) });
-    await deny(room, name, 'revoked', why);
-    did(`${name} was revoked.`);
+    const families = wasRevoked ? 0 : await countFamilies({ connection: connections.own, prefix, secrets, contextOf: grantContext }, name);
+    if (!wasRevoked) {
+      const ending = `${count(families, 'family', 'families')} of refresh tokens that stand under ${name}, or passed through it, will end: the people exchange their session again, or log in.`;
+      if (!json) print.line(ending);
+      if (!json && !yes && isAtTerminal() && !(await askYes('Revoke it?'))) {
+        print.line('Nothing was done.');
+        return;
+      }
+      await writeAgain(room);
+      await forgetLearned(room, live);
+      if (live.length === 0) await writeEventsAnew({ connection: connections.own, prefix, secrets, keepMs: keepEventsMs(room.config) });
+      await deny(room, name, 'revoked', why, left);
+      did(`${name} was revoked.`);
+    }
     const missing = await confirm(room, name);
     await forgetLearned(room, live);
     await say(room, name, json, { families, missing });
@@ -219,16 +240,15 @@ async function forgetLearned({ config, control, client, lifecycle }: Room, live:
   await lifecycle.publisher.tell('keys');
 }
 
-function find(all: readonly FleetSecretStatus[], name: string, allowed?: 'finished'): FleetSecretStatus {
+function find(all: readonly FleetSecretStatus[], name: string): FleetSecretStatus {
   const found = all.find((one) => one.name === name);
   if (!found) throw new Error(`there is no fleet secret ${name}: there are ${all.map((one) => one.name).join(', ')}`);
-  if (found.state === 'revoked' || (found.state === 'finished' && allowed !== 'finished')) throw new Error(`${name} is ${found.state} already`);
   return found;
 }
 
 /** Every live instance must write with another one. */
-function refuseWhileNeeded(all: readonly FleetSecretStatus[], { name, state }: FleetSecretStatus): void {
-  if (state !== 'writes') return;
+function refuseWhileNeeded(all: readonly SecretStanding[], name: string): void {
+  if (all.find((one) => one.name === name)?.state !== 'writes') return;
   const newer = all.find((one) => one.state === 'opens' && one.missing.length > 0);
   const what = newer ? `${newer.name} is not on ${newer.missing.join(', ')}` : 'crossfade secrets add makes another one';
   throw new Error(`the fleet writes with ${name}: nothing was done. Every live instance must open a newer secret first: ${what}`);
@@ -241,8 +261,11 @@ function refuseNewer({ control: { secrets } }: Room, name: string): void {
     throw new Error(`${name} is newer than ${writes}, which writes: nothing was done. Take its line out of the files where it is not wanted`);
 }
 
-async function deny({ control, lifecycle, audit, nowMs }: Room, name: string, how: DeniedFleetSecret['how'], why: string): Promise<void> {
+/** An instance may have come, or gone back to this secret, while a person thought or Redis was counted: the fleet is looked at again. */
+async function deny(room: Room, name: string, how: DeniedFleetSecret['how'], why: string, ignored: readonly Announcement[] = []): Promise<void> {
+  const { control, lifecycle, audit, nowMs } = room;
   const { secrets, deniedSecrets } = control;
+  refuseWhileNeeded(await readStandings(room, ignored), name);
   await deniedSecrets.deny({ name, isFirst: name === secrets.first, at: await nowMs(), how, why });
   await lifecycle.publisher.tell('keys');
   audit('fleet.secret-denied', { secret: name, how, why });

@@ -88,21 +88,30 @@ export function createPersons(options: PersonsOptions): Persons {
   const all = `${prefix}persons-ended`;
   const keyOf = (subject: string) => `${prefix}subject:{${personOf(secrets.names.person, subject)}}`;
 
-  function open(signed: string): PersonEnd | undefined {
+  function judge(signed: string): PersonEnd | 'bad-mac' | 'unknown-shape' | 'of-later' {
     const text = secrets.openSigned(PERSON_CONTEXT, signed);
-    const read = text === undefined ? undefined : schema.safeParse(JSON.parse(text)).data;
+    if (text === undefined) return 'bad-mac';
+    const read = schema.safeParse(JSON.parse(text)).data;
+    if (!read) return 'unknown-shape';
     // No instance writes one that is of later than itself: it would keep a person out for good.
-    const found = read && read.notBefore <= read.endedAt && read.endedAt <= clock.now() + AHEAD_MS ? read : undefined;
-    if (!found && !secrets.isDenied(signed)) refuse(text === undefined ? 'bad-mac' : 'unknown-shape');
-    return found;
+    return read.notBefore <= read.endedAt && read.endedAt <= clock.now() + AHEAD_MS ? read : 'of-later';
+  }
+
+  function open(signed: string): PersonEnd | undefined {
+    const found = judge(signed);
+    if (typeof found !== 'string') return found;
+    if (!secrets.isDenied(signed)) refuse(found);
+    return undefined;
   }
 
   /** The end of one person. @throws {CrossfadeError} `temporarily_unavailable` where it may be one, and cannot be read here. */
   function openOwn(signed: string): PersonEnd | undefined {
-    const found = open(signed);
-    if (found || secrets.isDenied(signed)) return found;
-    if (secrets.openSigned(PERSON_CONTEXT, signed) !== undefined) throw unavailable('release');
-    if (isStranger()) throw unavailable('secret');
+    const found = judge(signed);
+    if (typeof found !== 'string') return found;
+    if (secrets.isDenied(signed)) return undefined;
+    refuse(found);
+    if (found === 'unknown-shape') throw unavailable('release');
+    if (found === 'bad-mac' && (isStranger() || secrets.isUnknown(signed))) throw unavailable('secret');
     return undefined;
   }
 

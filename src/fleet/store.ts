@@ -58,7 +58,7 @@ export interface FleetReading {
 
 /** After this a reading says nothing: this instance may have been stopped meanwhile. */
 const FRESH_MS = 12_000;
-/** More entries than these are somebody else's doing. */
+/** More entries than these are somebody else's doing. They hide no instance that was read before, and count as one that opens nothing. */
 const MAX_INSTANCES = 500;
 
 const announce = loadScript('announce', ['hash']);
@@ -97,6 +97,7 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
 
   let strangers = 0;
   let others = 0;
+  let before: readonly string[] = [];
   let readAt = { steady: Number.NEGATIVE_INFINITY, wall: Number.NEGATIVE_INFINITY };
   // One of the two clocks stands still where a machine sleeps, the other one may be set.
   const isFresh = () => self === undefined || Math.max(performance.now() - readAt.steady, Date.now() - readAt.wall) < FRESH_MS;
@@ -121,9 +122,10 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
 
     async read(nowMs) {
       // A key of another type is somebody else's, and gives way at the next announcement.
-      const instances = await client
-        .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES)
+      const listed = await client
+        .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES + 1)
         .catch(absentIfForeign<string[]>([]));
+      const instances = [...new Set([...before, ...listed.slice(0, MAX_INSTANCES)])];
       const under = new Map<string, string>();
       const found = await Promise.all(
         instances.map(async (instance) => {
@@ -133,7 +135,8 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
         }),
       );
       const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
-      strangers = found.filter((one) => one === 'stranger').length;
+      before = known.map(({ instance }) => instance);
+      strangers = found.filter((one) => one === 'stranger').length + (listed.length > MAX_INSTANCES ? 1 : 0);
       others = known.filter(({ instance, left }) => instance !== self && !left).length;
       readAt = { steady: performance.now(), wall: Date.now() };
       return {

@@ -140,7 +140,7 @@ export function createSessionLedger(options: LedgerOptions): SessionLedger {
     if (secrets.isDenied(written)) return undefined;
     metrics.refusedValues.inc({ key });
     audit('value.refused', { key, reason: 'bad-mac' });
-    if (isStranger()) throw unavailable('secret');
+    if (isStranger() || secrets.isUnknown(written)) throw unavailable('secret');
     return undefined;
   }
 

@@ -6,6 +6,7 @@ import { calculateJwkThumbprint, decodeJwt, exportJWK, SignJWT } from 'jose';
 import Keygrip from 'keygrip';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { z } from 'zod';
+import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { Secret } from '../../src/config/secret.js';
 import { deniedSecretsCodec } from '../../src/fleet/denied-secrets.js';
 import { storedJwksCodec } from '../../src/keys/jwks.js';
@@ -19,7 +20,7 @@ import type { Instance } from '../support/instance.js';
 import { exchangeNative, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { remember, rememberToken } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';
-import type { World } from '../support/world.js';
+import { sharedRedisUrl, type World } from '../support/world.js';
 
 // A thief has a fleet secret and can write to the bridge's Redis.
 
@@ -213,4 +214,40 @@ describe('a fleet secret that has leaked', () => {
     const { sid, family } = await exchangeNative(world, await world.login('bob'));
     expect(await redis.hget(`${world.prefix}{${sid}}:family:${family}`, 'grant')).toMatch(/^[0-9a-f]{8}:/);
   }, 60_000);
+
+  it('is not taken out of use where an instance went back to it while the command was counting; done twice, it says the same', async () => {
+    const world = await open();
+    const { redis } = world.legacy;
+    const { config, before } = await rotateTo(world);
+    const proxy = await startTcpProxy(sharedRedisUrl());
+    onTestFinished(() => proxy.close());
+    const held = join(world.directory, 'held.json');
+    writeFileSync(held, JSON.stringify({ ...world.config, redis: { ...world.config.redis, url: proxy.url } }));
+    // It counts, looks at the fleet, and counts again.
+    const steps = [/\r\nscan\r\n/i, /\r\nzrangebyscore\r\n/i, /\r\nscan\r\n/i];
+    const counting = proxy.holdAt((command) => {
+      if (steps[0]?.test(command)) steps.shift();
+      return steps.length === 0;
+    });
+    const running = runCli(['secrets', 'finish', before, '--config', held]);
+    await counting.held;
+    const forger = new FleetSecrets({ secrets: [new Secret(world.readFile('fleet-secret').split('\n')[1] ?? '')] });
+    const [seconds = '0'] = await redis.time();
+    const at = Number(seconds) * 1000;
+    const said = { instance: 'returned', host: 'returned', version: '0.1.0', startedAt: 1, at, issuer: world.config.issuer };
+    await redis.hset(`${world.prefix}fleet:returned`, 'announcement', forger.sign('fleet\0returned', JSON.stringify(said)));
+    await redis.zadd(`${world.prefix}fleet`, at, 'returned');
+    counting.go();
+    const refused = await running;
+    expect([refused.status, refused.stderr]).toMatchObject([2, expect.stringContaining(`the fleet writes with ${before}`)]);
+    expect(await redis.get(`${world.prefix}denied-secrets`)).toBeNull();
+    await redis.del(`${world.prefix}fleet:returned`);
+
+    const revoke = async () => await runCli(['secrets', 'revoke', before, '--why', 'leaked', '--yes', '--json', '--config', config]);
+    await expect.poll(async () => (await revoke()).status, { timeout: 30_000 }).toBe(0);
+    const again = await revoke();
+    expect([again.status, JSON.parse(again.stdout)]).toMatchObject([0, { name: before, missing: [] }]);
+    const finished = await runCli(['secrets', 'finish', before, '--config', config]);
+    expect([finished.status, finished.stderr]).toMatchObject([2, expect.stringContaining('revoked already')]);
+  }, 90_000);
 });

@@ -3,17 +3,18 @@ import { Redis } from 'ioredis';
 import { afterAll, expect, it } from 'vitest';
 import { endLogin } from '../../src/login.js';
 import { createBatchedReads } from '../../src/redis/batched-reads.js';
-import { createSessionLedger } from '../../src/sessions/ledger.js';
+import { nameOfSecret } from '../../src/redis/fleet-secrets.js';
+import { createSessionLedger, type LedgerOptions } from '../../src/sessions/ledger.js';
 import { personOf } from '../../src/sessions/person-of.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
-import { holdSecrets } from '../support/fleet-secrets.js';
+import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';
 import { sharedRedisUrl } from '../support/world.js';
 
 const client = new Redis(sharedRedisUrl());
 const prefix = `ledger-${randomUUID()}:`;
 const secrets = holdSecrets();
 const personKey = secrets.names.person;
-const ledger = createSessionLedger({
+const options: LedgerOptions = {
   client,
   reads: createBatchedReads(client),
   prefix,
@@ -22,7 +23,8 @@ const ledger = createSessionLedger({
   keepSeconds: 60,
   audit: () => undefined,
   metrics: createMetrics(),
-});
+};
+const ledger = createSessionLedger(options);
 afterAll(async () => {
   await client.del(...(await client.keys(`${prefix}*`)));
   client.disconnect();
@@ -78,4 +80,19 @@ it('writes over an older one, and over one that somebody made', async () => {
     await ledger.endAgain(sid, endLogin({ subject: 'alice' }, NOW));
     expect((await ledger.marks(sid)).ended?.endedAt).toBe(NOW);
   }
+});
+
+it('does not know what a tombstone says that is named after a secret which is not here; once that is out of use it is none', async () => {
+  const sid = 'f'.repeat(32);
+  const [here, elsewhere] = [makeSecret(), makeSecret()];
+  const both = holdSecrets(elsewhere, here);
+  both.writeWith(nameOfSecret(elsewhere));
+  const [alone, fleet] = [holdSecrets(here), both].map((held) => createSessionLedger({ ...options, secrets: held }));
+  await fleet?.end(sid, { reason: 'logout', ended: endLogin({ subject: 'alice' }, NOW) });
+  await expect(alone?.marks(sid)).rejects.toMatchObject({ code: 'temporarily_unavailable', reason: 'secret' });
+  expect((await fleet?.marks(sid))?.ended?.subject).toBe('alice');
+
+  const without = holdSecrets(here);
+  without.deny([{ name: nameOfSecret(elsewhere), isFirst: false, isRevoked: false }]);
+  expect((await createSessionLedger({ ...options, secrets: without }).marks(sid)).ended).toBeUndefined();
 });
