@@ -1,4 +1,6 @@
+export type { ConnectErrorHandler, ConnectHandler, ConnectMount, ConnectRequest } from './adapters/connect.js';
 export type { ExternalKey } from './adapters/external-key.js';
+export type { AnswerOwn, AnyRequest, AnyResponse } from './adapters/node.js';
 export type { SessionStore } from './adapters/session-store.js';
 export { createBridge } from './compose/bridge.js';
 export type { Bridge, BridgeOptions } from './compose/public.js';
@@ -8,7 +10,8 @@ export type { EndSubjectOptions } from './endings/person.js';
 export type { EndableSession } from './endings/revocation.js';
 export { CrossfadeError, type ErrorCode } from './errors.js';
 export type { SessionRecord } from './formats/format.js';
-export type { IssuedTokens, IssueFor, IssueOptions, IssuePrincipal } from './http/issue-for.js';
+export type { IssueOptions, IssuePrincipal } from './http/issue.js';
+export type { IssuedTokens, IssueFor } from './http/issue-for.js';
 export type { RequireOptions } from './http/require.js';
 export type { CrossfadeState, Rejection } from './http/state.js';
 export type { Principal } from './principal.js';

@@ -1,6 +1,7 @@
-import type { Context, Middleware, Next } from 'koa';
-import type { Authenticate, Authentication } from '../http/authenticator.js';
-import type { IsOwnRequest } from '../http/own-paths.js';
+import type { Context, Middleware } from 'koa';
+import type { Authentication } from '../http/authenticator.js';
+import type { Observer } from '../http/observer.js';
+import type { OwnPathOf } from '../http/own-paths.js';
 import type { Principal } from '../principal.js';
 import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
 import { traceOf } from '../telemetry/log.js';
@@ -11,36 +12,15 @@ export type Expected = (ctx: Context) => ExpectedAnswer | Promise<ExpectedAnswer
 type ExpectedAnswer = string | ExpectedPrincipal | null | undefined;
 
 export interface ObserveOptions extends Pick<Tools, 'log' | 'metrics'> {
-  readonly authenticate: Authenticate;
+  readonly observer: Observer;
   /** Asked after the app has answered. Undefined: only what the bridge would have found is counted. */
   readonly expected: Expected | undefined;
-  /** Requests that are left alone. */
-  readonly skips: IsOwnRequest;
+  /** Requests of these paths are left alone. */
+  readonly ownPathOf: OwnPathOf;
 }
 
-/** Requests that are looked into at once; more than these pass unseen. */
-const AT_ONCE = 64;
-
-/** Middleware that finds out who a request is beside the request, and compares; it never delays, changes or fails one. */
-export function createObserve({ authenticate, expected, skips, log, metrics }: ObserveOptions): Middleware {
-  let underWay = 0;
-
-  /** Never rejects. Undefined: the bridge could not have known. */
-  async function find(ctx: Context): Promise<Authentication | undefined> {
-    underWay += 1;
-    try {
-      const found = await authenticate(ctx.req);
-      metrics.observed.inc({ client: found.client.id, outcome: outcomeOf(found) });
-      return found;
-    } catch (error) {
-      metrics.observed.inc({ client: 'unknown', outcome: 'unavailable' });
-      log.debug({ failure: traceOf(error) }, 'a request could not be observed');
-      return undefined;
-    } finally {
-      underWay -= 1;
-    }
-  }
-
+/** Middleware that compares whom the bridge finds with whom the app has found. */
+export function koaObserve({ observer, expected, ownPathOf, log, metrics }: ObserveOptions): Middleware {
   /** Never rejects. */
   async function compareWith(ctx: Context, finding: Promise<Authentication | undefined>): Promise<void> {
     try {
@@ -55,14 +35,10 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
     }
   }
 
-  return async function crossfadeObserve(ctx: Context, next: Next): Promise<void> {
-    if (skips(ctx)) return await next();
-    if (underWay >= AT_ONCE) {
-      metrics.observed.inc({ client: 'unknown', outcome: 'left-out' });
-      return await next();
-    }
+  return async function crossfadeObserve(ctx, next) {
+    if (ownPathOf(ctx.url) !== undefined) return await next();
     // Read now, as it came: the app may change what the request says of itself.
-    const finding = find(ctx);
+    const finding = observer.look(ctx.req);
     try {
       await next();
     } finally {
@@ -74,11 +50,6 @@ export function createObserve({ authenticate, expected, skips, log, metrics }: O
 /** Also of a session that a stage would send to the exchange first: what is compared comes before all stages. */
 function principalOf(found: Authentication): Principal | undefined {
   return found.kind === 'anonymous' ? undefined : found.principal;
-}
-
-function outcomeOf(found: Authentication): string {
-  if (found.kind === 'refused') return found.refusal.code;
-  return found.kind === 'anonymous' ? (found.rejection?.reason ?? 'anonymous') : found.principal.via;
 }
 
 function differences(ours: Principal | undefined, theirs: ExpectedPrincipal | null): readonly Mismatch[] {

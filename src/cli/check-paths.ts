@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
-import { TOKEN_EXCHANGE } from '../http/exchange.js';
 import { POST_PATHS } from '../http/own-paths.js';
+import { TOKEN_EXCHANGE } from '../http/token-endpoint.js';
 import { JWKS_PATH, METADATA_PATH } from '../http/well-known.js';
 import { parseJson } from '../redis/replies.js';
 

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
-import Koa from 'koa';
+import { closingWhile, sendNotFound } from '../adapters/node.js';
 import { createBridge } from '../compose/bridge.js';
 import type { Bridge } from '../compose/public.js';
 import type { Config } from '../config/config.js';
@@ -50,17 +50,9 @@ export async function serve(options: ServeOptions): Promise<void> {
     log.info({ signal: signals.received }, 'crossfade was asked to end before it had started');
     return;
   }
-  const app = new Koa();
-  app.on('error', (error: unknown) => log.warn({ err: error }, 'a response could not be sent'));
-  app.use(async function closeWhileDraining(ctx, next) {
-    await next();
-    if (!accepting) ctx.set('Connection', 'close');
-  });
-  app.use(bridge.routes());
-  app.use(function notFound(ctx) {
-    ctx.status = 404;
-    ctx.body = { error: 'not_found' };
-  });
+  const answer: RequestListener = (request, response) => {
+    if (!bridge.answer(request, response)) sendNotFound(response);
+  };
   const admin = createAdminApp({
     readiness: () => bridge.readiness(),
     registry: metrics.registry,
@@ -68,7 +60,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     api: bridge.operatorApi(),
   });
 
-  const [adminServer, server] = await listenOnBoth(admin.callback(), app.callback(), config).catch(async (error: unknown) => {
+  const [adminServer, server] = await listenOnBoth(admin.callback(), answer, config, () => !accepting).catch(async (error: unknown) => {
     await bridge.close();
     throw error;
   });
@@ -86,10 +78,15 @@ export async function serve(options: ServeOptions): Promise<void> {
   log.info('crossfade has ended');
 }
 
-async function listenOnBoth(admin: RequestListener, app: RequestListener, config: Pick<Config, 'admin' | 'listen'>): Promise<[Server, Server]> {
-  const adminServer = await listen(admin, config.admin, 'admin');
+async function listenOnBoth(
+  admin: RequestListener,
+  app: RequestListener,
+  config: Pick<Config, 'admin' | 'listen'>,
+  isDraining: () => boolean,
+): Promise<[Server, Server]> {
+  const adminServer = await listen(createServer(SERVER, admin), config.admin, 'admin');
   try {
-    return [adminServer, await listen(app, config.listen, 'listen')];
+    return [adminServer, await listen(createServer({ ...SERVER, ServerResponse: closingWhile(isDraining) }, app), config.listen, 'listen')];
   } catch (error) {
     adminServer.close();
     throw error;
@@ -97,8 +94,7 @@ async function listenOnBoth(admin: RequestListener, app: RequestListener, config
 }
 
 /** @throws {Error} in words for an operator, where the port cannot be had. */
-async function listen(handler: RequestListener, { host, port }: { host: string; port: number }, name: string): Promise<Server> {
-  const server = createServer(SERVER, handler);
+async function listen(server: Server, { host, port }: { host: string; port: number }, name: string): Promise<Server> {
   // A proxy would take 417 for a failure (RFC 9110, section 10.1.1, lets an expectation be ignored).
   server.on('checkExpectation', (request, response) => server.emit('request', request, response));
   server.listen(port, host);

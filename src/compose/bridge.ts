@@ -268,6 +268,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     authenticate: endpoints.authenticate,
     require: endpoints.require,
     routes: endpoints.routes,
+    connect: endpoints.connect,
+    answer: endpoints.answer,
     issueFor: endpoints.issueFor,
     operatorApi: endpoints.operatorApi,
     sessionStore: createSessionStores({ ...tools, config, connections, lifecycle, names }),

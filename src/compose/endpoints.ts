@@ -1,5 +1,8 @@
 import type { Middleware } from 'koa';
-import { createObserve, type Expected, expectedByHeader } from '../adapters/observe.js';
+import { type ConnectMount, createConnectMount } from '../adapters/connect.js';
+import { koaAuthenticate, koaRequire, koaRoutes } from '../adapters/koa.js';
+import { type AnswerOwn, nodeAnswer } from '../adapters/node.js';
+import { type Expected, expectedByHeader, koaObserve } from '../adapters/observe.js';
 import type { FleetClock } from '../clock.js';
 import type { Config, FileSecrets } from '../config/config.js';
 import type { Live, LiveFiles } from '../config/live-files.js';
@@ -10,31 +13,38 @@ import { createOperatorAccess } from '../console/operator-access.js';
 import { createOperatorApi } from '../console/operator-api.js';
 import { readPageFiles } from '../console/page-files.js';
 import { FINISH_MS } from '../endings/logout.js';
+import { createAdmission } from '../http/admission.js';
 import { createAnswers } from '../http/answer.js';
-import { createAuthenticate } from '../http/authenticate.js';
+import { createFrameAttempt } from '../http/attempt.js';
 import { createAuthenticator } from '../http/authenticator.js';
 import { createClientRequests } from '../http/client-request.js';
 import { createBridgeCookies } from '../http/cookies.js';
-import { createExchange, TOKEN_EXCHANGE } from '../http/exchange.js';
+import { createExchange } from '../http/exchange.js';
+import { createCountFailure } from '../http/failed-addresses.js';
 import { createIntrospectEndpoint } from '../http/introspect-endpoint.js';
+import { createIssueGrant } from '../http/issue.js';
 import { createIssueEndpoint } from '../http/issue-endpoint.js';
 import { createIssueFor, type IssueFor } from '../http/issue-for.js';
 import { createLimits } from '../http/limits.js';
 import { createLogoutEndpoint } from '../http/logout-endpoint.js';
+import { createNudge } from '../http/nudge.js';
+import { createObserveRoutes, createObserver } from '../http/observer.js';
 import { createOtherPrincipals } from '../http/other-principals.js';
 import { createOwnFaults } from '../http/own-faults.js';
-import { createOwnRequests, type PostPath } from '../http/own-paths.js';
+import { createOwnPathOf, type PostPath } from '../http/own-paths.js';
 import { createPeers } from '../http/peer.js';
-import { createReadRefresh } from '../http/presented-refresh.js';
+import { createJudgePresented } from '../http/presented.js';
 import { createRefresh } from '../http/refresh.js';
-import { createRequire, type RequireOptions } from '../http/require.js';
+import { createRefreshCookies } from '../http/refresh-cookies.js';
+import { createRequirement, type RequireOptions } from '../http/require.js';
+import { createReturn } from '../http/return.js';
 import { createRevokeEndpoint } from '../http/revoke-endpoint.js';
-import { createObserveRoutes, createRoutes } from '../http/routes.js';
-import { createSigner } from '../http/token-answer.js';
+import { createRoutes } from '../http/routes.js';
+import { createSessionEndpoint } from '../http/session-endpoint.js';
+import { createSigner } from '../http/sign.js';
 import { createTokenEndpoint } from '../http/token-endpoint.js';
 import { createVerifyEndpoint } from '../http/verify-endpoint.js';
 import { createReadVerifySettings } from '../http/verify-settings.js';
-import { createWayBack } from '../http/way-back.js';
 import { createJwksEndpoint, createMetadataEndpoint, JWKS_PATH } from '../http/well-known.js';
 import { systemRandom } from '../random.js';
 import type { RedisClient } from '../redis/client.js';
@@ -77,11 +87,14 @@ export interface EndpointsOptions extends Pick<Tools, 'log' | 'audit' | 'metrics
   readonly clock: FleetClock;
 }
 
-/** The bridge as Koa sees it. */
+/** The bridge as frameworks see it. */
 export interface Endpoints {
   authenticate(): Middleware;
   require(options?: RequireOptions): Middleware;
   routes(): Middleware;
+  /** @throws {TypeError} in `mode: observe`. */
+  connect(): ConnectMount;
+  readonly answer: AnswerOwn;
   operatorApi(): Middleware;
   readonly issueFor: IssueFor;
 }
@@ -151,14 +164,14 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const adminToken = config.admin.token && followSecrets(options.files, config.admin.token);
   const requests = createClientRequests(clients, secretHashes, peers, audit);
   const cookies = createBridgeCookies(config, entries, clock);
-  const limits = createLimits({ client, prefix, config: config.limits, peers, audit, metrics });
+  const limiting = { client, prefix, config: config.limits, audit, metrics };
+  const limits = createLimits(limiting);
+  const frameAttempt = createFrameAttempt({ progress, audit, metrics });
   const others = createOtherPrincipals({ sessions, verifyBearer, foreignBearer, audit, metrics });
-  const readRefresh = createReadRefresh({
+  const judgePresented = createJudgePresented({
     families,
-    requests,
     others,
     resume,
-    cookies,
     ownFaults,
     mayBeOfOthers: () => options.membership.mayBeOfOthers,
     clock,
@@ -170,13 +183,11 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     families,
     watch,
     others,
-    requests,
     rollout,
     limits,
     ownFaults,
     canSign,
     progress,
-    cookies,
     clock,
     audit,
     metrics,
@@ -184,34 +195,19 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const targets = { audience: config.audience, services: config.services };
   const known = new Set([...config.audience, ...config.services.map((service) => service.audience)]);
   const isTarget = (wanted: string) => known.has(wanted) || options.membership.isTargetElsewhere(wanted);
-  const issueFor = createIssueFor({ ...granting, ...targets, sign: ownFaults.signFor('exchange'), clients, persons, random: systemRandom });
+  const signed = { exchange: ownFaults.signFor('exchange'), refresh: ownFaults.signFor('refresh') };
+  const grants = {
+    exchange: createExchange({ ...granting, ...targets, sign: signed.exchange, epochsOf, sessions, persons, logout }),
+    refresh: createRefresh({ ...granting, sign: signed.refresh, judgePresented, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
+    goBack: createReturn({ judgePresented, resume, restore, ledger, logout, sessions, families, rollout, others, audit }),
+    issue: createIssueGrant({ ...granting, ...targets, sign: signed.exchange, frameAttempt, clients, persons, random: systemRandom }),
+  };
+  const issueFor = createIssueFor(grants.issue, cookies);
+  const refreshCookies = createRefreshCookies(requests, cookies);
+  const asking = { ...grants, frameAttempt, requests, refreshCookies, cookies };
   const posts = {
-    token: createTokenEndpoint(
-      new Map([
-        [TOKEN_EXCHANGE, createExchange({ ...granting, ...targets, sign: ownFaults.signFor('exchange'), epochsOf, sessions, persons, logout })],
-        [
-          'refresh_token',
-          createRefresh({ ...granting, sign: ownFaults.signFor('refresh'), readRefresh, resume, restore, isTarget, fit, returnUri: uris.returnUri }),
-        ],
-      ]),
-      metrics,
-    ),
-    session: createWayBack({
-      readRefresh,
-      resume,
-      restore,
-      ledger,
-      logout,
-      sessions,
-      families,
-      requests,
-      rollout,
-      progress,
-      others,
-      cookies,
-      audit,
-      metrics,
-    }),
+    token: createTokenEndpoint({ ...asking, sessions, metrics }),
+    session: createSessionEndpoint(asking),
     issue: createIssueEndpoint(requests, issueFor),
     revoke: createRevokeEndpoint({ families, verifyBearer, requests, audit }),
     introspect: createIntrospectEndpoint({ issuer: config.issuer, families, ledger, verifyBearer, requests, audit }),
@@ -226,45 +222,52 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     if (clock.inDoubt) return 'clock';
     return guardrail.held && endpoint !== 'session' ? 'held' : undefined;
   };
-  const { expectedHeader } = config.observe;
-  const watching = {
-    authenticate,
-    expected: options.expected ?? (expectedHeader === undefined ? undefined : expectedByHeader(expectedHeader)),
-    log,
-    metrics,
-  };
-  const isOwn = createOwnRequests(config.http.basePath);
+  const ownPathOf = createOwnPathOf(config.http.basePath);
+  const nudge = createNudge({ rollout, metrics, ...uris });
   const readSettings = createReadVerifySettings({
     path: `${config.http.basePath}/verify`,
     anonymous: config.verify.anonymous,
     services: config.services,
   });
-  const enforce = () => createAuthenticate({ authenticate, answers, rollout, metrics, log, ...uris, isOwn });
-
-  return {
-    authenticate: () => (config.mode === 'observe' ? createObserve({ ...watching, skips: isOwn }) : enforce()),
-    require(required) {
-      // It would refuse everybody, or let everybody in.
-      if (config.mode === 'observe') throw new TypeError('mode: observe decides nothing: bridge.require() is for mode: enforce');
-      return createRequire(answers, required);
-    },
-    routes() {
-      if (config.mode === 'observe') return createObserveRoutes(config.http.basePath, createObserve({ ...watching, skips: () => false }));
-      return createRoutes({
+  const decides = config.mode === 'enforce';
+  const observer = createObserver({ authenticate, log, metrics });
+  const routes = decides
+    ? createRoutes({
         basePath: config.http.basePath,
+        ownPathOf,
         origins: clients.origins,
         answers,
         cannotNow,
         budgetMs,
         audit,
-        limits,
+        countFailure: createCountFailure(peers, limiting),
         metrics,
         posts,
-        verify: createVerifyEndpoint({ authenticate, answers, readSettings, upstream, peers, rollout, metrics, ...uris }),
+        verify: createVerifyEndpoint({ authenticate, answers, readSettings, upstream, peers, nudge, metrics }),
         jwks: createJwksEndpoint(() => ring.jwks, config.keys.jwksMaxAgeSeconds),
         metadata: createMetadataEndpoint({ issuer: config.issuer, base, jwksUri: `${root}${JWKS_PATH}` }),
-      });
+      })
+    : createObserveRoutes(config.http.basePath, ownPathOf, observer);
+  const admission = createAdmission({ authenticate, answers, nudge, metrics, log });
+  /** It would refuse everybody, or let everybody in. */
+  const refuseInObserve = (what: string) => {
+    if (!decides) throw new TypeError(`mode: observe decides nothing: ${what} is for mode: enforce`);
+  };
+  const { expectedHeader } = config.observe;
+  const expected = options.expected ?? (expectedHeader === undefined ? undefined : expectedByHeader(expectedHeader));
+
+  return {
+    authenticate: () => (decides ? koaAuthenticate(admission, ownPathOf) : koaObserve({ observer, expected, ownPathOf, log, metrics })),
+    require(required) {
+      refuseInObserve('bridge.require()');
+      return koaRequire(createRequirement(answers, required));
     },
+    routes: () => koaRoutes(routes),
+    connect() {
+      refuseInObserve('bridge.connect()');
+      return createConnectMount({ admission, ownPathOf, routes, requirementOf: (required) => createRequirement(answers, required) });
+    },
+    answer: nodeAnswer(routes),
     operatorApi: () =>
       createOperatorApi({
         access: createOperatorAccess(config.admin, () => adminToken?.current[0], clock),

@@ -1,6 +1,8 @@
 import type { Middleware } from 'koa';
 import type { LDClient } from 'launchdarkly-node-server-sdk';
+import type { ConnectMount } from '../adapters/connect.js';
 import type { ExternalKey } from '../adapters/external-key.js';
+import type { AnswerOwn } from '../adapters/node.js';
 import type { Expected } from '../adapters/observe.js';
 import type { SessionStore } from '../adapters/session-store.js';
 import type { Clock } from '../clock.js';
@@ -41,6 +43,13 @@ export interface Bridge {
   require(options?: RequireOptions): Middleware;
   /** Middleware that serves the bridge's own paths; all others go on to the app. */
   routes(): Middleware;
+  /**
+   * The same for Connect and Express: `authenticate`, `require()`, `routes`, and `errors` to be mounted last. The principal is in `req.crossfade`.
+   * @throws {TypeError} in `mode: observe`, which is for Koa and forward-auth.
+   */
+  connect(): ConnectMount;
+  /** Answers a request for one of the bridge's own paths on bare `node:http` or `node:http2`. False: it is for somebody else, and nothing was done. */
+  readonly answer: AnswerOwn;
   /** A store for the app's own koa-session, by cookie or by token; of the entry of koa-session with this name, by default of the first. */
   sessionStore(entry?: string): SessionStore;
   /** koa-session's option `externalKey`: with it and the store, `ctx.session` is there for requests with a token too. `authenticate()` must come before koa-session. */

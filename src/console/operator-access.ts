@@ -48,7 +48,7 @@ export function createOperatorAccess(config: Config['admin'], token: () => Secre
 
   /** The value of the console's cookie, if it is good. */
   function readCookie(ctx: Context): string | undefined {
-    return valuesOfOwnCookie(ctx, COOKIE).find(isGood);
+    return valuesOfOwnCookie(ctx.req, COOKIE).find(isGood);
   }
 
   function isGood(value: string): boolean {

@@ -2,8 +2,9 @@ import { METHODS } from 'node:http';
 import { PassThrough } from 'node:stream';
 import Router from '@koa/router';
 import Koa, { type Context, type Middleware } from 'koa';
-import compose from 'koa-compose';
 import { z } from 'zod';
+import { bodyOf } from '../adapters/body.js';
+import { writeReply } from '../adapters/koa.js';
 import type { EndSubjectOptions } from '../endings/person.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { Answers } from '../http/answer.js';
@@ -121,24 +122,25 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
     ctx.body = await asked(countAffected(source, selectorOf(given), stage));
   });
   router.post('/clamps', async (ctx: Context) => {
-    const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readJsonBody(ctx));
+    const { stage, why: reason, forSeconds, ...given } = parse(schemas.clamp, await readBodyOf(ctx));
     const request = { selector: selectorOf(given), stage, why: reason, ...(forSeconds === undefined ? {} : { forMs: forSeconds * 1000 }) };
     ctx.body = await asked(setClamp(source, request));
     overview = undefined;
   });
   router.post('/clamps/release', async (ctx: Context) => {
-    const { why: reason, ...given } = parse(schemas.release, await readJsonBody(ctx));
+    const { why: reason, ...given } = parse(schemas.release, await readBodyOf(ctx));
     ctx.body = await asked(releaseClamp(source, 'id' in given ? given : selectorOf(given), reason));
     overview = undefined;
   });
   router.post('/subjects/end', async (ctx: Context) => {
-    const { subject, why: reason, exceptSid } = parse(schemas.end, await readJsonBody(ctx));
+    const { subject, why: reason, exceptSid } = parse(schemas.end, await readBodyOf(ctx));
     ctx.body = { sessions: await endSubject(subject, { why: reason, ...(exceptSid === undefined ? {} : { exceptSid }) }) };
   });
   const inner = new Koa();
   inner.use(router.routes());
   inner.use(router.allowedMethods());
-  const dispatch = compose(inner.middleware);
+  const [route, refuseMethods] = inner.middleware;
+  const nothing = async () => undefined;
 
   async function answer(ctx: Context): Promise<void> {
     access.checkHost(ctx);
@@ -147,7 +149,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
       throw new CrossfadeError('not_found', { message: 'admin.tokenFile is not set: there is no console, and no API behind it' });
     if (file && (ctx.method === 'GET' || ctx.method === 'HEAD')) return sendFile(ctx, file);
     if (ctx.path === '/api/sign-in' && ctx.method === 'POST') {
-      access.signIn(ctx, parse(schemas.signIn, await readJsonBody(ctx)).token);
+      access.signIn(ctx, parse(schemas.signIn, await readBodyOf(ctx)).token);
       ctx.status = 204;
       return;
     }
@@ -162,7 +164,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
       ctx.status = 204;
       return;
     }
-    await dispatch(ctx);
+    await route?.(ctx, async () => await refuseMethods?.(ctx, nothing));
     if (ctx.status === 405) throw new CrossfadeError('method_not_allowed', { headers: { Allow: ctx.response.get('Allow') } });
     if (ctx.status === 404) throw new CrossfadeError('not_found');
   }
@@ -173,7 +175,7 @@ export function createOperatorApi(options: OperatorApiOptions): Middleware {
       await answer(ctx);
     } catch (error) {
       if (error instanceof CrossfadeError && error.status < 500) audit('operator.refused', { code: error.code });
-      answers.fail(ctx, error);
+      writeReply(ctx, answers.fail(error));
     }
   };
 }
@@ -185,6 +187,10 @@ function sendFile(ctx: Context, { type, etag, body }: PageFile): void {
   ctx.status = 200;
   if (ctx.fresh) ctx.status = 304;
   else ctx.body = body;
+}
+
+async function readBodyOf(ctx: Context): Promise<unknown> {
+  return await readJsonBody(ctx.req, bodyOf(ctx.req, ctx.request));
 }
 
 /** @throws {CrossfadeError} `invalid_request`, with the place. */

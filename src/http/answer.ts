@@ -1,8 +1,8 @@
-import type { Context } from 'koa';
 import { CrossfadeError, ERRORS, type ErrorCode } from '../errors.js';
 import type { Progress } from '../rollout/progress.js';
 import { traceOf } from '../telemetry/log.js';
 import type { Tools } from '../telemetry/tools.js';
+import { jsonReply, type Reply } from './reply.js';
 
 /** An answer that is not the one that was asked for. Plain: the request path makes no Error object for a 401. */
 export interface Refusal {
@@ -14,10 +14,9 @@ export interface Refusal {
 }
 
 export interface Answers {
-  /** Writes a refusal to the response. */
-  refuse(ctx: Context, refusal: Refusal): void;
-  /** Writes what was thrown: a CrossfadeError as what it is, anything else as a bare 500 with its cause in the log. */
-  fail(ctx: Context, error: unknown): void;
+  refuse(refusal: Refusal): Reply;
+  /** What was thrown: a CrossfadeError as what it is, anything else as a bare 500 with its cause in the log. */
+  fail(error: unknown): Reply;
 }
 
 export interface AnswersOptions extends Pick<Tools, 'log' | 'metrics'> {
@@ -31,21 +30,23 @@ export interface AnswersOptions extends Pick<Tools, 'log' | 'metrics'> {
 export function createAnswers({ log, metrics, progress, fraction, nowMs }: AnswersOptions): Answers {
   const loggedAt = new Map<string, number>();
 
-  function refuse(ctx: Context, { code, description, details = NO_DETAILS, headers }: Refusal): void {
-    const { status } = ERRORS[code];
-    if (code === 'temporarily_unavailable') {
-      const reason = details['reason'] ?? 'unknown';
-      metrics.unavailable.inc({ reason });
-      progress.count('refused', `503:${reason}`, 'unknown');
-      // Spread, so that all who were refused do not come back in the same second.
-      ctx.set('Retry-After', String(1 + Math.floor(fraction() * 10)));
-    }
+  /** Spread, so that all who were refused do not come back in the same second. */
+  function retryAfter({ reason = 'unknown' }: Readonly<Record<string, string>>): string {
+    metrics.unavailable.inc({ reason });
+    progress.count('refused', `503:${reason}`, 'unknown');
+    return String(1 + Math.floor(fraction() * 10));
+  }
+
+  function refuse({ code, description, details = NO_DETAILS, headers }: Refusal): Reply {
     const challenge = challengeFor(code, details);
-    if (challenge !== undefined) ctx.set('WWW-Authenticate', challenge);
-    ctx.set('Cache-Control', 'no-store');
-    if (headers) ctx.set({ ...headers });
-    ctx.status = status;
-    ctx.body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
+    const named = {
+      ...(code === 'temporarily_unavailable' ? { 'Retry-After': retryAfter(details) } : {}),
+      ...(challenge === undefined ? {} : { 'WWW-Authenticate': challenge }),
+      'Cache-Control': 'no-store',
+      ...headers,
+    };
+    const body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
+    return jsonReply(ERRORS[code].status, body, Object.entries(named).flat());
   }
 
   /** Once a second and reason: an outage under load is one story, not one for each request; the metric counts them all. */
@@ -59,17 +60,14 @@ export function createAnswers({ log, metrics, progress, fraction, nowMs }: Answe
 
   return {
     refuse,
-    fail(ctx, error) {
+    fail(error) {
       if (error instanceof CrossfadeError) {
         if (error.code === 'temporarily_unavailable') logUnavailable(error);
         const own = error.message !== ERRORS[error.code].meaning;
-        refuse(ctx, { code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
-        return;
+        return refuse({ code: error.code, details: error.details, headers: error.headers, ...(own ? { description: error.message } : {}) });
       }
       log.error({ failure: traceOf(error) }, 'a request failed in a way that nobody foresaw');
-      ctx.set('Cache-Control', 'no-store');
-      ctx.status = 500;
-      ctx.body = { error: 'server_error' };
+      return jsonReply(500, { error: 'server_error' }, ['Cache-Control', 'no-store']);
     },
   };
 }

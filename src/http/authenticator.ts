@@ -1,15 +1,15 @@
-import type { IncomingMessage } from 'node:http';
 import { after } from '../after.js';
 import { unavailable } from '../errors.js';
 import type { CookiePairs } from '../formats/cookies.js';
 import { samePerson } from '../login.js';
-import type { Mutable, Principal } from '../principal.js';
+import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Progress } from '../rollout/progress.js';
 import type { Decision, Rollout } from '../rollout/rollout.js';
 import type { ShadowMint } from '../rollout/shadow.js';
 import type { SessionOutcome, SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
+import { toPrincipal } from '../sessions/session-principal.js';
 import type { Tools } from '../telemetry/tools.js';
 import type { TokenFit } from '../tokens/fit.js';
 import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
@@ -18,6 +18,7 @@ import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
 import type { OwnFaults } from './own-faults.js';
 import type { Peers } from './peer.js';
+import type { RequestHead } from './reply.js';
 import type { Rejection } from './state.js';
 
 /** `endsAt`: when whatever is made of the credential ends at the latest, in seconds since the epoch. `family`: of a bearer. */
@@ -38,7 +39,7 @@ export type Authentication =
   /** `principal`: of a session that is good, and that the stage does not accept here. */
   | { readonly kind: 'refused'; readonly client: ResolvedClient; readonly refusal: Refusal; readonly principal?: Principal };
 
-type Authenticated = Extract<Authentication, { kind: 'authenticated' }>;
+export type Authenticated = Extract<Authentication, { kind: 'authenticated' }>;
 
 export interface AuthenticatorOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly sessions: SessionReader;
@@ -61,7 +62,7 @@ export interface AuthenticatorOptions extends Pick<Tools, 'audit' | 'metrics'> {
  * credential → principal → stage → decision; at once, where nobody has to be asked. `alsoFor`: an audience whose tokens are accepted beside
  * those for the bridge. Throws, or rejects, where an infrastructure failure leaves no answer but 503.
  */
-export type Authenticate = (request: IncomingMessage, alsoFor?: string) => Authentication | Promise<Authentication>;
+export type Authenticate = (request: RequestHead, alsoFor?: string) => Authentication | Promise<Authentication>;
 
 /** Conflicts that are looked into at once, at most: they are counted beside the request, never in its way. */
 const MAX_CONFLICT_LOOKS = 64;
@@ -85,16 +86,11 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
   } = options;
   let conflictLooks = 0;
 
-  function clientOf(request: IncomingMessage, provenId?: string): ResolvedClient {
+  function clientOf(request: RequestHead, provenId?: string): ResolvedClient {
     return clients.resolve(clientTraits(request, peers, provenId));
   }
 
-  function byBearer(
-    request: IncomingMessage,
-    bearer: string,
-    cookies: CookiePairs,
-    outcome: BearerOutcome,
-  ): Authentication | Promise<Authentication> {
+  function byBearer(request: RequestHead, bearer: string, cookies: CookiePairs, outcome: BearerOutcome): Authentication | Promise<Authentication> {
     switch (outcome.kind) {
       case 'authenticated': {
         const { principal, token, endsAt } = outcome;
@@ -120,7 +116,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
 
   /** The one case in which a cookie answers for a bearer: the bearer cannot be judged, and it is the session that it names. */
   async function bySameSession(
-    request: IncomingMessage,
+    request: RequestHead,
     { sid, about }: Extract<BearerOutcome, { kind: 'in-doubt' }>,
     cookies: CookiePairs,
   ): Promise<Authentication> {
@@ -144,7 +140,7 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticate
     return { kind: 'authenticated', client, principal, decision, endsAt, endsExactly };
   }
 
-  function byCookie(request: IncomingMessage, outcome: SessionOutcome): Authentication | Promise<Authentication> {
+  function byCookie(request: RequestHead, outcome: SessionOutcome): Authentication | Promise<Authentication> {
     const client = clientOf(request);
     switch (outcome.kind) {
       case 'absent':
@@ -215,18 +211,6 @@ function endOf({ endsAt, expiresAt = endsAt }: LiveSession): number {
 export function malformedRefusal(malformed: NonNullable<PresentedCredentials['malformed']>): Refusal {
   const description = malformed === 'token-in-query' ? 'a token does not belong in the query' : 'two Authorization headers';
   return { code: 'invalid_request', description };
-}
-
-/** Frozen, as that of a token is: what a handler may do does not depend on the credential. */
-export function toPrincipal({ sid, identity, expiresAt }: LiveSession, client: string): Principal {
-  const { subject, tenant, roles, scope, authTime } = identity;
-  const principal: Mutable<Principal> = { subject, client, roles, scope, sid, via: 'session' };
-  if (tenant !== undefined) principal.tenant = tenant;
-  if (authTime !== undefined) principal.authTime = authTime;
-  if (expiresAt !== undefined) principal.expiresAt = expiresAt;
-  Object.freeze(roles);
-  Object.freeze(scope);
-  return Object.freeze(principal);
 }
 
 /** The structured dictionary (RFC 9651) that tells a client what to do next: to exchange its session, or to return to it. */

@@ -1,15 +1,15 @@
-import type { Context } from 'koa';
 import { unavailable } from '../errors.js';
+import type { Reply, RequestHead } from './reply.js';
 
 /** Requests that were answered because their time was over, while their work goes on. */
-const overdue = new WeakSet<Context>();
+const overdue = new WeakSet<RequestHead>();
 
 /**
  * Before an answer is written: a request that was answered already gets no second one.
  * @throws {CrossfadeError} `temporarily_unavailable`, so that what was made for nobody is taken back.
  */
-export function assertInTime(ctx: Context): void {
-  if (overdue.has(ctx)) throw unavailable('redis');
+export function assertInTime(head: RequestHead): void {
+  if (overdue.has(head)) throw unavailable('redis');
 }
 
 /**
@@ -17,7 +17,12 @@ export function assertInTime(ctx: Context): void {
  * must not stop half-way; `onLate` is called when it is done, with what it failed with.
  * @throws {CrossfadeError} `temporarily_unavailable` after `budgetMs`, and whatever `work` throws before.
  */
-export async function withinBudget(ctx: Context, budgetMs: number, work: () => Promise<void>, onLate: (error: unknown) => void): Promise<void> {
+export async function withinBudget(
+  head: RequestHead,
+  budgetMs: number,
+  work: () => Promise<Reply>,
+  onLate: (error: unknown) => void,
+): Promise<Reply> {
   let timer: NodeJS.Timeout | undefined;
   const done = work();
   const late = new Promise<never>((_, reject) => {
@@ -25,10 +30,10 @@ export async function withinBudget(ctx: Context, budgetMs: number, work: () => P
     timer = setTimeout(() => setImmediate(() => reject(new OutOfTime())), budgetMs);
   });
   try {
-    await Promise.race([done, late]);
+    return await Promise.race([done, late]);
   } catch (error) {
     if (!(error instanceof OutOfTime)) throw error;
-    overdue.add(ctx);
+    overdue.add(head);
     done.then(() => onLate(undefined), onLate);
     throw unavailable('redis', error);
   } finally {

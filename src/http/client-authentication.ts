@@ -1,23 +1,17 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
 import type { ClientConfig } from '../config/config.js';
 import type { Secret } from '../config/secret.js';
 import { CrossfadeError } from '../errors.js';
 import type { ClientRegistry } from '../rollout/clients.js';
 import type { Form } from './form.js';
-import { header } from './peer.js';
+import { header, type RequestHead } from './reply.js';
 
 /**
  * The client that a token request names: `client_secret_basic` or `client_secret_post` for confidential clients,
  * `client_id` for public ones (RFC 6749, section 2.3.1). Undefined where it names none.
  * @throws {CrossfadeError} `invalid_client`, or `invalid_request` for two ways at once.
  */
-export function authenticateClient(
-  request: IncomingMessage,
-  form: Form,
-  clients: ClientRegistry,
-  secretHashes: SecretHashes,
-): ClientConfig | undefined {
+export function authenticateClient(request: RequestHead, form: Form, clients: ClientRegistry, secretHashes: SecretHashes): ClientConfig | undefined {
   const basic = readBasic(header(request, 'authorization'));
   const posted = { id: form.get('client_id'), secret: form.get('client_secret') };
   if (basic && posted.secret !== undefined) throw new CrossfadeError('invalid_request', { message: 'the client authenticates in two ways' });

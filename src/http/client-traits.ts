@@ -1,18 +1,18 @@
-import type { IncomingMessage } from 'node:http';
 import type { ClientTraits } from '../rollout/clients.js';
-import { header, type Peers } from './peer.js';
+import type { Peers } from './peer.js';
+import { header, type RequestHead } from './reply.js';
 
 /** What a request shows of the app that sent it; of a verified token's client most of it is never asked. `provenId`: that, or one that authenticated. */
-export function clientTraits(request: IncomingMessage, peers: Peers, provenId?: string): ClientTraits {
+export function clientTraits(request: RequestHead, peers: Peers, provenId?: string): ClientTraits {
   return new RequestTraits(request, peers, provenId);
 }
 
 class RequestTraits implements ClientTraits {
   readonly provenId: string | undefined;
-  readonly #request: IncomingMessage;
+  readonly #request: RequestHead;
   readonly #peers: Peers;
 
-  constructor(request: IncomingMessage, peers: Peers, provenId: string | undefined) {
+  constructor(request: RequestHead, peers: Peers, provenId: string | undefined) {
     this.#request = request;
     this.#peers = peers;
     this.provenId = provenId;

@@ -1,10 +1,10 @@
-import type { Context } from 'koa';
 import type { Clock } from '../clock.js';
 import type { Config, SessionConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import { parseCookies } from '../formats/cookies.js';
-import type { CookieLife } from '../formats/format.js';
 import type { SessionEntry } from '../sessions/record.js';
+import { type HeaderList, header, type RequestHead } from './reply.js';
+import type { ReturnedSession, SessionCookieLife } from './return.js';
 
 type CookieOptions = SessionConfig['cookieOptions'];
 
@@ -15,25 +15,15 @@ export interface BridgeCookies {
    * The refresh tokens in the request's cookies, each once: cookies of several paths or domains may have the name.
    * @throws {CrossfadeError} `invalid_request` for five and more.
    */
-  readRefresh(ctx: Context): readonly string[];
-  /** `expiresAt` in seconds since the epoch. */
-  setRefresh(ctx: Context, token: string, expiresAt: number): void;
-  /** The `Set-Cookie` line of the same, for somebody else to send. */
+  readRefresh(head: RequestHead): readonly string[];
+  /** The `Set-Cookie` line for a refresh token. `expiresAt` in seconds since the epoch. */
   refreshLine(token: string, expiresAt: number): string;
   /** The `Set-Cookie` line that clears it. */
   clearedRefreshLine(): string;
   /** Sets the cookies of a session, to end as `cookieOptions.expires` says, else as the app would let them end. */
-  setSession(ctx: Context, entry: string, cookies: readonly (readonly [name: string, value: string])[], life: SessionCookieLife): void;
+  sessionHeaders(returned: Omit<ReturnedSession, 'outcome'>): HeaderList;
   /** Clears refresh token and all session cookies. */
-  clearAll(ctx: Context): void;
-}
-
-/** What is known of how long a session cookie lives. */
-export interface SessionCookieLife {
-  /** As the app writes it, by the record. */
-  readonly ofRecord: CookieLife | undefined;
-  /** When the record ends, in ms. */
-  readonly recordEndsAtMs: number | undefined;
+  clearingHeaders(): HeaderList;
 }
 
 export function createBridgeCookies(
@@ -46,27 +36,25 @@ export function createBridgeCookies(
   const refreshName = secure ? '__Secure-xfr' : 'xfr';
   const refreshOptions: CookieOptions = { path: http.basePath, secure, httpOnly: true, sameSite: 'strict' };
   const refreshLine = (token: string, expiresAt: number) => cookieLine(refreshName, token, refreshOptions, expiresAt * 1000);
+  const clearedRefreshLine = () => cookieLine(refreshName, '', refreshOptions, 0);
 
   return {
     refreshName,
-    readRefresh: (ctx) => valuesOfOwnCookie(ctx, refreshName),
-    setRefresh(ctx, token, expiresAt) {
-      ctx.append('Set-Cookie', refreshLine(token, expiresAt));
-    },
+    readRefresh: (head) => valuesOfOwnCookie(head, refreshName),
     refreshLine,
-    clearedRefreshLine: () => cookieLine(refreshName, '', refreshOptions, 0),
-    setSession(ctx, entry, cookies, life) {
+    clearedRefreshLine,
+    sessionHeaders({ entry, cookies, life }) {
       const options = sessions.find(({ name }) => name === entry)?.cookieOptions;
-      if (!options) return;
+      if (!options) return [];
       const expiresAtMs = endOfCookie(options.expires, life, clock.now());
-      for (const [name, value] of cookies) ctx.append('Set-Cookie', cookieLine(name, value, options, expiresAtMs));
+      return cookies.flatMap(([name, value]) => ['Set-Cookie', cookieLine(name, value, options, expiresAtMs)]);
     },
-    clearAll(ctx) {
-      ctx.append('Set-Cookie', cookieLine(refreshName, '', refreshOptions, 0));
-      for (const { name: entry, cookieOptions } of sessions) {
+    clearingHeaders() {
+      const lines = sessions.flatMap(({ name: entry, cookieOptions }) => {
         const names = entries.find(({ name }) => name === entry)?.format.cookieNames ?? [];
-        for (const name of names) ctx.append('Set-Cookie', cookieLine(name, '', cookieOptions, 0));
-      }
+        return names.map((name) => cookieLine(name, '', cookieOptions, 0));
+      });
+      return [clearedRefreshLine(), ...lines].flatMap((line) => ['Set-Cookie', line]);
     },
   };
 }
@@ -88,8 +76,8 @@ const MAX_OF_ONE_NAME = 4;
  * the good one.
  * @throws {CrossfadeError} `invalid_request` for five and more.
  */
-export function valuesOfOwnCookie(ctx: Context, wanted: string): readonly string[] {
-  const values = new Set(parseCookies(ctx.get('Cookie')).flatMap(([name, value]) => (name === wanted && value !== '' ? [value] : [])));
+export function valuesOfOwnCookie(head: RequestHead, wanted: string): readonly string[] {
+  const values = new Set(parseCookies(header(head, 'cookie') ?? '').flatMap(([name, value]) => (name === wanted && value !== '' ? [value] : [])));
   if (values.size > MAX_OF_ONE_NAME)
     throw new CrossfadeError('invalid_request', {
       message: `more than ${MAX_OF_ONE_NAME} cookies are named ${wanted}: clear the cookies of this site`,

@@ -1,6 +1,5 @@
-import type { IncomingMessage } from 'node:http';
 import { type CookiePairs, parseCookies } from '../formats/cookies.js';
-import { header } from './peer.js';
+import { header, type RequestHead } from './reply.js';
 
 /** What a request presents, before anything is looked up or verified. */
 export interface PresentedCredentials {
@@ -17,7 +16,7 @@ const NO_COOKIES: CookiePairs = [];
  * RFC 6750, section 2: the header is the one way to send a token; the form body and the query are refused. `originalUris`: of the request
  * that a proxy asks about.
  */
-export function readCredentials(request: IncomingMessage, originalUris: readonly string[] = []): PresentedCredentials {
+export function readCredentials(request: RequestHead, originalUris: readonly string[] = []): PresentedCredentials {
   const { cookie, authorization } = request.headers;
   const cookies = cookie === undefined ? NO_COOKIES : parseCookies(cookie);
   if (hasQueryToken(request.url) || originalUris.some(hasQueryToken)) return { cookies, malformed: 'token-in-query' };
@@ -79,7 +78,7 @@ function hasQueryToken(url: string | undefined): boolean {
 }
 
 /** A page that somebody opens: it can show a login form, where an API call can only fail. */
-export function isPageNavigation(request: IncomingMessage, method: string): boolean {
+export function isPageNavigation(request: RequestHead, method: string): boolean {
   if (method !== 'GET' && method !== 'HEAD') return false;
   const mode = header(request, 'sec-fetch-mode');
   if (mode !== undefined) return mode === 'navigate';

@@ -1,30 +1,24 @@
-import type { Context } from 'koa';
 import { epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Logout } from '../endings/logout.js';
 import type { Persons } from '../endings/person.js';
 import type { StoreEpochs } from '../endings/store-epoch.js';
 import { CrossfadeError, unavailable } from '../errors.js';
-import { type CookiePairs, parseCookies } from '../formats/cookies.js';
+import type { CookiePairs } from '../formats/cookies.js';
 import { endLogin, endsLogin, isSameLogin } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
+import { toPrincipal } from '../sessions/session-principal.js';
 import type { OpenedFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, toKept } from '../tokens/session-grant.js';
-import { type Attempt, frameAttempt } from './attempt.js';
-import { toPrincipal } from './authenticator.js';
-import { readCredentials } from './credentials.js';
-import type { Form } from './form.js';
+import { chooseTarget, narrowScope } from './asked.js';
+import type { Attempt } from './attempt.js';
+import type { AskedTokens, GrantCommand, GrantedTokens } from './command.js';
 import type { SessionGranting } from './granting.js';
-import { readScope, readTarget } from './parameters.js';
-import { answerTokens } from './token-answer.js';
-
-export const TOKEN_EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
-const SESSION_TOKEN_TYPE = 'urn:crossfade:params:oauth:token-type:session';
-const ACCESS_TOKEN_TYPE = 'urn:ietf:params:oauth:token-type:access_token';
+import { unusedEnd } from './sign.js';
 
 export interface ExchangeOptions extends SessionGranting {
   readonly audience: Config['audience'];
@@ -35,25 +29,18 @@ export interface ExchangeOptions extends SessionGranting {
   readonly epochsOf: (entry: string) => StoreEpochs | undefined;
 }
 
-export type GrantType = (ctx: Context, form: Form) => Promise<void>;
+export interface ExchangeCommand extends GrantCommand, AskedTokens {
+  /** The cookies that are to be exchanged. */
+  readonly cookies: CookiePairs;
+}
+
+export type Exchange = (command: ExchangeCommand, attempt: Attempt) => Promise<GrantedTokens & { readonly outcome: string }>;
 
 /** The exchange of a session for tokens (RFC 8693), in named steps: each either goes on or throws its answer. */
-export function createExchange(options: ExchangeOptions): GrantType {
-  const { sessions, requests, rollout, families, sign, clock, audit, metrics } = options;
+export function createExchange(options: ExchangeOptions): Exchange {
+  const { sessions, rollout, families, sign, clock, audit, metrics } = options;
   const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
   const defaultAudience = options.audience[0] ?? '';
-
-  /** The cookies that are to be exchanged: the form's, else the request's own where its origin allows. */
-  function subjectCookies(ctx: Context, form: Form, client: ResolvedClient): CookiePairs {
-    const subjectToken = readSubjectToken(form, sessions.cookieNames);
-    requests.checkOrigin(ctx, client, { readsCookie: !subjectToken, maySetCookie: client.config?.refreshTransport === 'cookie' });
-    if (subjectToken) return subjectToken;
-    if ((client.config?.origins ?? []).length === 0)
-      throw new CrossfadeError('invalid_request', {
-        message: 'subject_token is missing, and this client has no origins for which the cookie would be read',
-      });
-    return readCredentials(ctx.req).cookies;
-  }
 
   async function readSession(cookies: CookiePairs, client: ResolvedClient): Promise<LiveSession> {
     const outcome = await sessions.readExactly(cookies).catch((error: unknown) => {
@@ -138,13 +125,13 @@ export function createExchange(options: ExchangeOptions): GrantType {
     if (!isSameLogin(identity, reading.session.identity)) throw noValidSession('logged-out');
   }
 
-  async function exchange(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<void> {
-    refuseUnknownParameters(form);
-    const audience = readTarget(form, targets) ?? defaultAudience;
-    const session = await readSession(subjectCookies(ctx, form, client), client);
-    await options.others.refuse(ctx, client, { sid: session.sid, ...session.identity }, { where: 'exchange', cookies: form.has('subject_token') });
+  return async function exchange(command, attempt) {
+    const { client, beside } = command;
+    const audience = chooseTarget(command, targets) ?? defaultAudience;
+    const session = await readSession(command.cookies, client);
+    await options.others.refuse(beside, { sid: session.sid, ...session.identity }, { where: 'exchange' });
     await refuseByStage(client, toPrincipal(session, client.id), attempt);
-    const asked = readScope(form, session.identity.scope);
+    const asked = narrowScope(command, session.identity.scope);
     const grant = toGrant(session, client, audience, asked);
     await options.limits.count('exchange', session.sid);
 
@@ -154,48 +141,15 @@ export function createExchange(options: ExchangeOptions): GrantType {
       const access = await sign({ ...toPrincipal(session, client.id), scope }, family, grant);
       await refuseIfGone(session);
       audit('exchange.granted', { client: client.id, sid: session.sid, family, audience });
-      const given = session.refreshable ? { refreshToken } : {};
-      answerTokens(ctx, client, { access, ...given, scope, grant, issuedTokenType: ACCESS_TOKEN_TYPE }, options.cookies, clock);
+      command.assertInTime();
+      return { outcome: 'granted', access, ...(session.refreshable ? { refreshToken } : {}), scope, unusedEnd: unusedEnd(grant, clock) };
     } catch (error) {
       await takeBack(session.sid, family);
       throw error;
     }
-  }
-
-  return async function exchangeGrant(ctx, form) {
-    const stop = metrics.exchangeSeconds.startTimer();
-    const work = frameAttempt({ ...options, what: 'exchange', counter: metrics.exchanges }, async (attempt) => {
-      const client = requests.resolve(ctx, form);
-      attempt.client = client;
-      await exchange(ctx, form, client, attempt);
-      return 'granted';
-    });
-    await work.finally(stop);
   };
 }
 
 function noValidSession(reason: string): CrossfadeError {
   return new CrossfadeError('invalid_request', { message: 'the session is not valid', details: { reason } });
-}
-
-/** `subject_token` holds cookie pairs as in a `Cookie` header, of the configured names only. Undefined: there is none. */
-export function readSubjectToken(form: Form, names: ReadonlySet<string>): CookiePairs | undefined {
-  const token = form.get('subject_token');
-  const type = form.get('subject_token_type');
-  if (type !== undefined && type !== SESSION_TOKEN_TYPE)
-    throw new CrossfadeError('invalid_request', { message: `subject_token_type must be ${SESSION_TOKEN_TYPE}` });
-  if (token === undefined) return undefined;
-  if (type === undefined) throw new CrossfadeError('invalid_request', { message: 'subject_token_type is missing' });
-  const pairs = parseCookies(token);
-  if (pairs.length === 0 || pairs.length !== token.split(';').length || pairs.some(([name]) => !names.has(name))) {
-    throw new CrossfadeError('invalid_request', { message: 'subject_token must be cookie pairs of the configured names' });
-  }
-  return pairs;
-}
-
-function refuseUnknownParameters(form: Form): void {
-  const requested = form.get('requested_token_type');
-  if (requested !== undefined && requested !== ACCESS_TOKEN_TYPE)
-    throw new CrossfadeError('invalid_request', { message: `requested_token_type must be ${ACCESS_TOKEN_TYPE}` });
-  if (form.has('actor_token')) throw new CrossfadeError('invalid_request', { message: 'actor_token is not supported' });
 }

@@ -1,25 +1,31 @@
-import type { Context } from 'koa';
-import getRawBody from 'raw-body';
 import { parse as parseJson } from 'secure-json-parse';
 import { CrossfadeError } from '../errors.js';
+import { header, type RequestHead } from './reply.js';
 
 export type Form = ReadonlyMap<string, string>;
 
+/** The body of a request, once it is whole: its text, or what a parser before us has made of it. */
+export type Body = { readonly text: string } | { readonly parsed: unknown };
+
+/**
+ * Reads the body of a request, of at most so many bytes; asked again it gives the same.
+ * @throws {CrossfadeError} `payload_too_large`, `invalid_request`.
+ */
+export type ReadBody = (limit: number) => Promise<Body>;
+
 const MAX_BODY_BYTES = 16_384;
 const FORM_TYPE = 'application/x-www-form-urlencoded';
+const JSON_TYPE = 'application/json';
 
 /**
  * Reads an OAuth form (RFC 6749, section 3.2): the right content type, no parameter twice, at most 16 KiB. A parameter without a
  * value counts as omitted. Works behind a body parser of the app as well.
  * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
  */
-export async function readForm(ctx: Context): Promise<Form> {
-  if (!ctx.is(FORM_TYPE)) throw new CrossfadeError('invalid_request', { message: `the body must be ${FORM_TYPE}` });
-  if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  const parsed = parsedBody(ctx);
-  const pairs = parsed ?? [...new URLSearchParams(await readText(ctx))];
+export async function readForm(head: RequestHead, readBody: ReadBody): Promise<Form> {
+  if (!isForm(head)) throw new CrossfadeError('invalid_request', { message: `the body must be ${FORM_TYPE}` });
   const form = new Map<string, string>();
-  for (const [name, value] of pairs) {
+  for (const [name, value] of pairsOf(await readBody(MAX_BODY_BYTES))) {
     if (value === '') continue;
     if (form.has(name) || typeof value !== 'string') throw new CrossfadeError('invalid_request', { message: 'a parameter stands there twice' });
     form.set(name, value);
@@ -27,63 +33,42 @@ export async function readForm(ctx: Context): Promise<Form> {
   return form;
 }
 
+function pairsOf(body: Body): [string, unknown][] {
+  if ('text' in body) return [...new URLSearchParams(body.text)];
+  if (body.parsed !== null && typeof body.parsed === 'object') return Object.entries(body.parsed);
+  throw new CrossfadeError('invalid_request', { message: 'the body could not be read' });
+}
+
 /**
  * Reads a JSON body of at most 16 KiB, also behind a body parser of the app's.
  * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
  */
-export async function readJsonBody(ctx: Context): Promise<unknown> {
-  if (!ctx.is('application/json')) throw new CrossfadeError('invalid_request', { message: 'the body must be application/json' });
-  if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  if (ctx.req.readableDidRead && !read.has(ctx)) return Reflect.get(ctx.request, 'body');
-  const text = await readText(ctx);
+export async function readJsonBody(head: RequestHead, readBody: ReadBody): Promise<unknown> {
+  if (!isOfType(head, JSON_TYPE)) throw new CrossfadeError('invalid_request', { message: 'the body must be application/json' });
+  const body = await readBody(MAX_BODY_BYTES);
+  if ('parsed' in body) return body.parsed;
   try {
-    return parseJson(text);
+    return parseJson(body.text);
   } catch (cause) {
     throw new CrossfadeError('invalid_request', { message: 'the body is not JSON', cause });
   }
 }
 
-/** Bodies that were read before the endpoint asked for them. */
-const read = new WeakMap<Context, string>();
-
 /**
  * Waits for the body of a form or of JSON, so that the time that a slow client takes does not count as the bridge's own.
  * @throws {CrossfadeError} `invalid_request`, `payload_too_large`.
  */
-export async function awaitBody(ctx: Context): Promise<void> {
-  if (ctx.req.readableDidRead || !ctx.is(FORM_TYPE, 'application/json')) return;
-  if ((ctx.request.length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  read.set(ctx, await readText(ctx));
+export async function awaitBody(head: RequestHead, readBody: ReadBody): Promise<void> {
+  if (isForm(head) || isOfType(head, JSON_TYPE)) await readBody(MAX_BODY_BYTES);
 }
 
-async function readText(ctx: Context): Promise<string> {
-  const before = read.get(ctx);
-  if (before !== undefined) return before;
-  try {
-    return await getRawBody(ctx.req, { limit: MAX_BODY_BYTES, length: ctx.request.length ?? null, encoding: 'utf8' });
-  } catch (cause) {
-    if (cause instanceof Error && 'type' in cause && cause.type === 'entity.too.large') {
-      throw tooLarge(cause);
-    }
-    throw new CrossfadeError('invalid_request', { message: 'the body could not be read', cause });
-  }
+export function isForm(head: RequestHead): boolean {
+  return isOfType(head, FORM_TYPE);
 }
 
-function tooLarge(cause?: unknown): CrossfadeError {
-  return new CrossfadeError('payload_too_large', { headers: { Connection: 'close' }, cause });
-}
-
-/**
- * What a body parser that ran before has left, in the two forms that Koa's parsers use. One that leaves forms alone sets
- * an empty body and reads nothing.
- */
-function parsedBody(ctx: Context): [string, unknown][] | undefined {
-  if (!ctx.req.readableDidRead || read.has(ctx)) return undefined;
-  const rawBody: unknown = Reflect.get(ctx.request, 'rawBody');
-  if (typeof rawBody === 'string') {
-    if (Buffer.byteLength(rawBody) > MAX_BODY_BYTES) throw tooLarge();
-    return [...new URLSearchParams(rawBody)];
-  }
-  const body: unknown = Reflect.get(ctx.request, 'body');
-  return body !== null && typeof body === 'object' ? Object.entries(body) : undefined;
+/** Whether a body of this type has come (RFC 9110, section 8.3; RFC 9112, section 6.3). */
+function isOfType(head: RequestHead, type: string): boolean {
+  const hasBody = head.headers['transfer-encoding'] !== undefined || head.headers['content-length'] !== undefined;
+  const [named = ''] = (header(head, 'content-type') ?? '').split(';', 1);
+  return hasBody && named.trim().toLowerCase() === type;
 }

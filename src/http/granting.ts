@@ -7,12 +7,10 @@ import type { SessionLedger } from '../sessions/ledger.js';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/family.js';
-import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
 import type { Limits } from './limits.js';
 import type { OtherPrincipals } from './other-principals.js';
 import type { OwnFaults } from './own-faults.js';
-import type { SignAccessToken } from './token-answer.js';
+import type { SignAccessToken } from './sign.js';
 
 /** What everything works with that gives out tokens. */
 export interface Granting {
@@ -21,18 +19,16 @@ export interface Granting {
   readonly sign: SignAccessToken;
   readonly canSign: () => boolean;
   readonly progress: Pick<Progress, 'count'>;
-  readonly cookies: BridgeCookies;
   readonly clock: Clock;
   readonly audit: Audit;
   readonly metrics: Metrics;
 }
 
-/** What the grants of the token endpoint work with beside. */
+/** What those work with beside that come from a session. */
 export interface SessionGranting extends Granting {
   readonly ledger: Pick<SessionLedger, 'kept' | 'now' | 'seal'>;
   readonly watch: RecordWatch;
   readonly others: OtherPrincipals;
-  readonly requests: ClientRequests;
   readonly rollout: Rollout;
   readonly limits: Limits;
   readonly ownFaults: Pick<OwnFaults, 'mapped' | 'lost'>;

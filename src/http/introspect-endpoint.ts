@@ -1,4 +1,3 @@
-import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { endsFamily } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
@@ -10,7 +9,8 @@ import { parseRefreshToken } from '../tokens/refresh-token.js';
 import { decodeOneSpelling } from '../tokens/spelling.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import type { ClientRequests } from './client-request.js';
-import { readForm } from './form.js';
+import { type ReadBody, readForm } from './form.js';
+import { jsonReply, type Reply, type RequestHead } from './reply.js';
 
 export interface IntrospectOptions {
   readonly issuer: string;
@@ -27,7 +27,7 @@ const INACTIVE = { active: false };
  * `POST /auth/introspect` (RFC 7662), for confidential clients: access tokens where the client has `introspect: true`, refresh
  * tokens of its own. It says what is true now: where Redis cannot be asked, it does not answer from memory.
  */
-export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Context) => Promise<void> {
+export function createIntrospectEndpoint(options: IntrospectOptions): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
   const { issuer, families, ledger, verifyBearer, requests, audit } = options;
 
   async function describeRefreshToken(text: string, client: ResolvedClient): Promise<object> {
@@ -68,15 +68,15 @@ export function createIntrospectEndpoint(options: IntrospectOptions): (ctx: Cont
     };
   }
 
-  return async function introspectEndpoint(ctx) {
+  return async function introspectEndpoint(head, readBody) {
     let client: ResolvedClient | undefined;
     try {
-      const form = await readForm(ctx);
-      client = requests.confidential(ctx, form);
+      const form = await readForm(head, readBody);
+      client = requests.confidential(head, form);
       const token = form.get('token');
       if (token === undefined) throw new CrossfadeError('invalid_request', { message: 'token is missing' });
-      ctx.set('Cache-Control', 'no-store');
-      ctx.body = await (token.startsWith('xfr1.') ? describeRefreshToken(token, client) : describeAccessToken(token, client));
+      const described = await (token.startsWith('xfr1.') ? describeRefreshToken(token, client) : describeAccessToken(token, client));
+      return jsonReply(200, described, ['Cache-Control', 'no-store']);
     } catch (error) {
       audit('tokens.refused', {
         at: 'introspect',

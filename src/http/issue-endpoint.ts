@@ -1,10 +1,10 @@
-import type { Context } from 'koa';
 import { z } from 'zod';
 import { CrossfadeError } from '../errors.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
-import { readJsonBody } from './form.js';
+import { type ReadBody, readJsonBody } from './form.js';
 import type { IssueFor } from './issue-for.js';
+import { jsonReply, type Reply, type RequestHead } from './reply.js';
 
 /** Named as the claims of a token are, where there is such a claim. */
 const bodySchema = z.strictObject({
@@ -22,12 +22,12 @@ const bodySchema = z.strictObject({
  * with Basic as a client with `issue: true`; the body is JSON and names the client that the tokens are for. Where that client keeps its refresh token in a
  * cookie, the answer carries `Set-Cookie`, for the app to pass on.
  */
-export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor): (ctx: Context) => Promise<void> {
-  return async function issueEndpoint(ctx) {
-    const client = requests.confidential(ctx, new Map(), 'issue');
+export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
+  return async function issueEndpoint(head, readBody) {
+    const client = requests.confidential(head, new Map(), 'issue');
     // An app's backend asks, never a page.
-    requests.checkOrigin(ctx, { ...client, config: undefined }, { readsCookie: false, maySetCookie: true });
-    const parsed = bodySchema.safeParse(await readJsonBody(ctx));
+    requests.checkOrigin(head, { ...client, config: undefined }, { readsCookie: false, maySetCookie: true });
+    const parsed = bodySchema.safeParse(await readJsonBody(head, readBody));
     if (!parsed.success) {
       const [issue] = parsed.error.issues;
       throw new CrossfadeError('invalid_request', { message: `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'does not fit'}` });
@@ -43,10 +43,8 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
       },
       { client: forClient, ...(audience === undefined ? {} : { audience }) },
     );
-    assertInTime(ctx);
-    if (issued.setCookie !== undefined) ctx.append('Set-Cookie', issued.setCookie);
-    ctx.set('Cache-Control', 'no-store');
-    ctx.body = {
+    assertInTime(head);
+    const body = {
       access_token: issued.accessToken,
       token_type: 'Bearer',
       expires_in: issued.expiresIn,
@@ -54,5 +52,6 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
       ...(issued.scope.length > 0 ? { scope: issued.scope.join(' ') } : {}),
       ...(issued.refreshToken === undefined ? {} : { refresh_token: issued.refreshToken }),
     };
+    return jsonReply(200, body, [...(issued.setCookie === undefined ? [] : ['Set-Cookie', issued.setCookie]), 'Cache-Control', 'no-store']);
   };
 }

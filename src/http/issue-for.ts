@@ -1,31 +1,5 @@
-import { epochSeconds } from '../clock.js';
-import type { Config } from '../config/config.js';
-import type { Persons } from '../endings/person.js';
-import { CrossfadeError, unavailable } from '../errors.js';
-import { tokenPrincipal } from '../principal.js';
-import type { RandomSource } from '../random.js';
-import type { ClientRegistry } from '../rollout/clients.js';
-import { toIdentity } from '../sessions/mapping.js';
-import type { Grant } from '../tokens/grant.js';
-import type { Granting } from './granting.js';
-import { unusedEnd } from './token-answer.js';
-
-/** Who has logged in, as the app knows. */
-export interface IssuePrincipal {
-  readonly subject: string;
-  readonly tenant?: string;
-  readonly roles?: readonly string[];
-  readonly scope?: readonly string[];
-  /** Seconds since the epoch. Default: now. */
-  readonly authTime?: number;
-}
-
-export interface IssueOptions {
-  /** Id of the registered client that the tokens are for. */
-  readonly client: string;
-  /** One of the config's audiences or services. Default: the first audience. */
-  readonly audience?: string;
-}
+import type { BridgeCookies } from './cookies.js';
+import type { IssueGrant, IssueOptions, IssuePrincipal } from './issue.js';
 
 /** Tokens at a login. */
 export interface IssuedTokens {
@@ -48,76 +22,16 @@ export interface IssuedTokens {
  */
 export type IssueFor = (principal: IssuePrincipal, options: IssueOptions) => Promise<IssuedTokens>;
 
-export interface IssueForOptions extends Granting {
-  readonly audience: Config['audience'];
-  readonly services: Config['services'];
-  readonly clients: ClientRegistry;
-  readonly persons: Pick<Persons, 'note'>;
-  readonly random: RandomSource;
-}
-
-const SID_BYTES = 24;
-
-export function createIssueFor(options: IssueForOptions): IssueFor {
-  const { lives, clients, persons, families, sign, cookies, random, clock, audit, metrics } = options;
-  const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
-
-  async function issue(given: IssuePrincipal, { client: id, audience = options.audience[0] ?? '' }: IssueOptions): Promise<IssuedTokens> {
-    const client = clients.byId(id);
-    if (!client) throw new CrossfadeError('unauthorized_client', { message: `no client ${id} is registered` });
-    if (!targets.has(audience)) throw new CrossfadeError('invalid_target');
-    const mapped = toIdentity({ ...given, authTime: given.authTime ?? clock.now() }, (member) => member);
-    if ('rejected' in mapped) throw new CrossfadeError('invalid_request', { message: mapped.why });
-    const { identity } = mapped;
-    const grant: Grant = {
-      client: id,
-      audience,
-      identity,
-      narrowed: false,
-      hasSession: false,
-      endsAt: epochSeconds(clock) + lives.refreshAbsoluteSeconds,
-      idleSeconds: lives.refreshIdleSeconds,
-    };
-    if (!options.canSign()) throw unavailable('signing');
-    const sid = random.token(SID_BYTES);
-    const ended = await persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (ended && (identity.authTimeMs ?? 0) <= ended.notBefore)
-      throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
-    const { family, token } = await families.open(sid, grant, '');
-    const { subject, scope } = identity;
-    const principal = tokenPrincipal(identity, { sid, client: id, scope });
-    const finish = async () => {
-      // Whoever ended the person in between found the note, but no family yet.
-      const since = await persons.note(subject, sid, grant.endsAt * 1000);
-      if (since?.endedAt !== ended?.endedAt) throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
-      return await sign(principal, family, grant);
-    };
-    const access = await finish().catch(async (error: unknown) => {
-      await families.end(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
-      throw error;
-    });
-    audit('tokens.issued', { client: id, sid, family, audience });
+export function createIssueFor(issue: IssueGrant, cookies: Pick<BridgeCookies, 'refreshLine'>): IssueFor {
+  return async function issueFor(principal, options) {
+    const { access, refreshToken, scope, unusedEnd, client, sid } = await issue(principal, options);
+    const inCookie = client.refreshTransport === 'cookie';
     return {
       accessToken: access.token,
       expiresIn: access.expiresIn,
       scope,
       sid,
-      ...(client.refreshTransport === 'cookie' ? { setCookie: cookies.refreshLine(token, unusedEnd(grant, clock)) } : { refreshToken: token }),
+      ...(inCookie ? { setCookie: cookies.refreshLine(refreshToken, unusedEnd) } : { refreshToken }),
     };
-  }
-
-  return async function issueFor(principal, request) {
-    let outcome = 'server_error';
-    try {
-      const issued = await issue(principal, request);
-      outcome = 'granted';
-      return issued;
-    } catch (error) {
-      if (error instanceof CrossfadeError) outcome = error.code;
-      audit('tokens.refused', { at: 'issue', client: clients.byId(request.client)?.id ?? 'unknown', code: outcome });
-      throw error;
-    } finally {
-      metrics.issued.inc({ client: clients.byId(request.client)?.id ?? 'unknown', outcome });
-    }
   };
 }

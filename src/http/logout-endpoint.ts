@@ -1,4 +1,3 @@
-import type { Context } from 'koa';
 import type { Config } from '../config/config.js';
 import type { Logout, SessionPlace } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
@@ -14,9 +13,10 @@ import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
-import { readSubjectToken } from './exchange.js';
-import { type Form, readForm } from './form.js';
+import { type Form, isForm, type ReadBody, readForm } from './form.js';
 import type { OtherPrincipals } from './other-principals.js';
+import { emptyReply, type Reply, type RequestHead } from './reply.js';
+import { readSubjectToken } from './token-form.js';
 
 export interface LogoutEndpointOptions {
   readonly sessions: SessionReader;
@@ -46,7 +46,7 @@ interface Target {
  * `POST /auth/logout`: ends session and tokens, by cookie, bearer or refresh token, whichever came. 204, and both cookies are
  * cleared, also where nothing was left to end.
  */
-export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Context) => Promise<void> {
+export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
   const { sessions, verifyBearer, foreignBearer, families, logout, requests, cookies, others } = options;
 
   /** `hasMore`: whether another credential names a session; then one that has run out is not needed. */
@@ -91,13 +91,13 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     return found.kind === 'ended' ? [{ sid: token.sid, onlyOf: found.person }] : [{ sid: token.sid, person: found.grant.identity }];
   }
 
-  async function findTargets(ctx: Context, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
-    const { bearer, cookies: pairs } = readCredentials(ctx.req);
+  async function findTargets(head: RequestHead, form: Form, client: ResolvedClient): Promise<readonly Target[]> {
+    const { bearer, cookies: pairs } = readCredentials(head);
     const hasCookie = pairs.some(([name]) => name === cookies.refreshName || sessions.cookieNames.has(name));
     // The cookies of a client without pages are not read.
     const readsCookie = hasCookie && (client.config?.origins ?? []).length > 0;
-    const refreshCookies = readsCookie ? cookies.readRefresh(ctx) : [];
-    requests.checkOrigin(ctx, client, { readsCookie, maySetCookie: true });
+    const refreshCookies = readsCookie ? cookies.readRefresh(head) : [];
+    requests.checkOrigin(head, client, { readsCookie, maySetCookie: true });
     const subjectToken = readSubjectToken(form, sessions.cookieNames);
     const found = await Promise.all([
       readsCookie ? byCookie(pairs) : [],
@@ -124,9 +124,9 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
     return others.conflict('logout', 'the credentials are of different principals');
   }
 
-  return async function logoutEndpoint(ctx) {
-    const form: Form = ctx.is('application/x-www-form-urlencoded') ? await readForm(ctx) : new Map();
-    const targets = await findTargets(ctx, form, requests.resolve(ctx, form));
+  return async function logoutEndpoint(head, readBody) {
+    const form: Form = isForm(head) ? await readForm(head, readBody) : new Map();
+    const targets = await findTargets(head, form, requests.resolve(head, form));
     refuseConflict(targets);
     for (const sid of new Set(targets.map((target) => target.sid))) {
       const same = targets.filter((target) => target.sid === sid);
@@ -144,9 +144,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (ctx: Cont
       });
       for (const { lost } of same) if (lost) await families.endLost(lost);
     }
-    assertInTime(ctx);
-    cookies.clearAll(ctx);
-    ctx.set('Cache-Control', 'no-store');
-    ctx.status = 204;
+    assertInTime(head);
+    return emptyReply(204, [...cookies.clearingHeaders(), 'Cache-Control', 'no-store']);
   };
 }

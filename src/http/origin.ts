@@ -1,5 +1,4 @@
-import type { IncomingMessage } from 'node:http';
-import { header } from './peer.js';
+import { header, type RequestHead } from './reply.js';
 
 export interface OriginCheck {
   /** Origins of the client that the request resolved to. */
@@ -14,7 +13,7 @@ export interface OriginCheck {
  * header"), and neither another site nor a sandboxed frame can. Where neither came, no browser of this decade sent the request: its
  * cookie is not read.
  */
-export function passesOriginCheck(request: IncomingMessage, { origins, readsCookie, maySetCookie }: OriginCheck): boolean {
+export function passesOriginCheck(request: RequestHead, { origins, readsCookie, maySetCookie }: OriginCheck): boolean {
   if (!readsCookie && !maySetCookie) return true;
   const origin = header(request, 'origin');
   if (origin !== undefined && origin !== 'null') return origins.includes(origin);

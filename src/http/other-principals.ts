@@ -1,21 +1,18 @@
-import type { Context } from 'koa';
 import type { Config } from '../config/config.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { areTwoPersons } from '../login.js';
 import type { Principal } from '../principal.js';
-import type { ResolvedClient } from '../rollout/clients.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { Tools } from '../telemetry/tools.js';
 import type { VerifyBearer } from '../tokens/verify.js';
-import { readCredentials } from './credentials.js';
-import { passesOriginCheck } from './origin.js';
+import type { Beside } from './command.js';
 
 export interface OtherPrincipals {
   /**
    * Law 4: what else a request carries that creates credentials for `person` must belong to the same.
    * @throws {CrossfadeError} `invalid_request` for another's, `invalid_token` for a bad bearer.
    */
-  refuse(ctx: Context, client: ResolvedClient, person: KnownPerson, where: OtherPrincipalsCheck): Promise<void>;
+  refuse(beside: Beside, person: KnownPerson, where: OtherPrincipalsCheck): Promise<void>;
   /** The error for two persons in one request: counted and audited. */
   conflict(where: ConflictPlace, message: string): CrossfadeError;
 }
@@ -27,8 +24,6 @@ export type ConflictPlace = 'exchange' | 'refresh' | 'return' | 'logout';
 
 export interface OtherPrincipalsCheck {
   readonly where: ConflictPlace;
-  /** Whether the session cookie that came beside is looked at: not where it is itself what is turned into something else. */
-  readonly cookies: boolean;
   /** Whether a bearer that has run out is let pass: a client that renews it may well send it along. */
   readonly expiredBearer?: boolean;
 }
@@ -49,8 +44,7 @@ export function createOtherPrincipals({ sessions, verifyBearer, foreignBearer, a
   return {
     conflict,
 
-    async refuse(ctx, client, person, { where, cookies: lookAtCookies, expiredBearer = false }) {
-      const { bearer, cookies } = readCredentials(ctx.req);
+    async refuse({ bearer, cookies }, person, { where, expiredBearer = false }) {
       if (bearer !== undefined) {
         const outcome = await verifyBearer(bearer);
         if (outcome.kind === 'in-doubt') throw unavailable(outcome.about);
@@ -59,9 +53,7 @@ export function createOtherPrincipals({ sessions, verifyBearer, foreignBearer, a
         if (outcome.kind === 'authenticated' && areTwoPersons(outcome.principal, person))
           throw conflict(where, 'the bearer is of a different principal');
       }
-      const origins = client.config?.origins ?? [];
-      const cookieMayBeRead = origins.length > 0 && passesOriginCheck(ctx.req, { origins, readsCookie: true, maySetCookie: false });
-      if (!lookAtCookies || !cookieMayBeRead || !cookies.some(([name]) => sessions.cookieNames.has(name))) return;
+      if (!cookies.some(([name]) => sessions.cookieNames.has(name))) return;
       const outcome = await sessions.read(cookies);
       const other =
         outcome.kind === 'conflict' ||

@@ -7,7 +7,7 @@ import type { Guardrail } from '../rollout/guardrail.js';
 import type { Progress } from '../rollout/progress.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { digestOf } from '../tokens/remembered.js';
-import type { SignAccessToken } from './token-answer.js';
+import type { SignAccessToken } from './sign.js';
 
 /** A tenant that is not known; undefined is one that is known not to be. */
 export const UNKNOWN = Symbol('unknown tenant');

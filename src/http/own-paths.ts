@@ -1,4 +1,3 @@
-import type { Context } from 'koa';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
 /** What is POSTed to, by its name under the base path. */
@@ -11,16 +10,24 @@ export function createOwnPaths(basePath: string): (path: string) => boolean {
   return (path) => own.has(path) || isVerifyPath(path, basePath);
 }
 
-export type IsOwnRequest = (request: Pick<Context, 'url' | 'path'>) => boolean;
+/** The path of a URL that is one of the bridge's; undefined: it is somebody else's. */
+export type OwnPathOf = (url: string | undefined) => string | undefined;
 
-/** The same of a request: most are for somebody else, and show it before their URL is parsed. */
-export function createOwnRequests(basePath: string): IsOwnRequest {
+/** Most requests are for somebody else, and show it before their URL is taken apart. */
+export function createOwnPathOf(basePath: string): OwnPathOf {
   const isOwnPath = createOwnPaths(basePath);
-  return (request) => {
-    const { url } = request;
-    const mayBe = !url.startsWith('/') || url.startsWith(basePath) || url.startsWith('/.well-known/');
-    return mayBe && isOwnPath(request.path);
+  return (url = '') => {
+    if (url.startsWith('/') && !url.startsWith(basePath) && !url.startsWith('/.well-known/')) return undefined;
+    const path = pathOf(url);
+    return isOwnPath(path) ? path : undefined;
   };
+}
+
+/** As it is written: nothing in it is decoded. A proxy may send a whole URL (RFC 9112, section 3.2.2). */
+function pathOf(url: string): string {
+  if (!url.startsWith('/')) return URL.canParse(url) ? new URL(url).pathname : '';
+  const end = url.search(/[?#]/);
+  return end < 0 ? url : url.slice(0, end);
 }
 
 export function isVerifyPath(path: string, basePath: string): boolean {

@@ -1,22 +1,22 @@
-import type { IncomingMessage } from 'node:http';
 import { BlockList, isIP, isIPv6 } from 'node:net';
+import { header, type RequestHead } from './reply.js';
 
 /** What a request says of itself, with the words of proxies believed only where the peer is one that is trusted. */
 export interface Peers {
-  trusts(request: IncomingMessage): boolean;
+  trusts(request: RequestHead): boolean;
   /** Where the request comes from, for counting: an IPv4 address, or the /64 of an IPv6 one. */
-  addressOf(request: IncomingMessage): string;
+  addressOf(request: RequestHead): string;
   /** Host that the client addressed. */
-  hostOf(request: IncomingMessage): string | undefined;
+  hostOf(request: RequestHead): string | undefined;
   /** Origin of the pages of the host that the client addressed; undefined where that is not the issuer's own. */
-  ownOriginOf(request: IncomingMessage): string | undefined;
+  ownOriginOf(request: RequestHead): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
-  methodOf(request: IncomingMessage): string;
+  methodOf(request: RequestHead): string;
   /**
    * Path and query of the request that a proxy asks about. A proxy sets one of the two headers that say so, and may pass on the other as the
    * client sent it: so what speaks against a request counts in either.
    */
-  urisOf(request: IncomingMessage): readonly string[];
+  urisOf(request: RequestHead): readonly string[];
 }
 
 /** `issuer`: where the bridge's own pages are. */
@@ -35,7 +35,7 @@ export function createPeers(trustProxy: readonly string[], issuer: string): Peer
   /** By connection: a peer sends many requests over one. */
   const known = new WeakMap<object, boolean>();
 
-  function trusts({ socket }: IncomingMessage): boolean {
+  function trusts({ socket }: RequestHead): boolean {
     let trusted = known.get(socket);
     if (trusted === undefined) {
       const { remoteAddress: address } = socket;
@@ -47,14 +47,14 @@ export function createPeers(trustProxy: readonly string[], issuer: string): Peer
   }
 
   /** Each proxy appends whom it was asked by: from the last on, the first that is no proxy of ours. */
-  function clientAddress(request: IncomingMessage): string | undefined {
+  function clientAddress(request: RequestHead): string | undefined {
     const peer = request.socket.remoteAddress;
     if (!trusts(request)) return peer;
     const forwarded = (header(request, 'x-forwarded-for') ?? '').split(',').map((part) => withoutPort(part.trim()));
     return forwarded.reverse().find((address) => isIP(address) === 0 || !isTrusted(address)) || peer;
   }
 
-  function hostOf(request: IncomingMessage): string | undefined {
+  function hostOf(request: RequestHead): string | undefined {
     const forwarded = trusts(request) ? header(request, 'x-forwarded-host')?.split(',')[0]?.trim() : undefined;
     return (forwarded ?? header(request, ':authority') ?? request.headers.host)?.toLowerCase();
   }
@@ -81,7 +81,7 @@ export function createPeers(trustProxy: readonly string[], issuer: string): Peer
 }
 
 /** Whoever says it: to be believed only where it speaks against the request. */
-export function originalUris(request: IncomingMessage): readonly string[] {
+export function originalUris(request: RequestHead): readonly string[] {
   const original = header(request, 'x-original-uri');
   const forwarded = header(request, 'x-forwarded-uri');
   if (original === undefined && forwarded === undefined) return NO_URIS;
@@ -106,10 +106,4 @@ function networkOf(address: string): string {
     .slice(0, 4)
     .map((group) => Number.parseInt(group, 16).toString(16))
     .join(':')}::/64`;
-}
-
-/** One request header, as one text. */
-export function header(request: IncomingMessage, name: string): string | undefined {
-  const value = request.headers[name];
-  return Array.isArray(value) ? value.join(', ') : value;
 }

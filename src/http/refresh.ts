@@ -1,4 +1,3 @@
-import type { Context } from 'koa';
 import type { Resumed, ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import { type Identity, type Principal, tokenPrincipal } from '../principal.js';
@@ -8,16 +7,15 @@ import type { Restore } from '../sessions/restore.js';
 import type { TokenFit } from '../tokens/fit.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyIdle, toKept } from '../tokens/session-grant.js';
-import { type Attempt, frameAttempt, invalidGrant } from './attempt.js';
-import type { GrantType } from './exchange.js';
-import type { Form } from './form.js';
+import { chooseTarget, narrowScope } from './asked.js';
+import { type Attempt, invalidGrant } from './attempt.js';
+import type { AskedTokens, GrantCommand, GrantedTokens } from './command.js';
 import type { SessionGranting } from './granting.js';
-import { readScope, readTarget } from './parameters.js';
-import type { ReadRefresh } from './presented-refresh.js';
-import { answerTokens } from './token-answer.js';
+import type { JudgePresented } from './presented.js';
+import { unusedEnd } from './sign.js';
 
 export interface RefreshOptions extends SessionGranting {
-  readonly readRefresh: ReadRefresh;
+  readonly judgePresented: JudgePresented;
   readonly resume: ResumeSession;
   readonly restore: Restore;
   readonly returnUri: string;
@@ -29,12 +27,19 @@ export interface RefreshOptions extends SessionGranting {
 /** Why a family cannot be used that nobody has ended. What Redis has lost is no fault of the bridge: a restore must not clamp all cohorts. */
 const OWN_FAULTS: ReadonlySet<string> = new Set(['unreadable']);
 
+export interface RefreshCommand extends GrantCommand, AskedTokens {
+  /** Refresh tokens, of which the good one counts. */
+  readonly presented: readonly string[];
+}
+
+export type Refresh = (command: RefreshCommand, attempt: Attempt) => Promise<GrantedTokens & { readonly outcome: string }>;
+
 /**
  * The refresh grant (RFC 6749, section 6) with rotation (RFC 9700, section 4.14.2), in named steps. Nothing is consumed before
  * everything that can be refused has passed.
  */
-export function createRefresh(options: RefreshOptions): GrantType {
-  const { families, resume, rollout, requests, readRefresh, limits, sign, cookies, clock, audit, metrics } = options;
+export function createRefresh(options: RefreshOptions): Refresh {
+  const { families, resume, rollout, judgePresented, limits, sign, clock, audit } = options;
 
   /** The session as it is now; undefined for tokens that come from none. */
   async function readSession(sid: string, grant: Grant): Promise<Exclude<Resumed, { kind: 'ended' }> | undefined> {
@@ -73,23 +78,24 @@ export function createRefresh(options: RefreshOptions): GrantType {
     });
   }
 
-  async function refresh(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<string> {
-    const { token, found } = await readRefresh(ctx, form, client, 'refresh');
+  return async function refresh(command, attempt) {
+    const { client, beside } = command;
+    const { token, found } = await judgePresented(command.presented, client, 'refresh');
     if (found.kind === 'returned') throw invalidGrant('returned');
     const { sid, family } = token;
     const { grant } = found;
-    readTarget(form, new Set([grant.audience]));
+    chooseTarget(command, new Set([grant.audience]));
     // The configuration has lost it. The refresh token stays as it is: the audience may come back.
     if (!options.isTarget(grant.audience))
       throw new CrossfadeError('invalid_target', { message: 'tokens for the audience of this family are no longer given' });
 
-    await options.others.refuse(ctx, client, { sid, ...grant.identity }, { where: 'refresh', cookies: true, expiredBearer: true });
+    await options.others.refuse(beside, { sid, ...grant.identity }, { where: 'refresh', expiredBearer: true });
     const resumed = await readSession(sid, grant);
     const session = resumed?.kind === 'live' ? resumed.session : undefined;
     const epoch = resumed?.kind === 'live' ? resumed.epoch : undefined;
     const identity = session ? fitting(session, grant, client) : grant.identity;
     const scope = grant.askedScope ? identity.scope.filter((one) => grant.askedScope?.includes(one)) : identity.scope;
-    const asked = readScope(form, scope) ?? scope;
+    const asked = narrowScope(command, scope) ?? scope;
     const principal = tokenPrincipal(identity, { sid, client: client.id, scope: asked });
     await refuseByStage(client, principal, grant, resumed, attempt);
     const limited = `${sid}.${family}`;
@@ -108,16 +114,8 @@ export function createRefresh(options: RefreshOptions): GrantType {
     }
     if (rotation.kind !== 'repeated') await limits.count('refresh', limited).catch(() => undefined); // The next one is refused, not this one: it is done.
     if (session) void options.watch.watch(session, epoch);
-    answerTokens(ctx, client, { access, refreshToken: rotation.token, scope: asked, grant: renewed }, cookies, clock);
+    command.assertInTime();
     audit('refresh.granted', { client: client.id, sid, family, outcome: rotation.kind });
-    return rotation.kind;
-  }
-
-  return async function refreshGrant(ctx, form) {
-    await frameAttempt({ ...options, what: 'refresh', counter: metrics.refreshes }, async (attempt) => {
-      const client = requests.resolve(ctx, form);
-      attempt.client = client;
-      return await refresh(ctx, form, client, attempt);
-    });
+    return { outcome: rotation.kind, access, refreshToken: rotation.token, scope: asked, unusedEnd: unusedEnd(renewed, clock) };
   };
 }

@@ -1,33 +1,24 @@
-import type { Context, Middleware, Next } from 'koa';
-import { isScopeToken } from '../principal.js';
+import { isScopeToken, type Principal } from '../principal.js';
 import type { Answers, Refusal } from './answer.js';
+import type { Reply } from './reply.js';
 
 export interface RequireOptions {
   /** Scope that the principal must have: names with spaces between, or a list. All are needed. Default: none. */
   readonly scope?: string | readonly string[];
 }
 
-/**
- * Middleware for routes that need somebody: 401 for an anonymous request, 403 where a scope is missing. It comes after
- * `authenticate()`.
- * @throws {TypeError} at once, for a scope that is no scope (RFC 6749, section 3.3).
- */
-export function createRequire(answers: Answers, { scope = [] }: RequireOptions = {}): Middleware {
+/** What a route needs: somebody, with a scope. Gives the answer where that is not there: 401 for an anonymous request, 403 where a scope is missing. */
+export type Requirement = (principal: Principal | undefined) => Reply | undefined;
+
+/** @throws {TypeError} at once, for a scope that is no scope (RFC 6749, section 3.3). */
+export function createRequirement(answers: Pick<Answers, 'refuse'>, { scope = [] }: RequireOptions = {}): Requirement {
   const needed = (typeof scope === 'string' ? scope.split(' ') : scope).filter((token) => token !== '');
   const wrong = needed.find((token) => !isScopeToken(token));
   if (wrong !== undefined) throw new TypeError(`require({ scope }): ${JSON.stringify(wrong)} is not a scope`);
-
-  return function crossfadeRequire(ctx: Context, next: Next): void | Promise<void> {
-    const { principal } = ctx.state;
-    if (!principal) {
-      answers.refuse(ctx, MISSING_CREDENTIAL);
-      return;
-    }
-    if (!needed.every((token) => principal.scope.includes(token))) {
-      answers.refuse(ctx, { code: 'insufficient_scope', details: { scope: needed.join(' ') } });
-      return;
-    }
-    return next();
+  return (principal) => {
+    if (!principal) return answers.refuse(MISSING_CREDENTIAL);
+    if (needed.every((token) => principal.scope.includes(token))) return undefined;
+    return answers.refuse({ code: 'insufficient_scope', details: { scope: needed.join(' ') } });
   };
 }
 

@@ -1,4 +1,3 @@
-import type { Context } from 'koa';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Audit } from '../telemetry/audit.js';
@@ -7,7 +6,8 @@ import { parseRefreshToken } from '../tokens/refresh-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
-import { readForm } from './form.js';
+import { type ReadBody, readForm } from './form.js';
+import { jsonReply, type Reply, type RequestHead } from './reply.js';
 
 export interface RevokeEndpointOptions {
   readonly families: Families;
@@ -20,7 +20,12 @@ export interface RevokeEndpointOptions {
  * `POST /auth/revoke` (RFC 7009): ends the family that a refresh or access token belongs to; the session goes on. Hints are
  * not needed: a token shows what it is. What is unknown, or has ended, is answered 200 as well.
  */
-export function createRevokeEndpoint({ families, verifyBearer, requests, audit }: RevokeEndpointOptions): (ctx: Context) => Promise<void> {
+export function createRevokeEndpoint({
+  families,
+  verifyBearer,
+  requests,
+  audit,
+}: RevokeEndpointOptions): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
   async function revokeRefreshToken(text: string, client: ResolvedClient): Promise<void> {
     const token = parseRefreshToken(text);
     if (!token) return;
@@ -41,19 +46,17 @@ export function createRevokeEndpoint({ families, verifyBearer, requests, audit }
     if (token.family !== undefined) await families.end(principal.sid, token.family, 'revoked');
   }
 
-  return async function revokeEndpoint(ctx) {
+  return async function revokeEndpoint(head, readBody) {
     let client: ResolvedClient | undefined;
     try {
-      const form = await readForm(ctx);
-      client = requests.resolve(ctx, form);
+      const form = await readForm(head, readBody);
+      client = requests.resolve(head, form);
       const token = form.get('token');
       if (token === undefined) throw new CrossfadeError('invalid_request', { message: 'token is missing' });
       await (token.startsWith('xfr1.') ? revokeRefreshToken(token, client) : revokeAccessToken(token, client));
-      assertInTime(ctx);
-      ctx.set('Cache-Control', 'no-store');
-      ctx.status = 200;
+      assertInTime(head);
       // RFC 7009, section 2.2, lets the body be ignored. OAuth libraries parse it as JSON all the same.
-      ctx.body = {};
+      return jsonReply(200, {}, ['Cache-Control', 'no-store']);
     } catch (error) {
       audit('tokens.refused', { at: 'revoke', client: client?.id ?? 'unknown', code: error instanceof CrossfadeError ? error.code : 'server_error' });
       throw error;

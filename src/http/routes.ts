@@ -1,24 +1,27 @@
-import { METHODS } from 'node:http';
-import cors from '@koa/cors';
-import Router from '@koa/router';
 import { SpanStatusCode } from '@opentelemetry/api';
-import Koa, { type Context, type Middleware, type Next } from 'koa';
-import compose from 'koa-compose';
 import { CrossfadeError, type UnavailableReason, unavailable } from '../errors.js';
 import type { Tools } from '../telemetry/tools.js';
 import { traced } from '../telemetry/tracing.js';
 import type { Answers } from './answer.js';
 import { withinBudget } from './budget.js';
-import { awaitBody } from './form.js';
-import type { Limits } from './limits.js';
-import { createOwnRequests, isVerifyPath, POST_PATHS, type PostPath } from './own-paths.js';
-import { allowAnybody } from './verify-endpoint.js';
+import { createCors } from './cors.js';
+import type { CountFailure } from './failed-addresses.js';
+import { awaitBody, type ReadBody } from './form.js';
+import { isVerifyPath, type OwnPathOf, POST_PATHS, type PostPath } from './own-paths.js';
+import { emptyReply, type Now, type Reply, type RequestHead } from './reply.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
-type Endpoint = (ctx: Context) => void | Promise<void>;
+/**
+ * Answers requests for the bridge's own paths. `url`: path and query as they came, also where the app is mounted. Undefined: the path is not the
+ * bridge's, and the app goes on. Never throws or rejects: what fails is a reply as well.
+ */
+export type Routes = (head: RequestHead, url: string | undefined, readBody: ReadBody) => Now<Reply> | undefined;
+
+export type Endpoint = (head: RequestHead, readBody: ReadBody) => Now<Reply>;
 
 export interface RoutesOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly basePath: string;
+  readonly ownPathOf: OwnPathOf;
   /** Origins of all clients: they may call the endpoints from their pages. */
   readonly origins: ReadonlySet<string>;
   readonly answers: Answers;
@@ -26,92 +29,83 @@ export interface RoutesOptions extends Pick<Tools, 'audit' | 'metrics'> {
   readonly cannotNow: (endpoint: PostPath) => UnavailableReason | undefined;
   /** How long an endpoint may take in all, in ms. */
   readonly budgetMs: (endpoint: PostPath) => number;
-  readonly limits: Limits;
+  readonly countFailure: CountFailure;
   /** What is POSTed to, by its name under the base path. */
-  readonly posts: Readonly<Record<PostPath, Endpoint>>;
-  readonly verify: (ctx: Context) => void | Promise<void>;
+  readonly posts: Readonly<Record<PostPath, (head: RequestHead, readBody: ReadBody) => Promise<Reply>>>;
+  readonly verify: (head: RequestHead, url: string) => Now<Reply>;
   readonly jwks: Endpoint;
   readonly metadata: Endpoint;
 }
 
-const CORS_HEADERS = ['Authorization', 'Content-Type', 'X-Client-Id', 'X-Client-Version'];
-const CORS_EXPOSED = ['Auth-Migration', 'Retry-After', 'WWW-Authenticate'];
+/** What is at one path. */
+interface Place {
+  /** As the header says it (RFC 9110, section 10.2.1). */
+  readonly allow: 'POST' | 'HEAD, GET';
+  readonly endpoint: Endpoint;
+  /** What is POSTed to has a name, and a span of its own. */
+  readonly post?: PostPath;
+}
 
-/** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
-export function createRoutes(options: RoutesOptions): Middleware {
-  const { basePath, origins, answers, cannotNow, budgetMs, audit, limits, metrics, posts, verify, jwks, metadata } = options;
-  const isOwn = createOwnRequests(basePath);
+/** All endpoints. */
+export function createRoutes(options: RoutesOptions): Routes {
+  const { basePath, ownPathOf, answers, cannotNow, budgetMs, audit, metrics, posts, verify } = options;
+  const cors = createCors(options.origins);
 
-  // All methods that Node.js parses: one that the router does not know would be answered 501, without `Allow` (RFC 9110, section 15.5.6).
-  const router = new Router({ methods: METHODS });
-  for (const name of POST_PATHS) {
-    router.post(`${basePath}/${name}`, async (ctx: Context) => {
-      const onLate = (error: unknown) => audit('request.late', { endpoint: name, outcome: outcomeOf(error) });
-      await awaitBody(ctx);
+  /** With one time for all that it asks of Redis, from when its body is there. */
+  function inTime(name: PostPath): Endpoint {
+    return async (head, readBody) => {
+      await awaitBody(head, readBody);
       const reason = cannotNow(name);
       if (reason) throw unavailable(reason);
-      await withinBudget(ctx, budgetMs(name), async () => await posts[name](ctx), onLate);
-    });
-  }
-  router.get(JWKS_PATH, async (ctx: Context) => await jwks(ctx));
-  router.get(METADATA_PATH, async (ctx: Context) => await metadata(ctx));
-  const inner = new Koa();
-  inner.use(router.routes());
-  inner.use(router.allowedMethods());
-  const dispatch = compose(inner.middleware);
-
-  const answerCors = cors({
-    origin: (ctx) => {
-      const origin = ctx.get('Origin');
-      return origins.has(origin) ? origin : '';
-    },
-    credentials: true,
-    allowMethods: ['GET', 'HEAD', 'POST'],
-    allowHeaders: CORS_HEADERS,
-    exposeHeaders: CORS_EXPOSED,
-    maxAge: 600,
-  });
-
-  /** What is POSTed to has a span of its own, inside whatever span the request has. */
-  async function answer(ctx: Context): Promise<void> {
-    const endpoint = ctx.method === 'POST' ? POST_PATHS.find((name) => ctx.path === `${basePath}/${name}`) : undefined;
-    if (endpoint === undefined) return void (await answerNow(ctx));
-    await traced(`crossfade.${endpoint}`, async (span) => {
-      const outcome = await answerNow(ctx);
-      metrics.answers.inc({ endpoint, outcome });
-      span.setAttributes({ 'crossfade.outcome': outcome, 'http.response.status_code': ctx.status });
-      if (ctx.status >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
-    });
+      const onLate = (error: unknown) => audit('request.late', { endpoint: name, outcome: outcomeOf(error) });
+      return await withinBudget(head, budgetMs(name), async () => await posts[name](head, readBody), onLate);
+    };
   }
 
-  async function answerNow(ctx: Context): Promise<string> {
-    let outcome = 'granted';
+  const places = new Map<string, Place>([
+    [JWKS_PATH, { allow: 'HEAD, GET', endpoint: options.jwks }],
+    [METADATA_PATH, { allow: 'HEAD, GET', endpoint: options.metadata }],
+    ...POST_PATHS.map((name) => [`${basePath}/${name}`, { allow: 'POST', endpoint: inTime(name), post: name }] as const),
+  ]);
+
+  async function answer(place: Place, head: RequestHead, readBody: ReadBody): Promise<{ reply: Reply; outcome: string }> {
     try {
-      await dispatch(ctx);
-      if (ctx.status === 405) answers.refuse(ctx, { code: 'method_not_allowed' });
+      return { reply: await place.endpoint(head, readBody), outcome: outcomeOf(undefined) };
     } catch (error) {
-      const answered = error instanceof CrossfadeError ? await limits.failed(ctx, error) : error;
-      outcome = outcomeOf(answered);
-      answers.fail(ctx, answered);
+      const answered = error instanceof CrossfadeError ? await options.countFailure(head, error) : error;
+      return { reply: answers.fail(answered), outcome: outcomeOf(answered) };
     }
-    return outcome;
   }
 
-  return function crossfadeRoutes(ctx: Context, next: Next): void | Promise<void> {
-    if (!isOwn(ctx)) return next();
-    if (isVerifyPath(ctx.path, basePath)) return verify(ctx);
-    return answerCors(ctx, async () => await answer(ctx));
+  async function answerPost(name: PostPath, place: Place, head: RequestHead, readBody: ReadBody): Promise<Reply> {
+    return await traced(`crossfade.${name}`, async (span) => {
+      const { reply, outcome } = await answer(place, head, readBody);
+      metrics.answers.inc({ endpoint: name, outcome });
+      span.setAttributes({ 'crossfade.outcome': outcome, 'http.response.status_code': reply.status });
+      if (reply.status >= 500) span.setStatus({ code: SpanStatusCode.ERROR });
+      return reply;
+    });
+  }
+
+  async function answerAt(place: Place, head: RequestHead, readBody: ReadBody): Promise<Reply> {
+    const { method = 'GET' } = head;
+    if (method === 'OPTIONS') return emptyReply(200, ['Allow', place.allow, 'Content-Type', 'text/plain; charset=utf-8']);
+    if (!place.allow.split(', ').includes(method)) return answers.refuse({ code: 'method_not_allowed', headers: { Allow: place.allow } });
+    return place.post ? await answerPost(place.post, place, head, readBody) : (await answer(place, head, readBody)).reply;
+  }
+
+  return function routes(head, url, readBody) {
+    const path = ownPathOf(url);
+    if (path === undefined) return undefined;
+    if (isVerifyPath(path, basePath)) return verify(head, url ?? '');
+    const place = places.get(path);
+    if (!place) return undefined;
+    return (
+      cors.preflight(head) ?? answerAt(place, head, readBody).then((reply) => ({ ...reply, headers: [...cors.headersFor(head), ...reply.headers] }))
+    );
   };
 }
 
 function outcomeOf(error: unknown): string {
   return error === undefined ? 'granted' : error instanceof CrossfadeError ? error.code : 'server_error';
-}
-
-/** For `mode: observe`: nothing is answered but forward-auth, to which everybody is anonymous. */
-export function createObserveRoutes(basePath: string, observe: Middleware): Middleware {
-  return async function crossfadeObserveRoutes(ctx: Context, next: Next): Promise<void> {
-    if (!isVerifyPath(ctx.path, basePath)) return await next();
-    await observe(ctx, async () => allowAnybody(ctx));
-  };
 }

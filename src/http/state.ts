@@ -5,14 +5,10 @@ export type Rejection =
   | { readonly credential: 'session'; readonly reason: SessionRejection }
   | { readonly credential: 'bearer'; readonly reason: BearerRejection };
 
-/** What `authenticate()` leaves in `ctx.state`. */
+/** What `authenticate()` leaves for the app's handlers. */
 export interface CrossfadeState {
   /** Who the request is; absent for an anonymous request. */
   principal?: Principal;
   /** Why the credential that came is none. */
   rejection?: Rejection;
-}
-
-declare module 'koa' {
-  interface DefaultState extends CrossfadeState {}
 }

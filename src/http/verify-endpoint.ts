@@ -1,13 +1,13 @@
-import type { Context } from 'koa';
 import { after } from '../after.js';
 import type { Principal } from '../principal.js';
-import type { Rollout } from '../rollout/rollout.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { UpstreamTokens } from '../tokens/upstream.js';
+import { countRequest } from './admission.js';
 import type { Answers, Refusal } from './answer.js';
-import { countRequest, nudge } from './authenticate.js';
-import type { Authenticate, Authentication } from './authenticator.js';
-import { header, type Peers } from './peer.js';
+import type { Authenticate, Authenticated, Authentication } from './authenticator.js';
+import type { Nudge } from './nudge.js';
+import type { Peers } from './peer.js';
+import { emptyReply, type HeaderList, header, type Now, type Reply, type RequestHead } from './reply.js';
 import type { ReadVerifySettings, VerifySettings } from './verify-settings.js';
 
 export interface VerifyEndpointOptions {
@@ -16,90 +16,87 @@ export interface VerifyEndpointOptions {
   readonly readSettings: ReadVerifySettings;
   readonly upstream: UpstreamTokens;
   readonly peers: Pick<Peers, 'trusts'>;
-  readonly rollout: Rollout;
+  readonly nudge: Nudge;
   readonly metrics: Metrics;
-  readonly exchangeUri: string;
-  readonly returnUri: string;
 }
 
 /**
  * Forward-auth: says who a request is, in headers and with an empty body, to nginx, Caddy, Traefik and Envoy. 200, 401,
  * 403 or 503 and never anything else: nginx turns other statuses into 500. The method does not matter.
  */
-export function createVerifyEndpoint(options: VerifyEndpointOptions): (ctx: Context) => void | Promise<void> {
-  const { authenticate, answers, readSettings, upstream, peers, metrics } = options;
+export function createVerifyEndpoint(options: VerifyEndpointOptions): (head: RequestHead, url: string) => Now<Reply> {
+  const { authenticate, answers, readSettings, upstream, peers, nudge, metrics } = options;
 
-  function fail(ctx: Context, error: unknown): void {
+  function fail(error: unknown): Reply {
     metrics.requests.count('unknown', 'unavailable', 'unknown');
-    setIdentity(ctx, undefined, '');
-    answers.fail(ctx, error);
-    if (ctx.status !== 503) answers.refuse(ctx, { code: 'temporarily_unavailable', details: { reason: 'mapping' } });
+    const reply = answers.fail(error);
+    return ofNobody(reply.status === 503 ? reply : answers.refuse({ code: 'temporarily_unavailable', details: { reason: 'mapping' } }));
   }
 
-  function answer(ctx: Context, found: Authentication, settings: VerifySettings): void | Promise<void> {
+  function answer(head: RequestHead, found: Authentication, settings: VerifySettings): Now<Reply> {
     countRequest(metrics, found);
     switch (found.kind) {
       case 'refused':
-        return refuse(ctx, found.refusal);
+        return refuse(found.refusal);
       case 'anonymous':
         // Whoever needs a scope needs somebody who has it.
-        if (settings.anonymous === 'deny' || settings.scope.length > 0) return refuse(ctx, { code: 'missing_credential' });
-        return allow(ctx, undefined, settings.service?.upstream === 'jwt' ? '' : header(ctx.req, 'authorization'));
+        if (settings.anonymous === 'deny' || settings.scope.length > 0) return refuse({ code: 'missing_credential' });
+        return allow(undefined, settings.service?.upstream === 'jwt' ? '' : header(head, 'authorization'));
       case 'authenticated': {
         const { principal } = found;
         if (!settings.scope.every((token) => principal.scope.includes(token)))
-          return refuse(ctx, { code: 'insufficient_scope', details: { scope: settings.scope.join(' ') } });
-        if (settings.service?.upstream === 'jwt') return allowUpstream(ctx, found, settings.service);
-        allow(ctx, found, header(ctx.req, 'authorization'));
-        return nudge(ctx, found, options);
+          return refuse({ code: 'insufficient_scope', details: { scope: settings.scope.join(' ') } });
+        if (settings.service?.upstream === 'jwt') return allowUpstream(head, found, settings.service);
+        return allow(found, header(head, 'authorization'), '', nudge(found));
       }
     }
   }
 
   /** The service sees a token of its own in `Authorization`, whatever the client sent. */
-  async function allowUpstream(ctx: Context, source: Authenticated, service: { readonly id: string; readonly audience: string }): Promise<void> {
-    const asks = peers.trusts(ctx.req);
+  async function allowUpstream(
+    head: RequestHead,
+    source: Authenticated,
+    service: { readonly id: string; readonly audience: string },
+  ): Promise<Reply> {
+    const asks = peers.trusts(head);
     const token = asks ? await upstream.tokenFor(source, service) : undefined;
-    allow(ctx, source, token === undefined ? undefined : `Bearer ${token}`);
-    if (asks) ctx.set('X-Auth-Upstream', token === undefined ? 'unavailable' : 'jwt');
-    nudge(ctx, source, options);
+    const said = asks ? (token === undefined ? 'unavailable' : 'jwt') : '';
+    return allow(source, token === undefined ? undefined : `Bearer ${token}`, said, nudge(source));
   }
 
   /** A malformed request has no 400 here. */
-  function refuse(ctx: Context, refusal: Refusal): void {
-    setIdentity(ctx, undefined, '');
-    answers.refuse(ctx, refusal);
-    if (refusal.code === 'invalid_request') {
-      ctx.status = 401;
-      ctx.set('WWW-Authenticate', 'Bearer error="invalid_request"');
-    }
+  function refuse(refusal: Refusal): Reply {
+    const reply = ofNobody(answers.refuse(refusal));
+    if (refusal.code !== 'invalid_request') return reply;
+    return { ...reply, status: 401, headers: [...reply.headers, 'WWW-Authenticate', 'Bearer error="invalid_request"'] };
   }
 
-  return function verifyEndpoint(ctx) {
+  return function verifyEndpoint(head, url) {
     try {
-      const settings = readSettings(ctx.req);
-      const answered = after(authenticate(ctx.req, settings.service?.audience), (found) => answer(ctx, found, settings));
-      return answered instanceof Promise ? answered.catch((error: unknown) => fail(ctx, error)) : answered;
+      const settings = readSettings(head, url);
+      const answered = after(authenticate(head, settings.service?.audience), (found) => answer(head, found, settings));
+      return answered instanceof Promise ? answered.catch(fail) : answered;
     } catch (error) {
-      fail(ctx, error);
+      return fail(error);
     }
   };
 }
 
-type Authenticated = Extract<Authentication, { kind: 'authenticated' }>;
-
 /** For `mode: observe`: 200 for everybody, and nobody named. */
-export function allowAnybody(ctx: Context): void {
-  allow(ctx, undefined, header(ctx.req, 'authorization'));
+export function allowAnybody(head: RequestHead): Reply {
+  return allow(undefined, header(head, 'authorization'));
 }
 
 /** `authorization` always stands there, as the identity headers do: a proxy overwrites with it what the client sent. */
-function allow(ctx: Context, found: Pick<Authenticated, 'principal' | 'decision'> | undefined, authorization = ''): void {
-  setIdentity(ctx, found?.principal, found?.decision.stage ?? '');
-  ctx.set('Authorization', authorization);
-  ctx.status = 200;
-  ctx.body = '';
-  ctx.remove('Content-Type');
+function allow(found: Pick<Authenticated, 'principal' | 'decision'> | undefined, authorization = '', upstream = '', nudged?: string): Reply {
+  return emptyReply(200, [
+    ...(found ? identityOf(found.principal, found.decision.stage, upstream) : NOBODY),
+    'Authorization',
+    authorization,
+    'Cache-Control',
+    'no-store',
+    ...(nudged === undefined ? [] : ['Auth-Migration', nudged]),
+  ]);
 }
 
 /** What a proxy copies to the service behind it, beside `Authorization`. */
@@ -115,17 +112,22 @@ export const IDENTITY_HEADERS = [
 ] as const;
 
 /** Always all of them, empty where nothing is known: a proxy that copies one that is missing passes on the client's own. */
-function setIdentity(ctx: Context, principal: Principal | undefined, stage: string): void {
+function identityOf({ subject, tenant, client, roles, scope, via }: Principal, stage: string, upstream: string): HeaderList {
   const values: Readonly<Record<(typeof IDENTITY_HEADERS)[number], string>> = {
-    'X-Auth-Subject': encodeURIComponent(principal?.subject ?? ''),
-    'X-Auth-Tenant': encodeURIComponent(principal?.tenant ?? ''),
-    'X-Auth-Client': encodeURIComponent(principal?.client ?? ''),
-    'X-Auth-Roles': (principal?.roles ?? []).map(encodeURIComponent).join(' '),
-    'X-Auth-Scope': (principal?.scope ?? []).map(encodeURIComponent).join(' '),
-    'X-Auth-Via': principal?.via ?? '',
+    'X-Auth-Subject': encodeURIComponent(subject),
+    'X-Auth-Tenant': encodeURIComponent(tenant ?? ''),
+    'X-Auth-Client': encodeURIComponent(client),
+    'X-Auth-Roles': roles.map(encodeURIComponent).join(' '),
+    'X-Auth-Scope': scope.map(encodeURIComponent).join(' '),
+    'X-Auth-Via': via,
     'X-Auth-Stage': stage,
-    'X-Auth-Upstream': '',
+    'X-Auth-Upstream': upstream,
   };
-  for (const name of IDENTITY_HEADERS) ctx.set(name, values[name]);
-  ctx.set('Cache-Control', 'no-store');
+  return Object.entries(values).flat();
+}
+
+const NOBODY: HeaderList = IDENTITY_HEADERS.flatMap((name) => [name, '']);
+
+function ofNobody(reply: Reply): Reply {
+  return { ...reply, headers: [...NOBODY, ...reply.headers] };
 }

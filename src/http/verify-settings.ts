@@ -1,9 +1,9 @@
-import type { IncomingMessage } from 'node:http';
 import type { Config } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import { isScopeToken } from '../principal.js';
 import { createRecent } from '../recent.js';
 import { originalUris } from './peer.js';
+import type { RequestHead } from './reply.js';
 
 /** What the proxy asks about: each route may want something else. */
 export interface VerifySettings {
@@ -15,7 +15,7 @@ export interface VerifySettings {
 }
 
 /** @throws {CrossfadeError} `temporarily_unavailable` for settings that cannot be what the operator meant: neither 200 nor 401 would be true. */
-export type ReadVerifySettings = (request: IncomingMessage) => VerifySettings;
+export type ReadVerifySettings = (request: RequestHead, url: string) => VerifySettings;
 
 interface SettingsOptions {
   /** Where forward-auth is: `/auth/verify`. */
@@ -63,8 +63,7 @@ export function createReadVerifySettings({ path, anonymous, services }: Settings
     return { scope, anonymous: policy, ...(service ? { service } : {}) };
   }
 
-  function textOf(request: IncomingMessage): string {
-    const url = request.url ?? '';
+  function textOf(request: RequestHead, url: string): string {
     const at = url.indexOf('?');
     const [own, query] = at < 0 ? [url, ''] : [url.slice(0, at), url.slice(at + 1)];
     const [segment = ''] = own.slice(path.length).split('/', 1);
@@ -80,9 +79,9 @@ export function createReadVerifySettings({ path, anonymous, services }: Settings
     return query;
   }
 
-  return function readVerifySettings(request) {
+  return function readVerifySettings(request, url) {
     try {
-      const text = textOf(request);
+      const text = textOf(request, url);
       const remembered = known.get(text);
       if (remembered) return remembered;
       const settings = read(new URLSearchParams(text));

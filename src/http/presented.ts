@@ -1,16 +1,12 @@
-import type { Context } from 'koa';
 import { epochSeconds } from '../clock.js';
 import type { ResumeSession } from '../endings/resume.js';
-import { CrossfadeError, unavailable } from '../errors.js';
+import { type CrossfadeError, unavailable } from '../errors.js';
 import { areTwoPersons } from '../login.js';
 import type { ResolvedClient } from '../rollout/clients.js';
 import type { Tools } from '../telemetry/tools.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/family.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import { invalidGrant } from './attempt.js';
-import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
-import type { Form } from './form.js';
 import type { OtherPrincipals } from './other-principals.js';
 import { type OwnFaults, UNKNOWN } from './own-faults.js';
 
@@ -29,32 +25,18 @@ interface BadRefresh {
 
 export interface PresentedRefreshOptions extends Pick<Tools, 'clock' | 'metrics'> {
   readonly families: Families;
-  readonly requests: ClientRequests;
   readonly others: Pick<OtherPrincipals, 'conflict'>;
   readonly resume: ResumeSession;
-  readonly cookies: BridgeCookies;
   readonly ownFaults: Pick<OwnFaults, 'lost'>;
   /** Whether what does not open here may be of another live instance, of another release or with another secret. */
   readonly mayBeOfOthers: () => boolean;
 }
 
-/** The refresh token of a request, by the way that its client has: in the form, or in the bridge's own cookie. */
-export type ReadRefresh = (ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
+/** Of the refresh tokens that somebody presents, the one that is good. @throws {CrossfadeError} `invalid_grant`, and `invalid_request` for two persons'. */
+export type JudgePresented = (texts: readonly string[], client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
-export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh {
-  const { families, requests, others, resume, cookies, ownFaults, mayBeOfOthers, clock, metrics } = options;
-
-  /** One in the form; in the cookie there may be several, of which the good one counts. */
-  function readTexts(ctx: Context, form: Form, client: ResolvedClient, where: 'refresh' | 'return'): readonly string[] {
-    const inCookie = client.config?.refreshTransport === 'cookie';
-    requests.checkOrigin(ctx, client, { readsCookie: inCookie, maySetCookie: where === 'return' || inCookie });
-    const posted = form.get('refresh_token');
-    if (inCookie && posted !== undefined)
-      throw new CrossfadeError('invalid_request', { message: 'this client keeps its refresh token in the cookie, not in the form' });
-    const texts = inCookie ? cookies.readRefresh(ctx) : posted === undefined ? [] : [posted];
-    if (texts.length === 0) throw new CrossfadeError('invalid_request', { message: 'refresh_token is missing' });
-    return texts;
-  }
+export function createJudgePresented(options: PresentedRefreshOptions): JudgePresented {
+  const { families, others, resume, ownFaults, mayBeOfOthers, clock, metrics } = options;
 
   /** Changes nothing, whatever it finds. */
   async function judge(text: string, client: ResolvedClient): Promise<PresentedRefresh | BadRefresh> {
@@ -103,8 +85,8 @@ export function createReadRefresh(options: PresentedRefreshOptions): ReadRefresh
     return invalidGrant('unreadable');
   }
 
-  return async function readRefresh(ctx, form, client, where) {
-    const judged = await Promise.all(readTexts(ctx, form, client, where).map(async (text) => await judge(text, client)));
+  return async function judgePresented(texts, client, where) {
+    const judged = await Promise.all(texts.map(async (text) => await judge(text, client)));
     const bad = judged.filter((one) => 'why' in one);
     const found = judged.filter((one) => 'found' in one).sort((one, other) => rank(one) - rank(other));
     await endReused(bad, found);

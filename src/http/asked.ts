@@ -1,17 +1,15 @@
 import { CrossfadeError } from '../errors.js';
-import type { Form } from './form.js';
+import type { AskedTokens } from './command.js';
 
 /** The one audience that is asked for, by `audience` or `resource` (RFC 8693, section 2.1). Undefined: none is. */
-export function readTarget(form: Form, targets: ReadonlySet<string>): string | undefined {
-  const asked = ['audience', 'resource'].flatMap((name) => form.get(name) ?? []);
+export function chooseTarget({ targets: asked }: Pick<AskedTokens, 'targets'>, targets: ReadonlySet<string>): string | undefined {
   const [first] = asked;
   if (asked.some((target) => target !== first || !targets.has(target))) throw new CrossfadeError('invalid_target');
   return first;
 }
 
 /** What is asked for can be narrowed, never extended (law 2). Undefined: nothing is asked for. */
-export function readScope(form: Form, has: readonly string[]): readonly string[] | undefined {
-  const asked = form.get('scope');
+export function narrowScope({ scope: asked }: Pick<AskedTokens, 'scope'>, has: readonly string[]): readonly string[] | undefined {
   if (asked === undefined) return undefined;
   const wanted = [...new Set(asked.split(' ').filter((token) => token !== ''))];
   // Only spaces: a parameter without a value counts as omitted.

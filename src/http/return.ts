@@ -1,11 +1,10 @@
-import type { Context } from 'koa';
 import type { Logout, SessionPlace } from '../endings/logout.js';
 import type { ResumeSession } from '../endings/resume.js';
 import { CrossfadeError, unavailable } from '../errors.js';
+import type { CookieLife } from '../formats/format.js';
 import { endsFamily } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { Progress } from '../rollout/progress.js';
 import type { Rollout } from '../rollout/rollout.js';
 import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
@@ -16,37 +15,54 @@ import type { Tools } from '../telemetry/tools.js';
 import type { Families, LiveFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
-import { type Attempt, frameAttempt, invalidGrant } from './attempt.js';
-import { assertInTime } from './budget.js';
-import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
-import { type Form, readForm } from './form.js';
+import { type Attempt, invalidGrant } from './attempt.js';
+import type { GrantCommand } from './command.js';
 import type { OtherPrincipals } from './other-principals.js';
-import type { ReadRefresh } from './presented-refresh.js';
+import type { JudgePresented } from './presented.js';
 
-export interface WayBackOptions extends Pick<Tools, 'audit' | 'metrics'> {
-  readonly readRefresh: ReadRefresh;
+export interface ReturnOptions extends Pick<Tools, 'audit'> {
+  readonly judgePresented: JudgePresented;
   readonly resume: ResumeSession;
   readonly restore: Restore;
   readonly ledger: Pick<SessionLedger, 'marks'>;
   readonly logout: Pick<Logout, 'end'>;
   readonly sessions: Pick<SessionReader, 'readKnown'>;
   readonly families: Families;
-  readonly requests: ClientRequests;
   readonly rollout: Rollout;
-  readonly progress: Pick<Progress, 'count'>;
   readonly others: OtherPrincipals;
-  readonly cookies: BridgeCookies;
 }
 
-type Outcome = 'live' | 'restored' | 'repeated';
+export interface ReturnCommand extends GrantCommand {
+  /** Refresh tokens, of which the good one counts. */
+  readonly presented: readonly string[];
+}
+
+/** A session that its client may go on with. */
+export interface ReturnedSession {
+  readonly outcome: 'live' | 'restored' | 'repeated';
+  /** The entry of the configuration that it belongs to. */
+  readonly entry: string;
+  /** Cookies as the app itself would have set them. */
+  readonly cookies: readonly (readonly [name: string, value: string])[];
+  readonly life: SessionCookieLife;
+}
+
+/** What is known of how long a session cookie lives. */
+export interface SessionCookieLife {
+  /** As the app writes it, by the record. */
+  readonly ofRecord: CookieLife | undefined;
+  /** When the record ends, in ms. */
+  readonly recordEndsAtMs: number | undefined;
+}
+
+export type Return = (command: ReturnCommand, attempt: Attempt) => Promise<ReturnedSession>;
 
 /** A client that returns, because signing is broken or it was called, may well hold a bearer that has run out. */
-const CHECK = { where: 'return', cookies: true, expiredBearer: true } as const;
+const CHECK = { where: 'return', expiredBearer: true } as const;
 
-/** `POST /auth/session`: from a refresh token back to the session, for clients that know how. */
-export function createWayBack(options: WayBackOptions): (ctx: Context) => Promise<void> {
-  const { readRefresh, resume, restore, ledger, logout, sessions, families, requests, rollout, progress, others, cookies, audit, metrics } = options;
+/** From a refresh token back to the session, for clients that know how. */
+export function createReturn(options: ReturnOptions): Return {
+  const { judgePresented, resume, restore, ledger, logout, sessions, families, rollout, others, audit } = options;
 
   function refuseByGrant(client: ResolvedClient, { narrowed, hasSession }: Grant): void {
     if (narrowed) throw unauthorized('tokens that were narrowed cannot return to a whole session');
@@ -67,11 +83,11 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     return reading.session;
   }
 
-  function giveCookies(ctx: Context, { source }: LiveSession): void {
-    const pairs = restore.cookiesOf(source.entry, source.key);
-    if (!pairs) throw invalidGrant('session-ended');
-    assertInTime(ctx);
-    cookies.setSession(ctx, source.entry, pairs, { ofRecord: restore.cookieLifeOf(source.entry, source.text), recordEndsAtMs: source.expiresAtMs });
+  function cookiesOf({ source }: LiveSession): Omit<ReturnedSession, 'outcome'> {
+    const { entry, key, text, expiresAtMs } = source;
+    const cookies = restore.cookiesOf(entry, key);
+    if (!cookies) throw invalidGrant('session-ended');
+    return { entry, cookies, life: { ofRecord: restore.cookieLifeOf(entry, text), recordEndsAtMs: expiresAtMs } };
   }
 
   /** From here on the two end together; a logout of the old one that came before is made up for. */
@@ -95,44 +111,33 @@ export function createWayBack(options: WayBackOptions): (ctx: Context) => Promis
     return counts;
   }
 
-  async function goBack(ctx: Context, form: Form, client: ResolvedClient, attempt: Attempt): Promise<Outcome> {
-    const { token, found } = await readRefresh(ctx, form, client, 'return');
+  async function goBack({ client, beside, presented }: ReturnCommand, attempt: Attempt): Promise<ReturnedSession> {
+    const { token, found } = await judgePresented(presented, client, 'return');
     if (found.kind === 'returned') {
       const session = await openSession(found.to);
       // The id may have gone to somebody else since.
       if (!families.isOf(found.person, session.identity.subject)) throw invalidGrant('other-person');
-      await others.refuse(ctx, client, { sid: session.sid, ...session.identity }, CHECK);
+      await others.refuse(beside, { sid: session.sid, ...session.identity }, CHECK);
       await link(token, found.to, session.identity, session.endsAt * 1000);
-      giveCookies(ctx, session);
-      return 'repeated';
+      return { outcome: 'repeated', ...cookiesOf(session) };
     }
     const { grant } = found;
     refuseByGrant(client, grant);
-    await others.refuse(ctx, client, { sid: token.sid, ...grant.identity }, CHECK);
+    await others.refuse(beside, { sid: token.sid, ...grant.identity }, CHECK);
     await refuseByStage(client, grant, attempt);
     const resumed = await resume(token.sid, grant.identity);
     if (resumed.kind === 'ended') throw invalidGrant('session-ended');
-    if (resumed.kind === 'live') {
-      giveCookies(ctx, resumed.session);
-      return 'live';
-    }
+    if (resumed.kind === 'live') return { outcome: 'live', ...cookiesOf(resumed.session) };
     // Whether its person has logged out meanwhile cannot be told: a second record must not bring that back.
     if (resumed.isThere) throw unavailable('mapping');
-    giveCookies(ctx, await openSession(await bringBack(token, found, resumed.kept)));
-    return 'restored';
+    return { outcome: 'restored', ...cookiesOf(await openSession(await bringBack(token, found, resumed.kept))) };
   }
 
-  return async function wayBackEndpoint(ctx) {
-    await frameAttempt({ what: 'return', counter: metrics.waysBack, progress, cookies, audit }, async (attempt) => {
-      const form = await readForm(ctx);
-      const client = requests.resolve(ctx, form);
-      attempt.client = client;
-      const outcome = await goBack(ctx, form, client, attempt);
-      ctx.set('Cache-Control', 'no-store');
-      ctx.status = 204;
-      audit('return.granted', { client: client.id, outcome });
-      return outcome;
-    });
+  return async function returnGrant(command, attempt) {
+    const returned = await goBack(command, attempt);
+    command.assertInTime();
+    audit('return.granted', { client: command.client.id, outcome: returned.outcome });
+    return returned;
   };
 }
 
