@@ -8,12 +8,12 @@ export { type Config, ConfigError, type ConfigInput, type ConfigProblem } from '
 export { loadConfig } from './config/load.js';
 export type { EndSubjectOptions } from './endings/person.js';
 export type { EndableSession } from './endings/revocation.js';
+export type { IssuedTokens, IssueFor } from './endpoints/issue-for.js';
+export type { RequireOptions } from './endpoints/require.js';
+export type { CrossfadeState, Rejection } from './endpoints/state.js';
 export { CrossfadeError, type ErrorCode } from './errors.js';
 export type { SessionRecord } from './formats/format.js';
-export type { IssueOptions, IssuePrincipal } from './http/issue.js';
-export type { IssuedTokens, IssueFor } from './http/issue-for.js';
-export type { RequireOptions } from './http/require.js';
-export type { CrossfadeState, Rejection } from './http/state.js';
+export type { IssueOptions, IssuePrincipal } from './grants/issue.js';
 export type { Principal } from './principal.js';
 export type { MappedIdentity, MappingFunction } from './sessions/mapping.js';
 export type { AppLog } from './telemetry/log.js';

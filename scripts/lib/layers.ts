@@ -9,7 +9,8 @@ const ORDER = [
   'compose',
   'console',
   'adapters',
-  'http',
+  'endpoints',
+  'grants',
   'rollout',
   'tokens',
   'endings',
@@ -25,7 +26,7 @@ const ORDER = [
 /** Apart from the house: these import nothing of it, and it nothing of theirs. */
 const APART = ['client', 'console/page'];
 /** Who may speak of Koa. */
-const SPEAKS_KOA = ['cli', 'compose', 'console', 'adapters', 'http'];
+const SPEAKS_KOA = ['cli', 'compose', 'console', 'adapters'];
 const KOA = /^(?:@?koa\b|@koa\/)/;
 /** The public names: it takes them from wherever they are. */
 const FRONT_DOOR = 'index.ts';

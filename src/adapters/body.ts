@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream';
 import getRawBody from 'raw-body';
+import type { Body, ReadBody } from '../endpoints/form.js';
+import type { RequestHead } from '../endpoints/reply.js';
 import { CrossfadeError } from '../errors.js';
-import type { Body, ReadBody } from '../http/form.js';
-import type { RequestHead } from '../http/reply.js';
 
 /** Node's own request, over HTTP/1 or 2. */
 export type NodeRequest = RequestHead & Readable;

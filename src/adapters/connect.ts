@@ -1,11 +1,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { type Admission, type Admitted, noteIn } from '../http/admission.js';
-import type { Authenticated } from '../http/authenticator.js';
-import type { OwnPathOf } from '../http/own-paths.js';
-import { headersOf, type Reply } from '../http/reply.js';
-import type { Requirement, RequireOptions } from '../http/require.js';
-import type { Routes } from '../http/routes.js';
-import type { CrossfadeState } from '../http/state.js';
+import { type Admission, type Admitted, noteIn } from '../endpoints/admission.js';
+import type { Authenticated } from '../endpoints/authenticator.js';
+import type { OwnPathOf } from '../endpoints/own-paths.js';
+import { headersOf, type Reply } from '../endpoints/reply.js';
+import type { Requirement, RequireOptions } from '../endpoints/require.js';
+import type { Routes } from '../endpoints/routes.js';
+import type { CrossfadeState } from '../endpoints/state.js';
 import { bodyOf } from './body.js';
 
 /** A request as Connect and Express have it: the bridge leaves there what it has found. */

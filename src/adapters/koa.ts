@@ -1,12 +1,12 @@
 import type { OutgoingHttpHeaders } from 'node:http';
 import type { Context, Middleware, Next } from 'koa';
-import { type Admission, type Admitted, noteIn } from '../http/admission.js';
-import type { Authenticated } from '../http/authenticator.js';
-import type { OwnPathOf } from '../http/own-paths.js';
-import { headersOf, type Reply } from '../http/reply.js';
-import type { Requirement } from '../http/require.js';
-import type { Routes } from '../http/routes.js';
-import type { CrossfadeState } from '../http/state.js';
+import { type Admission, type Admitted, noteIn } from '../endpoints/admission.js';
+import type { Authenticated } from '../endpoints/authenticator.js';
+import type { OwnPathOf } from '../endpoints/own-paths.js';
+import { headersOf, type Reply } from '../endpoints/reply.js';
+import type { Requirement } from '../endpoints/require.js';
+import type { Routes } from '../endpoints/routes.js';
+import type { CrossfadeState } from '../endpoints/state.js';
 import { bodyOf } from './body.js';
 
 declare module 'koa' {

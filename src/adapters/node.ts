@@ -1,7 +1,7 @@
 import { type IncomingMessage, type OutgoingHttpHeader, type OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
-import { headersOf, jsonReply, type Reply } from '../http/reply.js';
-import type { Routes } from '../http/routes.js';
+import { headersOf, jsonReply, type Reply } from '../endpoints/reply.js';
+import type { Routes } from '../endpoints/routes.js';
 import { bodyOf } from './body.js';
 
 /** Node's own requests and responses, over HTTP/1 or 2. */

@@ -1,7 +1,7 @@
 import type { Context, Middleware } from 'koa';
-import type { Authentication } from '../http/authenticator.js';
-import type { Observer } from '../http/observer.js';
-import type { OwnPathOf } from '../http/own-paths.js';
+import type { Authentication } from '../endpoints/authenticator.js';
+import type { Observer } from '../endpoints/observer.js';
+import type { OwnPathOf } from '../endpoints/own-paths.js';
 import type { Principal } from '../principal.js';
 import { compare, type ExpectedPrincipal, type Mismatch } from '../rollout/comparison.js';
 import { traceOf } from '../telemetry/log.js';

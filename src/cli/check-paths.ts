@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { z } from 'zod';
 import type { Config, ConfigProblem as Finding } from '../config/config.js';
-import { POST_PATHS } from '../http/own-paths.js';
-import { TOKEN_EXCHANGE } from '../http/token-endpoint.js';
-import { JWKS_PATH, METADATA_PATH } from '../http/well-known.js';
+import { POST_PATHS } from '../endpoints/own-paths.js';
+import { TOKEN_EXCHANGE } from '../endpoints/token-endpoint.js';
+import { JWKS_PATH, METADATA_PATH } from '../endpoints/well-known.js';
 import { parseJson } from '../redis/replies.js';
 
 const metadata = z.object({ token_endpoint: z.string(), grant_types_supported: z.array(z.string()) });

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parse } from 'yaml';
 import { z } from 'zod';
 import { type RawResponse, rawRequest } from '../../scripts/lib/raw-request.js';
-import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
+import { IDENTITY_HEADERS } from '../../src/endpoints/verify-endpoint.js';
 import { createWorld, type World } from '../support/world.js';
 
 // Debian has neither Traefik nor Envoy. What they do with a request is replayed here, by the rules of their sources (Traefik 3.7

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { createRemoteJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { rawRequest } from '../../scripts/lib/raw-request.js';
-import { IDENTITY_HEADERS } from '../../src/http/verify-endpoint.js';
+import { IDENTITY_HEADERS } from '../../src/endpoints/verify-endpoint.js';
 import { runCli } from '../support/cli.js';
 import { writeKey } from '../support/keys.js';
 import { exchangeNative } from '../support/tokens.js';

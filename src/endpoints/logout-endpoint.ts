@@ -2,6 +2,7 @@ import type { Config } from '../config/config.js';
 import type { Logout, SessionPlace } from '../endings/logout.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { CookiePairs } from '../formats/cookies.js';
+import type { OtherPrincipals } from '../grants/other-principals.js';
 import { areTwoPersons } from '../login.js';
 import type { Identity } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
@@ -14,7 +15,6 @@ import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { readCredentials } from './credentials.js';
 import { type Form, isForm, type ReadBody, readForm } from './form.js';
-import type { OtherPrincipals } from './other-principals.js';
 import { emptyReply, type Reply, type RequestHead } from './reply.js';
 import { readSubjectToken } from './token-form.js';
 

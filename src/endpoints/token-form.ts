@@ -1,6 +1,6 @@
 import { CrossfadeError } from '../errors.js';
 import { type CookiePairs, parseCookies } from '../formats/cookies.js';
-import type { AskedTokens } from './command.js';
+import type { AskedTokens } from '../grants/command.js';
 import type { Form } from './form.js';
 
 const SESSION_TOKEN_TYPE = 'urn:crossfade:params:oauth:token-type:session';

@@ -1,11 +1,11 @@
-import type { FrameAttempt } from './attempt.js';
+import type { FrameAttempt } from '../grants/attempt.js';
+import type { Return } from '../grants/return.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import type { BridgeCookies } from './cookies.js';
 import { type ReadBody, readForm } from './form.js';
 import type { RefreshCookies } from './refresh-cookies.js';
 import { emptyReply, type Reply, type RequestHead } from './reply.js';
-import type { Return } from './return.js';
 
 export interface SessionEndpointOptions {
   readonly goBack: Return;

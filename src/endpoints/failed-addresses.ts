@@ -1,5 +1,5 @@
 import type { CrossfadeError } from '../errors.js';
-import { createLimiter, type LimitsOptions } from './limits.js';
+import { createLimiter, type LimitsOptions } from '../grants/limits.js';
 import type { Peers } from './peer.js';
 import type { RequestHead } from './reply.js';
 

@@ -1,6 +1,7 @@
 import { after } from '../after.js';
 import { unavailable } from '../errors.js';
 import type { CookiePairs } from '../formats/cookies.js';
+import type { OwnFaults } from '../grants/own-faults.js';
 import { samePerson } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
@@ -16,7 +17,6 @@ import type { BearerOutcome, VerifyBearer } from '../tokens/verify.js';
 import type { Refusal } from './answer.js';
 import { clientTraits } from './client-traits.js';
 import { isPageNavigation, type PresentedCredentials, readCredentials } from './credentials.js';
-import type { OwnFaults } from './own-faults.js';
 import type { Peers } from './peer.js';
 import type { RequestHead } from './reply.js';
 import type { Rejection } from './state.js';

@@ -1,5 +1,5 @@
+import type { GrantedTokens } from '../grants/command.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { GrantedTokens } from './command.js';
 import type { BridgeCookies } from './cookies.js';
 import { jsonReply, type Reply } from './reply.js';
 

@@ -1,11 +1,11 @@
 import type { ClientConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
+import type { Beside } from '../grants/command.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Audit } from '../telemetry/audit.js';
 import { malformedRefusal } from './authenticator.js';
 import { authenticateClient, type SecretHashes } from './client-authentication.js';
 import { clientTraits } from './client-traits.js';
-import type { Beside } from './command.js';
 import { readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import { passesOriginCheck } from './origin.js';

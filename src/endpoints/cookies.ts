@@ -2,9 +2,9 @@ import type { Clock } from '../clock.js';
 import type { Config, SessionConfig } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
 import { parseCookies } from '../formats/cookies.js';
+import type { ReturnedSession, SessionCookieLife } from '../grants/return.js';
 import type { SessionEntry } from '../sessions/record.js';
 import { type HeaderList, header, type RequestHead } from './reply.js';
-import type { ReturnedSession, SessionCookieLife } from './return.js';
 
 type CookieOptions = SessionConfig['cookieOptions'];
 
