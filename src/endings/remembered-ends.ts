@@ -34,7 +34,7 @@ export interface RememberedEndsOptions extends Pick<Tools, 'log' | 'audit' | 'me
   readonly claim: Claim;
 }
 
-/** At most 1,880 a second: with what the event stream writes meanwhile, and what is read first, 2,000 commands. */
+/** Commands of a batch. At most 1,880 a second: with what the event stream writes meanwhile, and what is read first, 2,000. */
 const BATCH = 188;
 const BATCH_MS = 100;
 const AGAIN_MS = 1000;
@@ -86,12 +86,15 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
 
   /** From where it came to the last time, where these are the same. False: another instance has taken over. */
   async function writeBatches(events: readonly EndEvent[]): Promise<boolean> {
-    const from = performance.now() - (reached.at / BATCH) * BATCH_MS;
-    for (; reached.at < events.length; reached.at += BATCH) {
+    let dueAt = performance.now();
+    while (reached.at < events.length) {
       if (closed || !(await claim.take('ends'))) return false;
-      await writeBatch(events.slice(reached.at, reached.at + BATCH));
-      const dueMs = (reached.at / BATCH + 1) * BATCH_MS - (performance.now() - from);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs)));
+      const batch = batchFrom(events, reached.at);
+      await writeBatch(batch);
+      reached.at += batch.length;
+      // Later than that, and two batches would come in one turn.
+      dueAt = Math.max(dueAt, performance.now() - BATCH_MS) + BATCH_MS;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueAt - performance.now())));
     }
     return true;
   }
@@ -177,6 +180,13 @@ export function createRememberedEnds(options: RememberedEndsOptions): Remembered
       clearTimeout(soon);
     },
   };
+}
+
+/** As many as take so many commands: the end of a person is looked for, and stands in two places. */
+function batchFrom(events: readonly EndEvent[], from: number): readonly EndEvent[] {
+  let end = from;
+  for (let commands = 0; end < events.length && commands < BATCH; end++) commands += events[end]?.type === 'subject.ended' ? 3 : 1;
+  return events.slice(from, end);
 }
 
 const NOTHING_REACHED = { ends: '', at: 0, begunAt: 0 };

@@ -190,7 +190,8 @@ export function createFamilies(options: FamiliesOptions): Families {
           kind: 'live',
           grant,
           part,
-          counter: Math.min(counter ?? lastCounter(counted), MAX_COUNTER - 1),
+          // An earlier part of the last release has the current one for its successor.
+          counter: Math.min(counter ?? lastCounter(counted) - (part === 'earlier' ? 1 : 0), MAX_COUNTER - 1),
           current: current ?? '',
           sealed: sealed ?? '',
         }) as const;

@@ -461,6 +461,12 @@ describe('prometheus/alerts.yml', () => {
         const born = [...well.filter(({ series: known }) => !known.startsWith(metric)), { series, values: '_x40 1x40' }];
         expect(firing(born, '14m'), alert).toContain(alert);
       }
+      const reused = { series: 'crossfade_families_ended_total{reason="reused", instance="a"}', values: '0x24 1x200' };
+      const losing = (values: string) => [...well, reused, { series: 'crossfade_lost_writes_total{redis="changed", instance="a"}', values }];
+      expect(firing(losing('0x200'), '8m')).toContain('CrossfadeTokenReuse');
+      // A minute before, from a counter that was there or not: for as long as the reuse would be told of.
+      for (const values of ['0x20 5x200', '_x20 5x200'])
+        for (const at of ['8m', '19m', '21m']) expect(firing(losing(values), at), `${values} ${at}`).not.toContain('CrossfadeTokenReuse');
       const releases = (failing: string) => [
         ...['"a"', '"b"'].flatMap((name) =>
           well.map(({ series, values }) => ({ series: series.replace('"a"', name), values: series.includes('fleet_instances') ? '2x200' : values })),

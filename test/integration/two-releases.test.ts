@@ -89,4 +89,16 @@ describe('a family on a fleet of two releases', () => {
     for (const at of [next, last]) expect((await refresh(at, newest)).status).toBe(400);
     expect(await world.legacy.redis.hget(key, 'ended')).toBe('reused');
   });
+
+  it('a part of the last release that is under way while this one adopts a newer part goes on with it', async () => {
+    const given = await exchange(last);
+    const [, sid = '', family = ''] = given.refresh.split('.');
+    const key = `${world.prefix}{${sid}}:family:${family}`;
+    const before = await world.legacy.redis.dumpBuffer(key);
+    const second = await read(await refresh(next, await read(await refresh(next, given))));
+    await world.legacy.redis.restore(key, 600_000, before, 'REPLACE');
+    const adopted = await read(await refresh(next, second));
+    expect((await read(await refresh(next, given))).refresh).toBe(adopted.refresh);
+    await read(await refresh(next, adopted));
+  });
 });

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const PACKED = fileURLToPath(new URL('../fixtures/crossfade-0.1.0.tgz', import.meta.url));
-/** Inside of it Node.js finds the dependencies, which are the same. */
+/** Inside of it Node.js finds the dependencies. Those that only the last release has are devDependencies. */
 const MODULES = fileURLToPath(new URL('../../node_modules', import.meta.url));
 
 export interface PackedRelease {

@@ -8,6 +8,7 @@
 --       counter of the presented part ('' where its MAC is not ours), counter of the successor
 -- Returns { 'gone' | 'junk' | 'reused' } or { 'ended', reason } or { 'rotated' } or { 'repeated', the sealed successor }
 --      or { 'caught-up', how many rotations were lost } or { 'derived' }: the successor is the derived one, and nothing changes.
+-- An earlier part without a sealed successor ('') has the derived one.
 local id, secret, presented, successor, sealed = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local grant, session, ends, idle, grace, late = ARGV[6], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local counter, next_counter = tonumber(ARGV[12]), ARGV[13]
@@ -24,7 +25,8 @@ if found[1] ~= secret then return { 'junk' } end
 local older = {}
 local ok, parts = pcall(cjson.decode, found[3] or '[]')
 for _, part in ipairs(ok and type(parts) == 'table' and parts or {}) do
-  if type(part) == 'table' and type(part[3]) == 'number' and (part[3] == 0 or part[3] > now) then older[#older + 1] = part end
+  local is_part = type(part) == 'table' and type(part[1]) == 'string' and type(part[2]) == 'string' and type(part[3]) == 'number'
+  if is_part and (part[3] == 0 or (part[3] > now and part[3] < 2 ^ 53)) then older[#older + 1] = part end
 end
 
 -- The stored counter counts only with the part that it was written for: an earlier release rotates without it. A family that never had
@@ -34,23 +36,30 @@ stored = of == found[2] and tonumber(stored) or nil
 local adopted_until, adopted_from = string.match(found[6] or '', '^(%d+)%.(%d+)$')
 local in_grace = adopted_until and tonumber(adopted_until) > now
 
+-- Its successor is in use now, or overtaken.
+local function date_last()
+  if #older > 0 and older[#older][3] == 0 then older[#older][3] = now + grace end
+end
+
 local function use()
+  date_last()
   older[#older + 1] = { presented, sealed, late == 'allow' and 0 or now + grace }
   redis.call('HSET', KEYS[1], 'current', successor, 'older', cjson.encode(older), 'grant', grant, 'counter', next_counter .. '.' .. successor)
 end
 
 local answer
 if found[2] == presented then
-  if #older > 0 and older[#older][3] == 0 then older[#older][3] = now + grace end
   use()
   answer = { 'rotated' }
 else
   for _, part in ipairs(older) do
-    if part[1] == presented then answer = { 'repeated', part[2] } end
+    if part[1] == presented then answer = part[2] == '' and { 'derived' } or { 'repeated', part[2] } end
   end
 end
 if not answer and counter and stored and counter > stored then
-  older = {}
+  -- What was good before stays so until its time is over. The current part of an earlier release has no counter by which it could be told.
+  date_last()
+  if not found[5] then older[#older + 1] = { found[2], '', now + grace } end
   use()
   local from = in_grace and math.min(stored, tonumber(adopted_from)) or stored
   redis.call('HSET', KEYS[1], 'adopted', ms(now + grace) .. '.' .. ms(from))
