@@ -87,7 +87,7 @@ export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
     },
     setAhead(ms, ownOffMs = ms) {
       // One that was wrongly set stays corrected, also where there is no other instance to agree with.
-      const wasSet = doubt !== undefined && Math.abs(ownOffMs) > skewMs;
+      const wasSet = (doubt !== undefined || isUnchecked) && Math.abs(ownOffMs) > skewMs;
       aheadMs = ms === 0 && (wasSet || (base !== undefined && Math.abs(ownOffMs) > skewMs && Math.abs(aheadMs) > skewMs)) ? ownOffMs : ms;
       base = Math.abs(aheadMs) > skewMs ? clock.now() - aheadMs - monotonic() : undefined;
       doubt = undefined;

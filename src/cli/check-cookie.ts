@@ -21,7 +21,17 @@ export interface CheckCookieOptions {
 /** What one entry makes of the cookie. Names of settings and numbers of lines only. */
 interface CookieReport {
   readonly entry: string;
-  readonly outcome: 'verified' | 'not-signed' | 'no-cookie' | 'bad-signature' | 'taken-out' | 'named' | 'nobody' | 'unmapped' | 'no-answer';
+  readonly outcome:
+    | 'verified'
+    | 'not-signed'
+    | 'no-cookie'
+    | 'no-signature'
+    | 'bad-signature'
+    | 'taken-out'
+    | 'named'
+    | 'nobody'
+    | 'unmapped'
+    | 'no-answer';
   /** Which line of the file has signed it, counted from 1 without those that are empty. */
   readonly line?: number;
   /** The setting that would fit. */
@@ -92,6 +102,8 @@ function judge(session: SessionConfig, pairs: CookiePairs): CookieReport {
   const presented = scheme.read(pairs);
   if (presented.length === 0) return { entry, outcome: 'no-cookie' };
   if (session.signedBy === 'none') return { entry, outcome: 'not-signed' };
+  const [, signatureName] = scheme.cookieNames;
+  if (signatureName !== undefined && !pairs.some(([name]) => name === signatureName)) return { entry, outcome: 'no-signature' };
   const signer = presented.map((one) => one.signer()).find((found) => found !== undefined);
   if (signer !== undefined) return { entry, outcome: 'verified', line: Number(signer) };
   const before = createCookieScheme(session, { verifying: takenOut, signing: undefined })
@@ -155,6 +167,8 @@ function describe({ entry, outcome, line, fits, why }: CookieReport, { sessions 
       return `${entry}: the app that is asked about the cookie ${cookie} ${why}.`;
     case 'no-cookie':
       return `${entry}: no cookie ${cookie} is in the file.`;
+    case 'no-signature':
+      return `${entry}: the cookie ${cookie} is in the file, and ${cookie}.sig, which signs it, is not: copy both.`;
     case 'bad-signature':
       return fits === undefined
         ? `${entry}: no secret of secretsFile has signed the cookie ${cookie}, with any hash: is it the secret of the app (app.keys in Koa, secret in Express)?`

@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 import { print } from './print.js';
 
+// Before it has read anything there is nothing to read again: `serve` listens for that itself once it is loaded.
+if (process.argv[2] === 'serve') process.on('SIGHUP', () => undefined);
+
 // The rest is loaded below, so that what fails while it is loaded is said in words as well.
 
 /** Of an error that comes from the system itself, what it means and what to do. */

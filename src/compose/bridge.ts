@@ -114,6 +114,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     config: config.rollout.guardrail,
     clamps,
     others: () => fleet.others.map(({ windows, held }) => ({ windows, isHeld: held !== undefined })),
+    hearOthers: async () => await fleet.hearOthers(async () => await publisher.tell('clamps')),
     isSound: (fault) => (fault === 'own-token-refused' || fault === 'signing' ? signing.report().state === 'healthy' : own.canWrite),
     scopeOf: (cohort) => scopeOfCohort(config, cohort),
     announce: fleet.announce,

@@ -107,8 +107,9 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
 
   // Nothing is signed while nobody knows what time it is, nor by an instance that fails where others do not.
   const signingKey = () => (clock.inDoubt || guardrail.held ? undefined : signing.signingKey());
-  const canSign = () => signingKey() !== undefined;
-  const peers = createPeers(config.http.trustProxy, config.issuer);
+  // Tokens that last are made by a clock that somebody has checked.
+  const canSign = () => signingKey() !== undefined && !clock.isUnchecked;
+  const peers = createPeers(config.http.trustProxy, [...clients.origins, new URL(config.issuer).origin]);
   const answering = { log, metrics, progress, fraction: systemRandom.fraction, nowMs: () => clock.now() };
   const answers = createAnswers(answering);
   const root = config.issuer.replace(/\/$/, '');
@@ -219,7 +220,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
   const makesCredentials: ReadonlySet<PostPath> = new Set(['token', 'session', 'issue']);
   const cannotNow = (endpoint: PostPath) => {
     if (!makesCredentials.has(endpoint)) return undefined;
-    if (clock.inDoubt) return 'clock';
+    if (clock.inDoubt || clock.isUnchecked) return 'clock';
     return guardrail.held && endpoint !== 'session' ? 'held' : undefined;
   };
   const ownPathOf = createOwnPathOf(config.http.basePath);

@@ -3,7 +3,7 @@ import type { Readiness } from '../console/admin.js';
 import type { EventStream } from '../endings/event-stream.js';
 import type { Connections } from '../redis/connections.js';
 import type { FlagSource } from '../rollout/flags.js';
-import type { Guardrail } from '../rollout/guardrail.js';
+import { describeInstanceHold, type Guardrail } from '../rollout/guardrail.js';
 import type { Membership } from './fleet.js';
 
 export interface ReadinessOptions {
@@ -33,7 +33,7 @@ export function createReadiness(options: ReadinessOptions): () => Promise<Readin
     const { state, canSign, problems } = membership.signing.report();
     return {
       ready,
-      canIssue: ready && own.canWrite && canSign && membership.blocked.length === 0 && !clock.inDoubt && !guardrail.held,
+      canIssue: ready && own.canWrite && canSign && membership.blocked.length === 0 && !clock.inDoubt && !clock.isUnchecked && !guardrail.held,
       parts: {
         redis: own.state,
         records: unread?.state ?? 'up',
@@ -41,7 +41,9 @@ export function createReadiness(options: ReadinessOptions): () => Promise<Readin
         flags: flagSource.state,
         events: events.wasRead ? 'read' : 'unread',
       },
-      problems: [...new Set([...problems, ...membership.blocked, ...connections.problems])],
+      problems: [
+        ...new Set([...problems, ...membership.blocked, ...connections.problems, ...(guardrail.held ? [describeInstanceHold(guardrail.held)] : [])]),
+      ],
     };
   };
 }

@@ -26,9 +26,13 @@ export async function readForm(head: RequestHead, readBody: ReadBody): Promise<F
   if (!isForm(head)) throw new CrossfadeError('invalid_request', { message: `the body must be ${FORM_TYPE}` });
   const form = new Map<string, string>();
   for (const [name, value] of pairsOf(await readBody(MAX_BODY_BYTES))) {
-    if (value === '') continue;
-    if (form.has(name) || typeof value !== 'string') throw new CrossfadeError('invalid_request', { message: 'a parameter stands there twice' });
-    form.set(name, value);
+    // A parser before us makes a list of what stands there several times.
+    const given = [value].flat().filter((one) => one !== '');
+    if (given.length === 0) continue;
+    const [text] = given;
+    if (form.has(name) || given.length > 1 || typeof text !== 'string')
+      throw new CrossfadeError('invalid_request', { message: 'a parameter stands there twice' });
+    form.set(name, text);
   }
   return form;
 }

@@ -41,7 +41,8 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
         ...(tenant === undefined ? {} : { tenant }),
         ...(authTime === undefined ? {} : { authTime }),
       },
-      { client: forClient, ...(audience === undefined ? {} : { audience }) },
+      // As everywhere, what is empty counts as omitted.
+      { client: forClient, ...(audience ? { audience } : {}) },
     );
     assertInTime(head);
     const body = {

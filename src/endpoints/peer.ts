@@ -8,7 +8,7 @@ export interface Peers {
   addressOf(request: RequestHead): string;
   /** Host that the client addressed. */
   hostOf(request: RequestHead): string | undefined;
-  /** Origin of the pages of the host that the client addressed; undefined where that is not the issuer's own. */
+  /** Origin of the pages of the host that the client addressed; undefined where it is neither the issuer's nor one of a client's. */
   ownOriginOf(request: RequestHead): string | undefined;
   /** Method of the request that a proxy asks about, for forward-auth. */
   methodOf(request: RequestHead): string;
@@ -19,9 +19,9 @@ export interface Peers {
   urisOf(request: RequestHead): readonly string[];
 }
 
-/** `issuer`: where the bridge's own pages are. */
-export function createPeers(trustProxy: readonly string[], issuer: string): Peers {
-  const own = new URL(issuer);
+/** `origins`: where pages are that may ask. */
+export function createPeers(trustProxy: readonly string[], origins: readonly string[]): Peers {
+  const originsByHost = new Map(origins.flatMap((origin) => (URL.canParse(origin) ? [[new URL(origin).host, origin] as const] : [])));
   const trusted = new BlockList();
   for (const range of trustProxy) {
     const [address = '', bits = ''] = range.split('/');
@@ -67,7 +67,7 @@ export function createPeers(trustProxy: readonly string[], issuer: string): Peer
       return isIPv6(address) ? networkOf(address) : address;
     },
     hostOf,
-    ownOriginOf: (request) => (hostOf(request) === own.host ? own.origin : undefined),
+    ownOriginOf: (request) => originsByHost.get(hostOf(request) ?? ''),
     methodOf(request) {
       const given = trusts(request) ? ['x-original-method', 'x-forwarded-method'].flatMap((name) => header(request, name)?.toUpperCase() ?? []) : [];
       // The same as for paths: only what is a page navigation by both is one.

@@ -34,6 +34,9 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
     fleetClock.setAhead(clockAgainstMost(ownOffMs, fleet.others), ownOffMs);
   }
 
+  /** Nobody could be asked yet. After a while the clock of the machine counts all the same: before anything is signed by it, Redis is asked. */
+  const isUnknown = () => fleetClock.inDoubt || fleetClock.isUnchecked;
+
   /** Asks Redis which of the two clocks of this machine is right. */
   function settle(): void {
     if (isSettling) return;
@@ -51,7 +54,7 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
         take();
         return false;
       })
-      .catch(() => fleetClock.inDoubt)
+      .catch(() => isUnknown())
       .then((again) => {
         isSettling = false;
         if (again) setTimeout(settle, AGAIN_MS).unref();
@@ -63,7 +66,7 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
   return {
     look() {
       // What was measured before the clock was set says nothing of it now.
-      if (fleetClock.inDoubt) settle();
+      if (isUnknown()) settle();
       else take();
     },
     disagreedWithin: (ms) => clock.now() - disagreedAt < ms,

@@ -56,12 +56,17 @@ export interface Fleet {
   announce(): void;
   /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
+  /** Waits until every other instance has announced itself anew, for some seconds at most. `ask` has them do so. Never rejects. */
+  hearOthers(ask: () => Promise<void>): Promise<void>;
   /** Says that it ends. Never rejects. */
   close(): Promise<void>;
 }
 
 const AT_ONCE_MS = 50;
 const SOON_MS = 1000;
+/** Longer than it takes an instance to announce itself before its time. */
+const HEAR_MS = 3000;
+const HEAR_AGAIN_MS = 100;
 
 export function createFleet(options: FleetOptions): Fleet {
   const { store, self, keys, state, fleetNowMs, nowMs, redisClock, log, audit, metrics } = options;
@@ -176,6 +181,19 @@ export function createFleet(options: FleetOptions): Fleet {
     announce: () => beatIn(SOON_MS),
     announceChanges() {
       if (JSON.stringify({ ...keys(others), ...state(strangers) }) !== announced) beatIn(AT_ONCE_MS);
+    },
+    async hearOthers(ask) {
+      try {
+        const askedAt = await fleetNowMs();
+        await ask();
+        for (const end = performance.now() + HEAR_MS; performance.now() < end; ) {
+          await readOthers(await fleetNowMs());
+          if (others.every(({ at }) => at >= askedAt)) return;
+          await new Promise((resolve) => setTimeout(resolve, HEAR_AGAIN_MS));
+        }
+      } catch {
+        // Redis is away: what was last heard counts.
+      }
     },
     async close() {
       clearInterval(interval);

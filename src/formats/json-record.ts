@@ -26,7 +26,7 @@ export function readJson(text: string): unknown {
 /** 2^53 has 16 digits. */
 const MAY_HOLD_LONG_NUMBER = /\d{16}/;
 /** A whole string, so that nothing in it is taken for a number; or a plain integer, which has neither fraction nor exponent. */
-const STRING_OR_LONG_NUMBER = /"(?:[^"\\]|\\.)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])/g;
+const STRING_OR_LONG_NUMBER = /"[^"\\]*(?:\\.[^"\\]*)*"|(?<![\d.eE+-])-?\d{16,}(?![\d.eE])/g;
 
 function quoteLongNumber(token: string): string {
   return token.startsWith('"') || Number.isSafeInteger(Number(token)) ? token : `"${token}"`;

@@ -26,15 +26,19 @@ const FOREIGN: readonly (readonly [name: string, ...begins: string[]])[] = [
   ['igbinary (PHP)', '\x00\x00\x00\x02'],
 ];
 
-/** A map that is not empty, whose first key is a string (the MessagePack specification, "map format family" and "str format family"). */
-const MESSAGE_PACK = /^(?:[\x81-\x8f]|\xde[\0-\xff]{2}|\xdf[\0-\xff]{4})[\xa1-\xbf\xd9\xda]/;
+/**
+ * A map that is not empty, whose first key is a string or bytes; or a list that begins with a string, a list or a map (the MessagePack
+ * specification, "formats").
+ */
+const MESSAGE_PACK =
+  /^(?:(?:[\x81-\x8f]|\xde[\0-\xff]{2}|\xdf[\0-\xff]{4})[\xa1-\xbf\xd9\xda\xc4\xc5]|(?:[\x91-\x9f]|\xdc[\0-\xff]{2}|\xdd[\0-\xff]{4})[\x81-\xbf\xc4\xc5\xd9\xda\xde])/;
 
 const PHP_PREFIX = 'PHPREDIS_SESSION:';
 
 /** `bytes`: a character for each byte. Undefined: nothing that looks like a session. */
 export function recognise(key: string, bytes: string): Recognised | undefined {
-  // phpredis with redis.session.locking_enabled: held for as long as a request.
-  if (key.startsWith(PHP_PREFIX) && key.endsWith('_LOCK')) return { name: 'lock of phpredis (no session)' };
+  // phpredis with redis.session.locking_enabled: held for as long as a request, under the key of the session, whatever its prefix.
+  if (key.endsWith('_LOCK')) return { name: 'lock of phpredis (no session)' };
   const foreign = FOREIGN.find(([, ...begins]) => begins.some((begin) => bytes.startsWith(begin)));
   if (foreign) return { name: foreign[0] };
   if (MESSAGE_PACK.test(bytes)) return { name: 'MessagePack' };

@@ -44,6 +44,8 @@ export interface GuardrailOptions extends Pick<Tools, 'clock' | 'log' | 'audit' 
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
   /** What the other instances have announced. */
   readonly others: () => readonly OtherInstance[];
+  /** Has the others announce what they have counted until now, and waits for it, for some seconds at most. Never rejects. */
+  readonly hearOthers: () => Promise<void>;
   /** Whether what this fault comes from is sound now, as far as this instance can tell by itself. */
   readonly isSound: (fault: OwnFault) => boolean;
   /** What of a clamp on this cohort other instances need where they do not know its name. */
@@ -73,13 +75,23 @@ const MIN_FAILING_SUBJECTS = 3;
 const LEAST_RATE: Readonly<Record<GuardedWork, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
 
 export function createGuardrail(options: GuardrailOptions): Guardrail {
-  const { config, clamps, others: instances, isSound, scopeOf, announce, tell, subjectKey, clock, log, audit, metrics } = options;
+  const { config, clamps, others: instances, hearOthers, isSound, scopeOf, announce, tell, subjectKey, clock, log, audit, metrics } = options;
   const windows = createFaultWindows({ windowSeconds: config.windowSeconds, subjectKey, clock });
   let held: InstanceHold | undefined;
   let releasedAt = Number.NEGATIVE_INFINITY;
+  const asking = new Set<FaultWindow>();
+
+  /** What the others announced may be older than their traffic: before a cohort is held everywhere they are asked what they serve. */
+  async function judgeWithOthers(window: FaultWindow): Promise<void> {
+    if (asking.has(window)) return;
+    asking.add(window);
+    await hearOthers();
+    asking.delete(window);
+    await judgeOne(window, true);
+  }
 
   /** Only where it fails here as well: so the instance that clamps can say why. */
-  async function judgeOne(window: FaultWindow): Promise<void> {
+  async function judgeOne(window: FaultWindow, wereHeard = false): Promise<void> {
     const { of, cohort } = window;
     const isHeld = clamps.ceilingsOf('', cohort).guardrail;
     // Once it is released it is judged by what comes from then on.
@@ -98,6 +110,10 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
       return;
     }
     if (!exceeds(all, budget)) return;
+    if (!wereHeard && instances().length > 0) {
+      await judgeWithOthers(window);
+      return;
+    }
     const { requests, failures, subjects } = all;
     metrics.guardrailTrips.inc({ of });
     audit('guardrail.tripped', { cohort, of, requests, failures, subjects, fault });

@@ -116,10 +116,14 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
   }
 
   function drop(entry: EntrySecrets, { name, secret }: CookieSecret): void {
-    // The first who lost it says until when.
-    if (entry.isEnded(name) || entry.notes.get(name)?.state === 'dropped') return;
+    if (entry.isEnded(name)) return;
     const until = nowMs() + entry.keepSeconds * 1000;
+    const note = entry.notes.get(name);
+    const isKnown = note?.state === 'dropped';
+    // The first who lost it says until when, and the last one where it was prolonged since.
+    if (isKnown && (note.until ?? 0) <= until) return;
     put(entry, name, { state: 'dropped', secret: secret.reveal(), until });
+    if (isKnown) return;
     audit('secret.dropped', { entry: entry.entry, secret: name, until: new Date(until).toISOString() });
     log.warn(
       { entry: entry.entry, secret: name, until: new Date(until).toISOString() },

@@ -345,6 +345,7 @@ describe('crossfade check --sample', () => {
     const prefix = `PHPREDIS_SESSION:${randomUUID()}`;
     const records = new Map<string, Buffer>([
       ['a_LOCK', Buffer.from('host-1234')],
+      ['packed by bytes', Buffer.from('82c40475736572a5616c696365a3636e740a', 'hex')],
       ['packed', Buffer.from('82a475736572a5616c696365a3636e740a', 'hex')],
       ['igbinary', Buffer.from('00000002140111047573657211', 'hex')],
       ['pickled', Buffer.from('80049516000000', 'hex')],
@@ -354,8 +355,11 @@ describe('crossfade check --sample', () => {
       const told = await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', prefix]);
       for (const name of ['lock of phpredis (no session)', 'MessagePack', 'igbinary (PHP)', 'pickle (Python)']) expect(told.stdout).toContain(name);
       expect(told.status).toBe(1);
+      expect(told.stdout).toMatch(/2 MessagePack/);
+      await redis.set(`myapp-${prefix}abc_LOCK`, 'host-1234', 'EX', 60);
+      expect((await runCli(['check', '--redis', sharedRedisUrl(), '--key-prefix', `myapp-${prefix}`])).stdout).toContain('lock of phpredis');
     } finally {
-      await redis.del(...[...records.keys()].map((name) => `${prefix}${name}`));
+      await redis.del(`myapp-${prefix}abc_LOCK`, ...[...records.keys()].map((name) => `${prefix}${name}`));
     }
   });
 

@@ -126,6 +126,14 @@ describe('crossfade serve', () => {
     await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
   });
 
+  it('SIGHUP while the program is being loaded ends nothing either', async () => {
+    // As soon as the program listens for anything, one turn later: nothing else of it is loaded then.
+    const early = `process.on('newListener', (name) => name === 'uncaughtException' && setImmediate(() => process.kill(process.pid, 'SIGHUP')))`;
+    const env = { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(early)}` };
+    service = startCli(['serve', '--config', join(directory, 'crossfade.yaml')], directory, env);
+    await service.logged('crossfade is listening');
+  });
+
   it('SIGHUP ends nothing: it reads files again at once, and names settings that differ on disk', async () => {
     const { url, running } = await start();
     const cookie = await login();

@@ -25,6 +25,9 @@ describe('crossfade check --cookie-value-file', () => {
     const good = await runCli(['check', '--config', config, '--cookie-value-file', file]);
     expect(good.status).toBe(0);
     const pair = cookie.split(';')[0] ?? '';
+    writeFileSync(file, pair);
+    const half = await runCli(['check', '--config', config, '--cookie-value-file', file]);
+    expect([half.status, half.stdout]).toEqual([1, expect.stringContaining('koa.sess.sig, which signs it, is not')]);
     const other = `${pair}; koa.sess.sig=${new Keygrip([...world.secrets], 'sha256', 'hex').sign(pair)}`;
     rememberCookie(other);
     writeFileSync(file, other);

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { expectError } from '../support/expect-error.js';
 import { writeKey } from '../support/keys.js';
 import { rawRequest } from '../support/raw-request.js';
+import { TOKEN_EXCHANGE } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
 import { AUDIENCE, createWorld, ISSUER, ORIGIN, type World } from '../support/world.js';
 
@@ -366,6 +367,16 @@ describe('bad exchanges', () => {
     try {
       const cookie = await behind.login('alice');
       expect((await behind.exchange(cookie)).status).toBe(200);
+      const send = async (more: string) =>
+        await behind.call('/auth/token', {
+          method: 'POST',
+          cookie,
+          headers: { origin: ORIGIN },
+          body: new URLSearchParams(`grant_type=${encodeURIComponent(TOKEN_EXCHANGE)}&${more}`),
+        });
+      for (const more of ['scope=&scope=read:orders', 'audience=&audience=', 'scope=&scope=&scope=read:orders'])
+        expect((await send(more)).status, more).toBe(200);
+      await expectError(await send('scope=read:orders&scope=read:orders'), 400, 'invalid_request');
       await expectError(await behind.exchange(cookie, { scope: 'x'.repeat(17_000) }), 413, 'invalid_request');
     } finally {
       await behind.close();

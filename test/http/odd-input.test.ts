@@ -203,6 +203,27 @@ describe('a POST with Origin: null', () => {
     expect(response.status).toBe(200);
   });
 
+  it.each(['app.example.com', 'kiosk.example.com'])('is of the client whose pages are on %s, where it names none', async (host) => {
+    const auth = await open({
+      configure: (config) => ({
+        ...config,
+        issuer: 'https://auth.example.com',
+        clients: (config.clients ?? []).map((client) => (client.id === 'kiosk' ? { ...client, exchanges: true } : client)),
+      }),
+    });
+    const headers = {
+      host,
+      origin: 'null',
+      'sec-fetch-site': 'same-origin',
+      cookie: await auth.login('alice'),
+      'content-type': 'application/x-www-form-urlencoded',
+    };
+    const form = new URLSearchParams({ grant_type: TOKEN_EXCHANGE }).toString();
+    expect((await rawRequest(`${auth.url}/auth/token`, { method: 'POST', headers, body: form })).status).toBe(200);
+    const elsewhere = { ...headers, host: 'elsewhere.example.com' };
+    expect((await rawRequest(`${auth.url}/auth/token`, { method: 'POST', headers: elsewhere, body: form })).status).toBe(400);
+  });
+
   it.each([undefined, 'cross-site', 'same-site', 'none'])('is refused with Sec-Fetch-Site: %s [X5]', async (site) => {
     const cookie = await world.login('alice');
     const headers = { origin: 'null', ...(site === undefined ? {} : { 'sec-fetch-site': site }) };

@@ -93,5 +93,13 @@ it('after 15 s in which nobody could be asked the clock of the machine counts, a
   await expect.poll(async () => (await world.call('/me', { bearer: access })).status).toBe(401);
   await world.bridge.reloadKeys();
   expect(world.bridge.signing()).toMatchObject({ state: 'degraded', problems: [expect.stringContaining('clock')] });
+  expect((await world.bridge.readiness()).canIssue).toBe(false);
+  // Redis is back, and is asked before anything is signed by that clock.
   await proxy.restore();
+  const cookie = await world.login('bob');
+  let exchanged = await postExchange(world, cookie);
+  while (exchanged.status === 503) exchanged = await postExchange(world, cookie);
+  const { access: right } = await readTokens(exchanged);
+  expect(Math.abs((decodeJwt(right).iat ?? 0) * 1000 - Date.now())).toBeLessThan(60_000);
+  expect((await world.bridge.readiness()).canIssue).toBe(true);
 });

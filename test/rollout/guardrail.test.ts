@@ -10,7 +10,7 @@ const CONFIG = { windowSeconds: 30, failureRate: 0.02, minRequests: 10, minSubje
 
 /** One instance's guardrail, and what the others of its fleet have announced. */
 function among(...others: OtherInstance[]) {
-  const hands = { now: 1_800_000_000_000, isSound: true };
+  const hands = { now: 1_800_000_000_000, isSound: true, others, hear: async (): Promise<void> => undefined };
   const clamped: string[] = [];
   const clock = { now: () => hands.now };
   const log = createLog({ destination: new LogLines() });
@@ -23,7 +23,8 @@ function among(...others: OtherInstance[]) {
         clamped.push(clamp.selector.on);
       },
     },
-    others: () => others,
+    others: () => hands.others,
+    hearOthers: async () => await hands.hear(),
     isSound: () => hands.isSound,
     scopeOf: () => undefined,
     announce: () => undefined,
@@ -67,10 +68,24 @@ describe('an instance that fails a cohort', () => {
     ['more than half would be held', [sound, held]],
     ['three of four would be held', [sound, held, held]],
     ['the others have too few requests to tell', [idle, idle]],
-  ])('has the cohort clamped where %s', (_, others) => {
+  ])('has the cohort clamped where %s', async (_, others) => {
     const { guardrail, clamped } = among(...others);
     failMany(guardrail);
+    await expect.poll(() => clamped).toContain('cohort');
     expect({ held: guardrail.held, clamped: new Set(clamped) }).toEqual({ held: undefined, clamped: new Set(['cohort']) });
+  });
+
+  it('asks what the others serve now before it clamps: they may not have announced it yet', async () => {
+    const { guardrail, clamped, hands } = among(idle);
+    let asked = 0;
+    hands.hear = async () => {
+      asked += 1;
+      expect(clamped).toEqual([]);
+      hands.others = [sound];
+    };
+    failMany(guardrail);
+    await expect.poll(() => guardrail.held?.cohort).toBe('web');
+    expect({ asked, clamped }).toEqual({ asked: 1, clamped: [] });
   });
 
   it('goes on by itself after a window without failures, and within the hour only by an operator', () => {

@@ -119,6 +119,26 @@ describe('a cookie secret that its file has lost', () => {
     expect(await statusOf(late, brief)).toBe(401);
   });
 
+  it('of one that was lost here, and later there, the last counts, however short its time is', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'crossfade-late-'));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    const file = join(directory, 'session-secrets');
+    const world = await open(kept(3));
+    writeFileSync(file, `${world.secrets.join('\n')}\n`);
+    const other = await world.another({
+      configure: (config) => ({ ...config, sessions: (config.sessions ?? []).map((session) => ({ ...session, secretsFile: file })) }),
+    });
+    const cookie = await world.login('alice');
+    await change(world, NEXT);
+    // The other one has it in its file, and says so with its heartbeat.
+    const first = Date.parse(String(world.log.audits('secret.dropped')[0]?.['until']));
+    await expect.poll(async () => Date.now() > first && (await statusOf(world, cookie)) === 200, { timeout: 20_000 }).toBe(true);
+    expect(await statusOf(other, cookie)).toBe(200);
+    writeFileSync(file, `${NEXT}\n`);
+    // What it had said itself would last for half a minute.
+    await expect.poll(async () => await statusOf(world, cookie), { timeout: 20_000 }).toBe(401);
+  });
+
   it('goes on where it was lost while the bridge was stopped', async () => {
     const world = await open();
     const cookie = await world.login('alice');
