@@ -70,7 +70,10 @@ async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, co
     const notes = at === 'redis' && infos.some(mayLoseWrites) ? [{ path: at, message: MAY_LOSE }] : [];
     return { findings: [...found, ...(records ? await checkTracking(at, client) : [])], notes };
   } catch (error) {
-    return only(`Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}`);
+    // One node of a Cluster may be why, and the connection knows which.
+    await connection.probe();
+    const [problem = `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}`] = connection.problems;
+    return only(problem.replace(`${at}: `, ''));
   } finally {
     connection.close();
   }

@@ -107,7 +107,7 @@ export async function withRoom<T>(
       tell: async () => await lifecycle.publisher.tell('clamps'),
     });
   } catch (error) {
-    const why = own.problem() ?? whyOf(error);
+    const why = await whyNot(own, error);
     if (why === undefined) throw error;
     const outcome = !begun
       ? 'nothing was done.'
@@ -129,6 +129,14 @@ export async function withRoom<T>(
 /** The same for a command that changes something. */
 export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) => Promise<T>): Promise<T> {
   return await withRoom(options, work, { changes: true });
+}
+
+/** With host and cause, where the connection knows them: one node of a Cluster may be away. */
+async function whyNot(own: RedisConnection, error: unknown): Promise<string | undefined> {
+  const ofError = whyOf(error);
+  if (ofError !== undefined) await own.probe();
+  const [problem] = ofError === undefined ? [] : own.problems;
+  return own.problem() ?? problem?.replace(/^\w+: (?:Redis )?/, '') ?? ofError;
 }
 
 /** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */

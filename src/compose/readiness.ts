@@ -30,10 +30,19 @@ export function createReadiness(options: ReadinessOptions): () => Promise<Readin
     // Until it was read no bearer can be judged. It is given up where Redis is away, and after a minute.
     const waitsForEvents = !events.wasRead && own.canRead && performance.now() - startedAt < EVENTS_START_MS;
     const ready = !unread && !waitsForEvents && !membership.hasSkipped;
+    const mayUseRecords = ofRecords.every(({ canWrite }) => canWrite);
     const { state, canSign, problems } = membership.signing.report();
     return {
       ready,
-      canIssue: ready && own.canWrite && canSign && membership.blocked.length === 0 && !clock.inDoubt && !clock.isUnchecked && !guardrail.held,
+      canIssue:
+        ready &&
+        own.canWrite &&
+        mayUseRecords &&
+        canSign &&
+        membership.blocked.length === 0 &&
+        !clock.inDoubt &&
+        !clock.isUnchecked &&
+        !guardrail.held,
       parts: {
         redis: own.state,
         records: unread?.state ?? 'up',

@@ -187,7 +187,7 @@ function address({ server }: RedisAccess) {
   return server ? { host: server.host, port: server.port, db: server.database } : {};
 }
 
-function credentials({ server, username, password, tls }: RedisAccess) {
+export function credentials({ server, username, password, tls }: RedisAccess) {
   return {
     ...(username === undefined ? {} : { username }),
     ...(password === undefined ? {} : { password: password.reveal() }),

@@ -7,20 +7,19 @@ import type { RedisConnection, RedisConnectionOptions } from './connection.js';
 import { keyOfServer, type ServerAddress } from './connector.js';
 import { describeFailure, type Fault, faultOf, isOfCertificate, MOVED_ON, stateOf, UNBELIEVABLE } from './faults.js';
 import { createLiveAccess } from './live-access.js';
+import { createMetRefusals } from './met-refusals.js';
 import { createPatience, untilUsable } from './patience.js';
-import { type ProbeOutcome, probeCluster, probeServer } from './probe.js';
-import { hasPrimaryElsewhere, nameOf, selectDatabase, timeOf, trialOf } from './servers.js';
+import { probeCluster, probeServer } from './probe.js';
+import { watchSentinels } from './sentinels.js';
+import { choiceOf, hasPrimaryElsewhere, NO_CLUSTER, nameOf, PRIMARY, selectDatabase, timeOf, trialOf } from './servers.js';
 import { createStateTeller } from './state-teller.js';
 
 /** How often a server is asked. It is also what keeps a balancer from dropping an idle connection without a word. */
 const PROBE_MS = 2000;
 /** How often a connection is given up for what Redis answers, at most: the name may still lead to the old primary. */
 const RECONNECT_MS = 1000;
-/** Stands for the server of a URL, and for the primary behind sentinels. */
-const PRIMARY = 'primary';
 /** Servers whose last failure is kept. */
 const MAX_SERVERS = 100;
-const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
 
 /**
  * Connects for an auth path. ioredis' defaults would hold a request for 73 s while Redis is away; here a command fails at
@@ -58,7 +57,9 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   /** ioredis asks for the database itself, and goes on without it. */
   let isSelected = false;
   let probing: Promise<void> | undefined;
+  const sentinels = target.sentinels && watchSentinels({ target, access: () => access.currentFor(PRIMARY), timeoutMs: commandTimeoutMs });
   const teller = createStateTeller({ name, log, metrics });
+  const met = createMetRefusals(probe, probeKey);
   const patience = createPatience(commandTimeoutMs, () => void probeNow());
 
   const client = createRedisClient(target, {
@@ -84,10 +85,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     refusal,
   });
 
-  /** For whom credentials are chosen: each node of a Cluster, each sentinel, and the one primary wherever it is. */
-  function nameOfChoice(server: ServerAddress): string {
-    return target.cluster || server.isSentinel ? keyOfServer(server) : PRIMARY;
-  }
+  const nameOfChoice = (server: ServerAddress) => choiceOf(target, server);
 
   /** While it is connected and must not be believed. */
   function refusal(): Error | undefined {
@@ -109,6 +107,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   function onReplyError(error: Error): boolean {
     const state = stateOf(error);
     if (state === 'NOAUTH' || state === 'WRONGPASS') onRefusedAccess?.();
+    if (met.note(error)) void probeNow();
     if (state === undefined || !MOVED_ON.has(state) || client instanceof Cluster) return false;
     note(new Map([[nameOf(client), faultOf(state)]]));
     return mayReconnect();
@@ -166,7 +165,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   function note(found: ReadonlyMap<string, Fault | undefined>): void {
     const before = isVerified;
     reopening = undefined;
-    servers = found;
+    servers = met.among(found, client instanceof Cluster);
     if (isGood()) access.confirm();
     else if (faults().some(({ state }) => state === 'NOPERM')) void access.fallBack().then(() => setImmediate(() => void probeNow())); // Once this probe is over.
     isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
@@ -194,16 +193,13 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     const server = nameOf(client);
     const selected = isSelected ? undefined : await selectDatabase(client, unheld);
     isSelected = selected === undefined;
-    const probed = await probeServer(client, probe, probeKey, unheld);
-    const fault = selected ?? patience.judge(server, whereAsked(probed), servers);
+    const [probed, isReplaced] = await Promise.all([probeServer(client, probe, probeKey, unheld), sentinels?.nameAnother(client)]);
+    // Sentinels were asked for the primary: a replica is no answer.
+    const found = sentinels && probed.isReplica ? faultOf('REPLICA') : probed.fault;
+    const fault = isReplaced ? faultOf('REPLACED') : (selected ?? patience.judge(server, found, servers));
     if (client.status !== 'ready') return;
     note(new Map([[server, fault]]));
     if (fault ? MOVED_ON.has(fault.state) : probed.isReplica && (await hasPrimaryElsewhere(client))) reconnect();
-  }
-
-  /** Sentinels were asked for the primary: a replica is no answer. */
-  function whereAsked({ fault, isReplica }: ProbeOutcome): Fault | undefined {
-    return target.sentinels && isReplica ? faultOf('REPLICA') : fault;
   }
 
   /** Only while it is up: behind sentinels, giving up a connection that is being opened ends the client for good. */
@@ -294,6 +290,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     close() {
       closing = true;
       clearInterval(again);
+      sentinels?.close();
       client.disconnect();
     },
   };

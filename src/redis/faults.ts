@@ -16,11 +16,11 @@ const STATES = [
   'CLUSTERDOWN',
 ] as const;
 
-/** `WRONGDB`: the database cannot be selected; `TIMEOUT`: a command was not answered; `AWAY`: a node of a Cluster that is not there. */
-export type RedisState = (typeof STATES)[number] | 'WRONGDB' | 'REPLICA' | 'TIMEOUT' | 'AWAY' | 'ERR';
+/** `REPLACED`: sentinels name another primary; `WRONGDB`: the database cannot be selected; `TIMEOUT`: a command was not answered; `AWAY`: a node of a Cluster that is not there. */
+export type RedisState = (typeof STATES)[number] | 'WRONGDB' | 'REPLICA' | 'REPLACED' | 'TIMEOUT' | 'AWAY' | 'ERR';
 
 /** What a connection may be called: `up`, `away`, or what is wrong. */
-export const REDIS_STATES = ['up', 'away', ...STATES, 'WRONGDB', 'REPLICA', 'TIMEOUT', 'AWAY', 'ERR'] as const;
+export const REDIS_STATES = ['up', 'away', ...STATES, 'WRONGDB', 'REPLICA', 'REPLACED', 'TIMEOUT', 'AWAY', 'ERR'] as const;
 
 /** What is wrong, for an operator: the state, and a sentence with the server and what to do. Holds no key and no secret. */
 export interface Fault {
@@ -36,6 +36,7 @@ const WORDS: Readonly<Record<RedisState, string>> = {
   UNBLOCKED: 'it has become a replica: a failover has happened; connecting again',
   MASTERDOWN: 'it is a replica that has lost its primary; connecting again',
   REPLICA: 'it is a replica that has lost its primary: what it holds may be old',
+  REPLACED: 'the sentinels name another primary, which it has not heard of: connecting again',
   LOADING: 'it is still loading its data',
   BUSY: 'a script of somebody holds it',
   MISCONF: 'it cannot save to disk and takes no writes: look at its log and disk',
@@ -62,6 +63,20 @@ const WRITES_ONLY: ReadonlySet<RedisState> = new Set(['MISCONF', 'OOM', 'NOREPLI
 
 export function faultOf(state: RedisState): Fault {
   return { state, words: WORDS[state], stopsReads: !WRITES_ONLY.has(state) };
+}
+
+/** The command that Redis, or a probe, says is not allowed. */
+export function forbiddenCommand({ message }: Error): string | undefined {
+  if (!message.includes('NOPERM')) return undefined;
+  return /run the '([\w|]+)'|NOPERM (\w+) is not allowed/
+    .exec(message)
+    ?.slice(1)
+    .find((name) => name !== undefined);
+}
+
+/** A command that the ACL keeps from this user. */
+export function forbidden(command: string): Fault {
+  return { ...faultOf('NOPERM'), words: `its ACL does not let this user run ${command.toUpperCase()}, which the bridge needs` };
 }
 
 /** The state that an error tells of; undefined for errors of a single command. A script of Redis 6 has the word inside the text. */
@@ -146,6 +161,6 @@ function namesOf(error: Error): string {
 }
 
 /** The server is another one now, or has another role: connecting again may find the primary. */
-export const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA']);
+export const MOVED_ON: ReadonlySet<RedisState> = new Set(['READONLY', 'UNBLOCKED', 'MASTERDOWN', 'REPLICA', 'REPLACED']);
 /** The server's data may be old, or may belong to another application. */
 export const UNBELIEVABLE: ReadonlySet<RedisState> = new Set([...MOVED_ON, 'WRONGDB']);

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs';
 import calculateSlot from 'cluster-key-slot';
 import type { Cluster, Redis } from 'ioredis';
-import { type Fault, faultOf, type RedisState, stateOf } from './faults.js';
+import { type Fault, faultOf, forbidden, forbiddenCommand, type RedisState, stateOf } from './faults.js';
+import { readScript } from './script.js';
 
 /**
  * Asks whether a server does what it is there for: `write`, whether it takes writes (the bridge's own keys); `role`, whether what it holds is
@@ -38,8 +38,13 @@ export async function probeServer(server: Redis, kind: ProbeKind, key: string, s
   try {
     return kind === 'write' ? await writeAndRead(server, key, send) : await readRole(server, key, send);
   } catch (error) {
-    return { fault: faultOf(stateOfProbe(error)), isReplica: false };
+    return { fault: faultIn(error), isReplica: false };
   }
+}
+
+function faultIn(error: unknown): Fault {
+  const command = error instanceof Error ? forbiddenCommand(error) : undefined;
+  return command === undefined ? faultOf(stateOfProbe(error)) : forbidden(command);
 }
 
 function stateOfProbe(error: unknown): RedisState {
@@ -50,10 +55,19 @@ function stateOfProbe(error: unknown): RedisState {
 }
 
 /** As scripts of the bridge write: a user may be allowed to write, and not by a script, or not what a hash, a sorted set or a stream needs. */
-const WRITE = readFileSync(new URL('./scripts/probe.lua', import.meta.url), 'utf8');
+const WRITE = readScript('probe');
+
+async function writeAll(server: Redis, key: string, send: Send): Promise<void> {
+  try {
+    await send(() => server.evalsha(WRITE.hash, 1, key, KEEP_MS));
+  } catch (error) {
+    if (!(error instanceof Error) || !error.message.startsWith('NOSCRIPT')) throw error;
+    await send(() => server.eval(WRITE.text, 1, key, KEEP_MS));
+  }
+}
 
 async function writeAndRead(server: Redis, key: string, send: Send): Promise<ProbeOutcome> {
-  const [write, read] = await Promise.allSettled(send(() => [server.eval(WRITE, 1, key, KEEP_MS), server.mget(key)]));
+  const [write, read] = await Promise.allSettled([writeAll(server, key, send), send(() => server.mget(key))]);
   // Where it may not even be read, that weighs more.
   if (read?.status === 'rejected') return { fault: { ...faultOf(stateOfProbe(read.reason)), stopsReads: true }, isReplica: false };
   if (write?.status === 'rejected') throw write.reason;
@@ -66,14 +80,17 @@ async function readRole(server: Redis, key: string, send: Send): Promise<ProbeOu
   const [role, read, many, one] = await Promise.allSettled(send(() => [server.role(), server.pttl(key), server.mget(key), server.get(key)] as const));
   if (isForbidden(many) && isForbidden(one)) return { fault: { ...faultOf('NOPERM'), stopsReads: true }, isReplica: false };
   if (read.status === 'rejected' && !isForbidden(read)) throw read.reason;
+  // A session is exchanged only once it was read with its time to live.
+  const missing = isForbidden(one) ? 'GET' : isForbidden(read) ? 'PTTL' : undefined;
   // An ACL may keep either from this user: then the other has to do.
   if (role.status === 'rejected') {
     if (!isForbidden(role) || read.status === 'rejected') throw role.reason;
-    return { fault: undefined, isReplica: false };
+    return { fault: missing === undefined ? undefined : forbidden(missing), isReplica: false };
   }
   const [name, , , link] = Array.isArray(role.value) ? role.value.map(String) : [];
   const isReplica = name === 'slave';
-  return { fault: isReplica && link !== 'connected' ? faultOf('REPLICA') : undefined, isReplica };
+  const stale = isReplica && link !== 'connected' ? faultOf('REPLICA') : undefined;
+  return { fault: stale ?? (missing === undefined ? undefined : forbidden(missing)), isReplica };
 }
 
 function isForbidden(outcome: PromiseSettledResult<unknown>): boolean {

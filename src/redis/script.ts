@@ -18,13 +18,17 @@ export function absentIfForeign<T>(absent: T): (error: unknown) => T {
   };
 }
 
+export function readScript(name: string): { readonly text: string; readonly hash: string } {
+  const text = readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8');
+  return { text, hash: createHash('sha1').update(text).digest('hex') };
+}
+
 /**
  * Reads `scripts/NAME.lua`. Redis is sent the script's hash, and its text only where it does not know it yet. `types`: what the
  * keys are, in their order; a key that is of another type is somebody else's, counts as absent, and gives way.
  */
 export function loadScript(name: string, types: readonly ('string' | 'hash' | 'zset' | 'stream')[] = []): Script {
-  const text = readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8');
-  const hash = createHash('sha1').update(text).digest('hex');
+  const { text, hash } = readScript(name);
 
   const run: Script = async (client, keys, args) => {
     try {

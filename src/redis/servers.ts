@@ -1,8 +1,18 @@
 import { Cluster, type Redis } from 'ioredis';
+import type { RedisTarget } from '../config/config.js';
 import type { RedisClient, Trial } from './client.js';
-import type { ServerAddress } from './connector.js';
+import { keyOfServer, type ServerAddress } from './connector.js';
 import { type Fault, faultOf, stateOf } from './faults.js';
 import { type ProbeKind, probeServer, refuseForbidden, type Send } from './probe.js';
+
+/** Stands for the server of a URL, and for the primary behind sentinels. */
+export const PRIMARY = 'primary';
+export const NO_CLUSTER = 'no node says who has the slots: is it a Cluster, is it formed, may this user ask CLUSTER SLOTS and CLUSTER INFO?';
+
+/** For whom credentials are chosen: each node of a Cluster, each sentinel, and the one primary wherever it is. */
+export function choiceOf({ cluster }: Pick<RedisTarget, 'cluster'>, server: ServerAddress): string {
+  return cluster || server.isSentinel ? keyOfServer(server) : PRIMARY;
+}
 
 /** Whether the name leads to a primary now. The replica that lives on at the other end of this connection may be the old one. */
 export async function hasPrimaryElsewhere(single: Redis): Promise<boolean> {

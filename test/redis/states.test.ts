@@ -14,7 +14,7 @@ import { writeKey } from '../support/keys.js';
 import { startCluster } from '../support/redis-cluster.js';
 import { MASTER_NAME, startSentinel } from '../support/sentinel.js';
 import { startService } from '../support/serve.js';
-import { exchangeNative, postExchange, postRefresh } from '../support/tokens.js';
+import { exchangeNative, postAsBrowser, postExchange, postRefresh } from '../support/tokens.js';
 import { remember } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';
 import type { World } from '../support/world.js';
@@ -117,6 +117,41 @@ describe('a Redis of the bridge that is connected and cannot be used', () => {
     await admin.call('ACL', 'SETUSER', 'default', '+@all', '~*');
     await expect.poll(async () => (await world.bridge.readiness()).ready).toBe(true);
     expect((await world.call('/me', { cookie })).status).toBe(200);
+  });
+
+  it.each(['evalsha', 'pexpire', 'xread'])('NOPERM for %s alone, in the own Redis: it is named, and nothing is issued', async (command) => {
+    const { redis, admin } = await server();
+    const world = await open({ redisUrl: redis.url });
+    await admin.call('ACL', 'SETUSER', 'keeper', 'on', 'nopass', '+@all', '~*');
+    await admin.call('AUTH', 'keeper', '');
+    await admin.call('ACL', 'SETUSER', 'default', `-${command}`);
+    await expect.poll(async () => await stateOf(world)).toBe('NOPERM');
+    expect((await world.bridge.readiness()).problems.join()).toContain(`run ${command.toUpperCase()}`);
+    expect((await world.bridge.readiness()).canIssue).toBe(false);
+    await admin.call('ACL', 'SETUSER', 'default', '+@all');
+    await expect.poll(async () => (await world.bridge.readiness()).canIssue, { timeout: 20_000 }).toBe(true);
+  });
+
+  it.each<[command: string, ready: boolean, logout: number, rules: string[]]>([
+    ['GET', true, 204, ['-get']],
+    ['PTTL', true, 204, ['-pttl']],
+    ['DEL', true, 503, ['-del']],
+    ['keys from this user', false, 503, ['resetkeys', '~crossfade-readiness*']],
+  ])('NOPERM for %s, in a store of records, is named as soon as a request meets it', async (command, ready, logout, rules) => {
+    const { redis, admin } = await server();
+    const world = await open({ legacy: { redisUrl: redis.url } });
+    const cookie = await world.login('alice');
+    await exchangeNative(world, cookie);
+    await admin.call('ACL', 'SETUSER', 'keeper', 'on', 'nopass', '+@all', '~*');
+    await admin.call('AUTH', 'keeper', '');
+    await admin.call('ACL', 'SETUSER', 'default', ...rules);
+    await postExchange(world, cookie);
+    expect((await postAsBrowser(world, '/auth/logout', cookie)).status).toBe(logout);
+    await expect.poll(async () => (await world.bridge.readiness()).problems.join()).toContain(command);
+    expect(await world.bridge.readiness()).toMatchObject({ ready, canIssue: false });
+    await admin.call('ACL', 'SETUSER', 'default', '+@all', '~*');
+    await expect.poll(async () => (await world.bridge.readiness()).canIssue, { timeout: 30_000 }).toBe(true);
+    expect((await postAsBrowser(world, '/auth/logout', cookie)).status).toBe(204);
   });
 
   it('MASTERDOWN: nothing is issued, and it recovers by itself', async () => {
@@ -653,6 +688,12 @@ describe('a Cluster with a dead master', () => {
       .poll(async () => (await world.bridge.readiness()).problems.join('\n'), { timeout: 15_000 })
       .toMatch(new RegExp(`127\\.0\\.0\\.1:${servers.servers[2]?.port}`));
     expect(world.log.all.some((line) => line['msg'] === 'a part of the Redis Cluster cannot be used' || line['state'] === 'CLUSTERDOWN')).toBe(true);
+    const file = join(world.directory, 'cli.json');
+    writeFileSync(file, JSON.stringify(world.config));
+    for (const command of ['check', 'status', 'keys list']) {
+      const told = await runCli([...command.split(' '), '--config', file]);
+      expect(told.stdout + told.stderr, command).toContain(`127.0.0.1:${servers.servers[2]?.port}: nothing listens there (ECONNREFUSED)`);
+    }
   });
 });
 
@@ -683,6 +724,57 @@ describe('behind sentinels', () => {
       )
       .toBe(200);
     expect([...seen]).toEqual([200]);
+  });
+
+  it('Law 6: an old primary that never hears of the failover, and calls itself one, is not believed: the sentinels are', async () => {
+    const setup = await startSentinel({
+      args: ['--user', 'watcher', 'on', '>watching', '~*', '&*', '+@all'],
+      sentinelLines: [`sentinel auth-user ${MASTER_NAME} watcher`, `sentinel auth-pass ${MASTER_NAME} watching`],
+    });
+    closing.push(async () => await setup.stop());
+    const [old, replica, sentinel] = [setup.primary, setup.replica, setup.sentinel].map(({ url }) => new Redis(url));
+    closing.push(() => void [old, replica, sentinel].map((client) => client?.disconnect()));
+    const behind = { sentinels: [{ host: '127.0.0.1', port: setup.sentinel.port }], name: MASTER_NAME };
+    const world = await open({
+      configure: (config) => ({
+        ...config,
+        redis: { ...behind, keyPrefix: config.redis.keyPrefix },
+        sessions: (config.sessions ?? []).map((session) => ({ ...session, redis: behind })),
+      }),
+    });
+    // As where it is cut off from sentinels and replicas: nobody makes it a replica.
+    await old?.call('acl', 'setuser', 'watcher', '-slaveof', '-replicaof');
+    const cookie = await world.login('alice');
+    const record = { user: { id: 'u-alice', loggedInAt: Date.now() }, _expire: Date.now() + 600_000 };
+    const [key = ''] = world.legacy.keys.slice(-1);
+    await old?.set(key, JSON.stringify(record), 'PX', 600_000);
+    expect((await world.call('/me', { cookie })).status).toBe(200);
+    await expect.poll(async () => await replica?.exists(key, `${world.prefix}jwks`)).toBe(2);
+    await sentinel?.call('sentinel', 'failover', MASTER_NAME);
+    await expect
+      .poll(async () => String(await sentinel?.call('sentinel', 'get-master-addr-by-name', MASTER_NAME)), { timeout: 20_000 })
+      .toContain(String(setup.replica.port));
+    // At the new primary somebody logs out.
+    await expect.poll(async () => await replica?.del(key).catch(() => 0), { timeout: 20_000 }).toBe(1);
+    const seen: number[] = [];
+    await expect
+      .poll(
+        async () => {
+          seen.push((await world.call('/me', { cookie })).status);
+          return seen.at(-1);
+        },
+        { timeout: 15_000 },
+      )
+      .toBe(401);
+    expect(seen.slice(seen.indexOf(503)).filter((status) => status === 200)).toEqual([]);
+    const other = await world.login('bob');
+    const [mine = ''] = world.legacy.keys.slice(-1);
+    await replica?.set(mine, JSON.stringify({ ...record, user: { id: 'u-bob' } }), 'PX', 600_000);
+    await expect.poll(async () => (await postExchange(world, other)).status, { timeout: 15_000 }).toBe(200);
+    expect(await replica?.keys(`${world.prefix}*:family:*`)).toHaveLength(1);
+    expect(await old?.keys(`${world.prefix}*:family:*`)).toEqual([]);
+    expect(await old?.call('role')).toEqual(expect.arrayContaining(['master']));
+    expect(world.log.all.some((line) => line['state'] === 'REPLACED')).toBe(true);
   });
 });
 
