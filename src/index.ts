@@ -1,6 +1,7 @@
 export type { ConnectErrorHandler, ConnectHandler, ConnectMount, ConnectRequest } from './adapters/connect.js';
 export type { ExternalKey } from './adapters/external-key.js';
-export type { AnswerOwn, AnyRequest, AnyResponse } from './adapters/node.js';
+export type { AnswerOwn } from './adapters/node.js';
+export type { AnyRequest, AnyResponse } from './adapters/response.js';
 export type { SessionStore } from './adapters/session-store.js';
 export { createBridge } from './compose/bridge.js';
 export type { Bridge, BridgeOptions } from './compose/public.js';

@@ -30,10 +30,11 @@ async function readNow(request: NodeRequest, left: object, limit: number): Promi
 }
 
 function readBefore(left: object, limit: number): Body {
-  const raw: unknown = Reflect.get(left, 'rawBody');
-  if (typeof raw !== 'string' && !Buffer.isBuffer(raw)) return { parsed: Reflect.get(left, 'body') };
-  if (Buffer.byteLength(raw) > limit) throw tooLarge();
-  return { text: raw.toString() };
+  const [raw, body]: unknown[] = [Reflect.get(left, 'rawBody'), Reflect.get(left, 'body')];
+  const text = [raw, body].find((one) => typeof one === 'string' || Buffer.isBuffer(one));
+  if (typeof text !== 'string' && !Buffer.isBuffer(text)) return { parsed: body };
+  if (Buffer.byteLength(text) > limit) throw tooLarge();
+  return { text: text.toString() };
 }
 
 function lengthOf({ headers }: RequestHead): number | null {

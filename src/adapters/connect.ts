@@ -1,25 +1,25 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from 'node:http';
 import { type Admission, type Admitted, noteIn } from '../endpoints/admission.js';
 import type { Authenticated } from '../endpoints/authenticator.js';
 import type { OwnPathOf } from '../endpoints/own-paths.js';
-import { headersOf, type Reply } from '../endpoints/reply.js';
 import type { Requirement, RequireOptions } from '../endpoints/require.js';
 import type { Routes } from '../endpoints/routes.js';
 import type { CrossfadeState } from '../endpoints/state.js';
 import { bodyOf } from './body.js';
+import { isAnswered, sendReply } from './response.js';
 
 /** A request as Connect and Express have it: the bridge leaves there what it has found. */
 export interface ConnectRequest extends IncomingMessage {
   /** Path and query as they came, also where the app is mounted. */
-  originalUrl?: string;
-  crossfade?: CrossfadeState;
+  originalUrl?: string | undefined;
+  crossfade?: CrossfadeState | undefined;
 }
 
 declare global {
   namespace Express {
     interface Request {
       /** What the bridge's `authenticate` has found (`bridge.connect()`). */
-      crossfade?: CrossfadeState;
+      crossfade?: CrossfadeState | undefined;
     }
   }
 }
@@ -49,32 +49,32 @@ export interface ConnectOptions {
 export function createConnectMount({ admission, ownPathOf, routes, requirementOf }: ConnectOptions): ConnectMount {
   const { admit, nudge, refusedBehind, failedBehind } = admission;
 
-  /** There is no moment after a handler here: what is told then is told with the headers. */
+  /** Headers as they were when a request was admitted. */
+  const before = new WeakMap<ServerResponse, OutgoingHttpHeaders>();
+
+  /** There is no moment after a handler here: what is told then is told with the headers. An answer that is a failure tells nothing. */
   function nudgeWithHeaders(response: ServerResponse, found: Authenticated): void {
-    const writeHead = response.writeHead.bind(response);
+    const writeHead = response.writeHead;
     Object.defineProperty(response, 'writeHead', {
       configurable: true,
       writable: true,
-      value: (...given: Parameters<typeof writeHead>) => {
+      value(status: number, ...rest: unknown[]) {
         response.writeHead = writeHead;
-        const nudged = nudge(found);
-        if (nudged === undefined) return writeHead(...given);
-        const [status, ...rest] = given;
-        // What is given with the status would come after, and win.
-        for (const [name, value] of givenHeaders(rest.at(-1))) response.setHeader(name, value);
-        response.setHeader('Auth-Migration', nudged).setHeader('Cache-Control', 'no-store');
-        return typeof rest[0] === 'string' ? writeHead(status, rest[0]) : writeHead(status);
+        const nudged = status >= 500 ? undefined : nudge(found);
+        const given = nudged === undefined ? rest : withHeaders(response, rest, { 'Auth-Migration': nudged, 'Cache-Control': 'no-store' });
+        return Reflect.apply(writeHead, response, [status, ...given]);
       },
     });
   }
 
   function goOn(request: ConnectRequest, response: ServerResponse, next: () => void, found: Admitted): void {
     if (found.kind === 'answered') {
-      put(response, found.reply);
+      sendReply(response, found.reply);
       return;
     }
     request.crossfade = {};
     noteIn(request.crossfade, found);
+    before.set(response, response.getHeaders());
     if (found.kind === 'authenticated') {
       if (found.decision.rules.nudge !== undefined) nudgeWithHeaders(response, found);
       if (found.principal.via === 'jwt') response.once('finish', () => response.statusCode === 401 && refusedBehind(found));
@@ -93,22 +93,28 @@ export function createConnectMount({ admission, ownPathOf, routes, requirementOf
       const requirement = requirementOf(options);
       return function crossfadeRequire(request, response, next) {
         const reply = requirement(request.crossfade?.principal);
-        if (reply) put(response, reply);
+        if (reply) sendReply(response, reply);
         else next();
       };
     },
     routes(request, response, next) {
       const reply = routes(request, urlOf(request), bodyOf(request, request));
       if (reply === undefined) next();
-      else if (reply instanceof Promise) void reply.then((known) => put(response, known));
-      else put(response, reply);
+      else if (reply instanceof Promise) void reply.then((known) => sendReply(response, known));
+      else sendReply(response, reply);
     },
     errors(error, _request, response, next) {
-      const reply = response.headersSent ? undefined : failedBehind(error);
-      if (!reply) return next(error);
+      const reply = isAnswered(response) ? undefined : failedBehind(error);
+      if (!reply) {
+        next(error);
+        return;
+      }
       // What the handler meant to answer is not what happened: its cookies least of all.
-      response.removeHeader('Set-Cookie');
-      put(response, reply);
+      const kept = before.get(response) ?? {};
+      for (const name of response.getHeaderNames()) response.removeHeader(name);
+      for (const [name, value] of Object.entries(kept)) if (value !== undefined) response.setHeader(name, value);
+      response.statusMessage = '';
+      sendReply(response, reply);
     },
   };
 }
@@ -117,21 +123,17 @@ function urlOf({ originalUrl, url }: ConnectRequest): string | undefined {
   return originalUrl ?? url;
 }
 
-function givenHeaders(given: unknown): [string, string | number | readonly string[]][] {
-  const isValue = (value: unknown) => typeof value === 'string' || typeof value === 'number' || Array.isArray(value);
-  if (given === null || typeof given !== 'object') return [];
-  const pairs = Array.isArray(given)
-    ? given.flatMap((name, at) => (at % 2 === 0 ? [[String(name), given[at + 1]] as const] : []))
-    : Object.entries(given);
-  return pairs.flatMap(([name, value]) => (isValue(value) ? [[name, value] as [string, string | number | readonly string[]]] : []));
-}
-
-/** Headers that ran before stay. */
-function put(response: ServerResponse, reply: Reply): void {
-  response.statusCode = reply.status;
-  for (const [name, value] of headersOf(reply)) {
-    if (name === 'Set-Cookie' || name === 'Vary') response.appendHeader(name, value);
-    else response.setHeader(name, value);
+/** What `writeHead` was given behind the status, with these headers in place of any of their name. */
+function withHeaders(response: ServerResponse, given: readonly unknown[], headers: Readonly<Record<string, string>>): readonly unknown[] {
+  const names = new Set(Object.keys(headers).map((name) => name.toLowerCase()));
+  const isTheirs = (name: unknown) => !names.has(String(name).toLowerCase());
+  const last = given.at(-1);
+  if (Array.isArray(last)) {
+    const isOfPairs = Array.isArray(last[0]);
+    const kept = isOfPairs ? last.filter(([name]) => isTheirs(name)) : last.filter((_, at) => isTheirs(last[at - (at % 2)]));
+    return [...given.slice(0, -1), [...kept, ...(isOfPairs ? Object.entries(headers) : Object.entries(headers).flat())]];
   }
-  response.end(reply.body);
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  if (last === null || typeof last !== 'object') return given;
+  return [...given.slice(0, -1), Object.fromEntries(Object.entries(last).filter(([name]) => isTheirs(name)))];
 }

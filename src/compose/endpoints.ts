@@ -281,7 +281,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
         nowMs: () => clock.now(),
         endSubject: persons.end,
       }),
-    issueFor,
+    issueFor: async (principal, request) => await issueFor(principal, request),
   };
 }
 

@@ -70,9 +70,10 @@ export function isForm(head: RequestHead): boolean {
   return isOfType(head, FORM_TYPE);
 }
 
-/** Whether a body of this type has come (RFC 9110, section 8.3; RFC 9112, section 6.3). */
+/** Whether a body of this type has come (RFC 9110, section 8.3; RFC 9112, section 6.3). Over HTTP/2 nothing needs to say how long it is. */
 function isOfType(head: RequestHead, type: string): boolean {
-  const hasBody = head.headers['transfer-encoding'] !== undefined || head.headers['content-length'] !== undefined;
+  const { 'transfer-encoding': encoding, 'content-length': length } = head.headers;
+  const hasBody = encoding !== undefined || length !== undefined || (head.httpVersionMajor ?? 1) >= 2;
   const [named = ''] = (header(head, 'content-type') ?? '').split(';', 1);
   return hasBody && named.trim().toLowerCase() === type;
 }

@@ -3,7 +3,7 @@ import { CrossfadeError } from '../errors.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
 import { type ReadBody, readJsonBody } from './form.js';
-import type { IssueFor } from './issue-for.js';
+import type { IssueForRequest } from './issue-for.js';
 import { jsonReply, type Reply, type RequestHead } from './reply.js';
 
 /** Named as the claims of a token are, where there is such a claim. */
@@ -22,7 +22,7 @@ const bodySchema = z.strictObject({
  * with Basic as a client with `issue: true`; the body is JSON and names the client that the tokens are for. Where that client keeps its refresh token in a
  * cookie, the answer carries `Set-Cookie`, for the app to pass on.
  */
-export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
+export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueForRequest): (head: RequestHead, readBody: ReadBody) => Promise<Reply> {
   return async function issueEndpoint(head, readBody) {
     const client = requests.confidential(head, new Map(), 'issue');
     // An app's backend asks, never a page.
@@ -43,8 +43,8 @@ export function createIssueEndpoint(requests: ClientRequests, issueFor: IssueFor
       },
       // As everywhere, what is empty counts as omitted.
       { client: forClient, ...(audience ? { audience } : {}) },
+      () => assertInTime(head),
     );
-    assertInTime(head);
     const body = {
       access_token: issued.accessToken,
       token_type: 'Bearer',

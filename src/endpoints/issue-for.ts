@@ -22,9 +22,12 @@ export interface IssuedTokens {
  */
 export type IssueFor = (principal: IssuePrincipal, options: IssueOptions) => Promise<IssuedTokens>;
 
-export function createIssueFor(issue: IssueGrant, cookies: Pick<BridgeCookies, 'refreshLine'>): IssueFor {
-  return async function issueFor(principal, options) {
-    const { access, refreshToken, scope, unusedEnd, client, sid } = await issue(principal, options);
+/** The same for who may stop waiting: `assertInTime` throws then. */
+export type IssueForRequest = (...given: Parameters<IssueGrant>) => Promise<IssuedTokens>;
+
+export function createIssueFor(issue: IssueGrant, cookies: Pick<BridgeCookies, 'refreshLine'>): IssueForRequest {
+  return async function issueFor(...given) {
+    const { access, refreshToken, scope, unusedEnd, client, sid } = await issue(...given);
     const inCookie = client.refreshTransport === 'cookie';
     return {
       accessToken: access.token,

@@ -23,11 +23,16 @@ export function createOwnPathOf(basePath: string): OwnPathOf {
   };
 }
 
-/** As it is written: nothing in it is decoded. A proxy may send a whole URL (RFC 9112, section 3.2.2). */
+/** A proxy may send a whole URL (RFC 9112, section 3.2.2): then this is the rest of it, as it is written. */
+export function toOriginForm(url: string): string {
+  return url.startsWith('/') ? url : url.replace(/^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i, '');
+}
+
+/** As it is written: nothing in it is decoded. */
 function pathOf(url: string): string {
-  if (!url.startsWith('/')) return URL.canParse(url) ? new URL(url).pathname : '';
-  const end = url.search(/[?#]/);
-  return end < 0 ? url : url.slice(0, end);
+  const own = toOriginForm(url);
+  const end = own.search(/[?#]/);
+  return end < 0 ? own : own.slice(0, end);
 }
 
 export function isVerifyPath(path: string, basePath: string): boolean {

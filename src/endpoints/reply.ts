@@ -13,6 +13,7 @@ export interface RequestHead {
   readonly url?: string | undefined;
   readonly headers: IncomingHttpHeaders;
   readonly rawHeaders: readonly string[];
+  readonly httpVersionMajor?: number;
   readonly socket: { readonly remoteAddress?: string | undefined };
 }
 

@@ -7,7 +7,7 @@ import { withinBudget } from './budget.js';
 import { createCors } from './cors.js';
 import type { CountFailure } from './failed-addresses.js';
 import { awaitBody, type ReadBody } from './form.js';
-import { isVerifyPath, type OwnPathOf, POST_PATHS, type PostPath } from './own-paths.js';
+import { isVerifyPath, type OwnPathOf, POST_PATHS, type PostPath, toOriginForm } from './own-paths.js';
 import { emptyReply, type Now, type Reply, type RequestHead } from './reply.js';
 import { JWKS_PATH, METADATA_PATH } from './well-known.js';
 
@@ -97,7 +97,7 @@ export function createRoutes(options: RoutesOptions): Routes {
   return function routes(head, url, readBody) {
     const path = ownPathOf(url);
     if (path === undefined) return undefined;
-    if (isVerifyPath(path, basePath)) return verify(head, url ?? '');
+    if (isVerifyPath(path, basePath)) return verify(head, toOriginForm(url ?? ''));
     const place = places.get(path);
     if (!place) return undefined;
     return (

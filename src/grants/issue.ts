@@ -8,7 +8,7 @@ import type { ClientRegistry } from '../rollout/clients.js';
 import { toIdentity } from '../sessions/mapping.js';
 import type { Grant } from '../tokens/grant.js';
 import type { FrameAttempt } from './attempt.js';
-import type { GrantedTokens } from './command.js';
+import type { GrantCommand, GrantedTokens } from './command.js';
 import type { Granting } from './granting.js';
 import { unusedEnd } from './sign.js';
 
@@ -40,7 +40,7 @@ export interface IssuedGrant extends GrantedTokens {
  * Tokens for a login that the app has done without a session. A refresh repeats the principal as it is given here.
  * @throws {CrossfadeError} `unauthorized_client`, `invalid_target`, `invalid_request`, `temporarily_unavailable`.
  */
-export type IssueGrant = (principal: IssuePrincipal, options: IssueOptions) => Promise<IssuedGrant>;
+export type IssueGrant = (principal: IssuePrincipal, options: IssueOptions, assertInTime?: GrantCommand['assertInTime']) => Promise<IssuedGrant>;
 
 export interface IssueGrantOptions extends Granting {
   readonly frameAttempt: FrameAttempt;
@@ -57,7 +57,11 @@ export function createIssueGrant(options: IssueGrantOptions): IssueGrant {
   const { frameAttempt, lives, clients, persons, families, sign, random, clock, audit } = options;
   const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
 
-  async function issue(given: IssuePrincipal, { client: id, audience = options.audience[0] ?? '' }: IssueOptions): Promise<IssuedGrant> {
+  async function issue(
+    given: IssuePrincipal,
+    { client: id, audience = options.audience[0] ?? '' }: IssueOptions,
+    assertInTime: GrantCommand['assertInTime'],
+  ): Promise<IssuedGrant> {
     const client = clients.byId(id);
     if (!client) throw new CrossfadeError('unauthorized_client', { message: `no client ${id} is registered` });
     if (!targets.has(audience)) throw new CrossfadeError('invalid_target');
@@ -85,7 +89,9 @@ export function createIssueGrant(options: IssueGrantOptions): IssueGrant {
       // Whoever ended the person in between found the note, but no family yet.
       const since = await persons.note(subject, sid, grant.endsAt * 1000);
       if (since?.endedAt !== ended?.endedAt) throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
-      return await sign(principal, family, grant);
+      const signed = await sign(principal, family, grant);
+      assertInTime();
+      return signed;
     };
     const access = await finish().catch(async (error: unknown) => {
       await families.end(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
@@ -95,11 +101,11 @@ export function createIssueGrant(options: IssueGrantOptions): IssueGrant {
     return { access, refreshToken: token, scope, unusedEnd: unusedEnd(grant, clock), client, sid };
   }
 
-  return async function issueGrant(principal, request) {
+  return async function issueGrant(principal, request, assertInTime = () => undefined) {
     return await frameAttempt('issue', async (attempt) => {
       const client = clients.byId(request.client);
       if (client) attempt.client = client;
-      return { outcome: 'granted', ...(await issue(principal, request)) };
+      return { outcome: 'granted', ...(await issue(principal, request, assertInTime)) };
     });
   };
 }

@@ -121,6 +121,8 @@ describe('crossfade serve', () => {
     expect((await fetch(`${admin}/readyz`)).status).toBe(503);
     const late = await fetch(`${url}/.well-known/jwks.json`);
     expect({ status: late.status, connection: late.headers.get('connection') }).toEqual({ status: 200, connection: 'close' });
+    const logout = await fetch(`${url}/auth/logout`, { method: 'POST', headers: { connection: 'keep-alive' } });
+    expect([logout.status, logout.headers.get('connection'), logout.headers.getSetCookie().length]).toEqual([204, 'close', 3]);
     expect((await underWay).status).toBe(503);
     expect(await running.ended()).toBe(0);
     await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();

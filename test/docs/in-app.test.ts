@@ -13,7 +13,7 @@ import { sharedRedisUrl } from '../support/world.js';
 const PAGE = readFileSync(new URL('../../docs/in-app.md', import.meta.url), 'utf8');
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-it('in your Koa app: the program of the page serves, tells health and metrics, shows the console, logs where the app does, and ends', async () => {
+it('in Koa: the program of the page serves, tells health and metrics, shows the console, logs where the app does, and ends', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-docs-'));
   await runCli(['init', directory, '--redis', sharedRedisUrl()]);
   const token = readFileSync(join(directory, 'admin-token'), 'utf8').trim();
@@ -40,6 +40,37 @@ it('in your Koa app: the program of the page serves, tells health and metrics, s
     expect((await get(`${admin}/api/status`)).status).toBe(401);
     expect((await get(`${admin}/api/status`, { authorization: `Bearer ${token}` })).status).toBe(200);
     expect(said).toMatch(/"level":30,.*"audit":"key\.accepted"/);
+    child.kill('SIGTERM');
+    const [status]: (number | null)[] = await ended;
+    expect(status).toBe(0);
+  } finally {
+    child.kill('SIGKILL');
+    await ended;
+    rmSync(directory, { recursive: true, force: true });
+  }
+}, 60_000);
+
+it('in Express: the program of the page serves, guards a route, and ends', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'crossfade-docs-'));
+  await runCli(['init', directory, '--redis', sharedRedisUrl()]);
+  remember(readFileSync(join(directory, 'fleet-secret'), 'utf8').trim());
+  writeFileSync(join(directory, 'session-secrets'), 'the secret of the session cookie\n');
+  const config = join(directory, 'crossfade.yaml');
+  writeFileSync(config, readFileSync(config, 'utf8').replace(/^redis:$/m, `redis:\n  keyPrefix: "${directory}:"`));
+  const port = await freePort();
+  const program = [...PAGE.matchAll(/```js\n([\s\S]*?)```/g)].map(([, text = '']) => text).find((text) => text.includes("from 'express'")) ?? '';
+  const child = spawn(process.execPath, ['--input-type=module'], { cwd: ROOT, stdio: ['pipe', 'ignore', 'inherit'] });
+  const ended = once(child, 'close');
+  child.stdin.end(program.replace("'crossfade.yaml'", JSON.stringify(config)).replace('3000', String(port)));
+  const statusOf = async (path: string) =>
+    await fetch(`http://127.0.0.1:${port}${path}`).then(
+      ({ status }) => status,
+      () => 0,
+    );
+  try {
+    await expect.poll(async () => await statusOf('/.well-known/jwks.json'), { timeout: 20_000 }).toBe(200);
+    expect(await (await fetch(`http://127.0.0.1:${port}/`)).json()).toEqual({ subject: null });
+    expect([await statusOf('/orders'), await statusOf('/auth/token')]).toEqual([401, 405]);
     child.kill('SIGTERM');
     const [status]: (number | null)[] = await ended;
     expect(status).toBe(0);

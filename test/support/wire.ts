@@ -117,6 +117,7 @@ export function endpointRequests({ cookie, access, refresh, browser, etag }: Cre
     get('metadata', '/.well-known/oauth-authorization-server'),
     { ...get('metadata over HTTP/1.0', '/.well-known/oauth-authorization-server'), version: '1.0' },
     { ...get('metadata over HTTP/2', '/.well-known/oauth-authorization-server'), version: '2' },
+    get('an absolute URL with settings of forward-auth', 'http://app.example.com/auth/verify?scope=write:everything', { cookie }),
     get('an absolute URL', 'http://app.example.com/.well-known/oauth-authorization-server'),
     get('forward-auth, session', '/auth/verify', { cookie }),
     get('forward-auth, bearer', '/auth/verify', { authorization: `Bearer ${access}` }),
