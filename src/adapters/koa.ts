@@ -24,10 +24,10 @@ export function koaAuthenticate(admission: Admission, ownPathOf: OwnPathOf): Mid
     const failed = (error: unknown) => failBehind(ctx, error, before);
     if (found.kind !== 'authenticated') return next().catch(failed);
     const nudges = found.decision.rules.nudge !== undefined;
-    if (found.principal.via === 'session') return nudges ? next().then(() => tell(ctx, found), failed) : next().catch(failed);
+    if (found.principal.via === 'session') return nudges ? next().then(() => nudgeNow(ctx, found), failed) : next().catch(failed);
     return next().then(
       () => {
-        if (nudges) tell(ctx, found);
+        if (nudges) nudgeNow(ctx, found);
         if (ctx.status === 401) refusedBehind(found);
       },
       (error: unknown) => {
@@ -37,7 +37,7 @@ export function koaAuthenticate(admission: Admission, ownPathOf: OwnPathOf): Mid
     );
   }
 
-  function tell(ctx: Context, found: Authenticated): void {
+  function nudgeNow(ctx: Context, found: Authenticated): void {
     const nudged = ctx.headerSent ? undefined : nudge(found);
     if (nudged !== undefined) ctx.set({ 'Auth-Migration': nudged, 'Cache-Control': 'no-store' });
   }

@@ -40,7 +40,7 @@ async function lookForUntimed({ config, connections, lifecycle, clock }: Room, s
   const type = entry.format.storage === 'hash' ? 'hash' : 'string';
   let [pages, seen] = [0, 0];
   try {
-    for await (const { keys } of scanPages(connections.of(session), keyOf(session), { type, count: PAGE })) {
+    for await (const { keys } of scanPages(connections.connectionFor(session), keyOf(session), { type, count: PAGE })) {
       const own = keys.filter((key) => !key.startsWith(config.redis.keyPrefix));
       const readings = await Promise.all(own.map(async (key) => await readAs(entry, { key, sid: '' }, await entry.store.read(key), clock)));
       const sessions = readings.flatMap((reading) => (reading.kind === 'session' ? [reading.session] : []));

@@ -44,7 +44,7 @@ export async function wantsSweep(room: Room, { timed, untimed }: Reach, options:
 
 async function keysOf({ connections }: Room, sessions: readonly SessionConfig[]): Promise<number> {
   // Each entry is looked through by itself, also where two are in one Redis.
-  const counts = await Promise.all(sessions.map(async (session) => await countKeys(connections.of(session))));
+  const counts = await Promise.all(sessions.map(async (session) => await countKeys(connections.connectionFor(session))));
   return counts.reduce((sum, one) => sum + one, 0);
 }
 
@@ -114,7 +114,7 @@ export async function sweepAll(
       if (from && from.entry !== session.name) continue;
       const entry = lifecycle.entries.find(({ name }) => name === session.name);
       if (!entry) continue;
-      const target = { entry, connection: connections.of(session), keys: keyOf(session), reservedPrefix: config.redis.keyPrefix };
+      const target = { entry, connection: connections.connectionFor(session), keys: keyOf(session), reservedPrefix: config.redis.keyPrefix };
       const request = { subject, until: endedAt, exceptSid, isMeant: isMeantIn, dryRun, perSecond, from, signal: interrupted.signal, progress };
       position = { entry: session.name, at: from ?? { done: [], runId: '', cursor: '0' } };
       const isThrough = await sweep({ ledger: lifecycle.ledger, logout: lifecycle.logout, clock }, target, request, counts, (at) => {
@@ -128,7 +128,7 @@ export async function sweepAll(
     return after();
   } catch (error) {
     const entry = wanted.find(({ name }) => name === position?.entry) ?? wanted[0];
-    return after(describeRefusal(error, entry && connections.of(entry).problem()));
+    return after(describeRefusal(error, entry && connections.connectionFor(entry).problem()));
   } finally {
     progress(undefined);
     process.off('SIGINT', interrupt);

@@ -38,7 +38,7 @@ export function createClient(options: ClientOptions): Client {
 
   const tabs = joinTabs(`crossfade ${base.origin}${basePath}`, (message) => {
     if (message === 'ask') {
-      if (token && isFresh(token)) tabs.tell({ token });
+      if (token && isFresh(token)) tabs.post({ token });
     } else if (message === 'signed-in') start();
     else if (message === 'signed-out') signOut();
     // Another tab may belong to another person: only a newer token of the same session is taken over.
@@ -76,7 +76,7 @@ export function createClient(options: ClientOptions): Client {
     switch (outcome.kind) {
       case 'token':
         hold(outcome.token);
-        tabs.tell({ token: outcome.token });
+        tabs.post({ token: outcome.token });
         return 'renewed';
       case 'session':
         hold(undefined);
@@ -247,11 +247,11 @@ export function createClient(options: ClientOptions): Client {
     async logout() {
       if (!(await grants.logout(token && !isOver(token) ? token.value : undefined))) await grants.logout(undefined);
       signOut();
-      tabs.tell('signed-out');
+      tabs.post('signed-out');
     },
     signedIn() {
       start();
-      tabs.tell('signed-in');
+      tabs.post('signed-in');
     },
     close: () => tabs.close(),
   };

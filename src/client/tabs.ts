@@ -11,7 +11,7 @@ export type TabMessage = { readonly token: AccessToken } | 'signed-in' | 'signed
 export interface Tabs {
   /** Does some work, that never rejects, while no other tab does any. */
   alone<T>(work: () => Promise<T>): Promise<T>;
-  tell(message: TabMessage): void;
+  post(message: TabMessage): void;
   /** Waits a moment for what the other tabs hold, if there are any. */
   ask(): Promise<void>;
   close(): void;
@@ -31,13 +31,13 @@ const LOCK_MS = 2000;
 
 /** Web Locks and a BroadcastChannel, where the browser has them; where it does not let them be used, this tab goes on alone. */
 export function joinTabs(name: string, heard: (message: TabMessage) => void): Tabs {
-  const alone: Tabs = { alone: (work) => work(), tell: () => undefined, ask: async () => undefined, close: () => undefined };
+  const alone: Tabs = { alone: (work) => work(), post: () => undefined, ask: async () => undefined, close: () => undefined };
   const shared = openShared(name);
   if (!shared) return alone;
   const { locks, channel } = shared;
   let isClosed = false;
   channel.onmessage = ({ data }: { data: TabMessage }) => heard(data);
-  const tell = (message: TabMessage) => {
+  const post = (message: TabMessage) => {
     if (!isClosed) channel.postMessage(message);
   };
   return {
@@ -56,9 +56,9 @@ export function joinTabs(name: string, heard: (message: TabMessage) => void): Ta
         clear();
       }
     },
-    tell,
+    post,
     async ask() {
-      tell('ask');
+      post('ask');
       await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
     },
     close() {

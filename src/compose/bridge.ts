@@ -195,9 +195,8 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   });
   cookieSecrets.onChange(fleet.announceChanges);
   cookieSecrets.onNews(() => tell('keys'));
-
   let unapplied: readonly string[] = [];
-  const needingAnOperator = [
+  problems.add(
     () => refusals.problems,
     () => (unapplied.length > 0 ? [`the configuration on disk differs in ${unapplied.join(', ')}: restart to apply`] : []),
     () => files.problems,
@@ -210,8 +209,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     () => rotation.problems,
     () => membership.blocked,
     () => flags.problems,
-  ];
-  for (const found of needingAnOperator) problems.add(found);
+  );
 
   const fleetAudit = createFleetAudit({ client: own.client, prefix, secrets, feed });
   const endpoints = createEndpoints({

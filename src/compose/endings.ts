@@ -71,7 +71,7 @@ export function createEndingParts(options: EndingPartsOptions): EndingParts {
     endings,
     entries,
     readKnown: sessions.readKnown,
-    placeOf: places.of,
+    placeOf: places.find,
     mayHaveLost: () => nodes.mayHaveLostWithin(SURPRISING_MS),
     resurrectionSeconds,
     personKey: secrets.names.person,

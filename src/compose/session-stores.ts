@@ -21,7 +21,7 @@ export function createSessionStores({ config, connections, lifecycle, names, ...
         name === undefined ? 'no sessions of koa-session are configured' : `sessions: there is no entry of koa-session named ${name}`,
       );
     const { sessions, ledger, logout, resume } = lifecycle;
-    const { client } = connections.of(session);
+    const { client } = connections.connectionFor(session);
     return createSessionStore({ ...tools, entry, client, keyPrefix: session.keyPrefix, sessions, ledger, logout, resume, names });
   };
 }

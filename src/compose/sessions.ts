@@ -70,14 +70,14 @@ export function createSessionParts(options: SessionPartsOptions): SessionParts {
     nowMs: () => clock.now(),
   });
   const entries = config.sessions.map((session): SessionEntry => {
-    const secrets = cookieSecrets.of(session.name);
+    const secrets = cookieSecrets.forEntry(session.name);
     const format = createFormat(session, secrets ?? NO_SECRETS, config.redis.keyPrefix);
     const mapped = session.principal;
     return {
       name: session.name,
       format,
       mapping: principal || !mapped ? createFunctionMapping(principal ?? (() => null), session.name) : createPathMapping(mapped),
-      store: asked.get(session.name) ?? createRedisRecords(connections.of(session), format.storage),
+      store: asked.get(session.name) ?? createRedisRecords(connections.connectionFor(session), format.storage),
       refreshable: !session.http,
       limits: session,
       reusesIds: reusesIds(session.format),
@@ -96,7 +96,7 @@ export function createSessionParts(options: SessionPartsOptions): SessionParts {
     nobodyKnown,
     epochsOf(entry) {
       const session = config.sessions.find(({ name }) => name === entry);
-      return session && !session.http ? stores.get(connections.of(session)) : undefined;
+      return session && !session.http ? stores.get(connections.connectionFor(session)) : undefined;
     },
     stores,
     close() {

@@ -76,7 +76,7 @@ export function createLiveFiles(reports: FileReports): LiveFiles {
         const wrong = 'problems' in found ? found.problems : [];
         if (wrong.length === 0 && 'value' in found) {
           problems.delete(at);
-          take(found.value, content);
+          replaceBy(found.value, content);
           return;
         }
         if (!isSecondLook) {
@@ -89,10 +89,10 @@ export function createLiveFiles(reports: FileReports): LiveFiles {
           problems.set(at, reason);
           reports.rejected(at, reason);
         }
-        if ('value' in found) take(found.value, content);
+        if ('value' in found) replaceBy(found.value, content);
       }
 
-      function take(value: typeof initial, content: string): void {
+      function replaceBy(value: typeof initial, content: string): void {
         if (content === inForce) return;
         inForce = content;
         current = value;

@@ -76,7 +76,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let away = false;
   const waiting = new Set<() => void>();
 
-  function take(id: string, fields: readonly string[]): void {
+  function applyEntry(id: string, fields: readonly string[]): void {
     position = id;
     const atMs = Number(id.split('-')[0]);
     const event = open(fields[fields.indexOf('event') + 1], atMs);
@@ -116,7 +116,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   async function readOn(): Promise<void> {
     for (;;) {
       const page = await follower.client.xrange(key, `(${position}`, '+', 'COUNT', PAGE).catch(removeStranger);
-      for (const [id, fields] of page) take(id, fields);
+      for (const [id, fields] of page) applyEntry(id, fields);
       if (page.length < PAGE) return;
     }
   }
@@ -160,7 +160,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     noteLoss();
   }
 
-  async function turn(): Promise<void> {
+  async function readOnce(): Promise<void> {
     if (!wasRead) {
       await lasting.load();
       await readOn();
@@ -176,14 +176,14 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     const entries = found?.[0]?.[1] ?? [];
     // Looked at before what is new takes the place of what was there; noted after it, since it may be lost with the rest.
     const complete = entries.length === 0 || (await isAllThere());
-    for (const [id, fields] of entries) take(id, fields);
+    for (const [id, fields] of entries) applyEntry(id, fields);
     if (!complete) noteLoss();
   }
 
   async function run(): Promise<void> {
     while (!closed) {
       try {
-        await turn();
+        await readOnce();
         if (away) log.info('the event stream is followed again');
         away = false;
       } catch (error) {

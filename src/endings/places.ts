@@ -11,7 +11,7 @@ export interface KnownPlace {
 /** Where the records are of sessions that tokens were made from, as far as this instance has seen them: Redis may forget it. */
 export interface Places {
   note(session: LiveSession): void;
-  of(sid: string): KnownPlace | undefined;
+  find(sid: string): KnownPlace | undefined;
   /** The sessions of a person, by `sid`. */
   ofSubject(subject: string): readonly string[];
 }
@@ -37,7 +37,7 @@ export function createPlaces(): Places {
       places.set(sid, { entry, key, subject });
       bySubject.set(subject, (bySubject.get(subject) ?? new Set()).add(sid));
     },
-    of: (sid) => places.get(sid),
+    find: (sid) => places.get(sid),
     ofSubject: (subject) => [...(bySubject.get(subject) ?? [])],
   };
 }

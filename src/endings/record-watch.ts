@@ -117,7 +117,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     known.next = known.next === 'arm' ? 'arm' : why;
     known.looking ??= (async () => {
       try {
-        for (let next = take(known); next && !closed; next = take(known)) await lookOnce(known, next === 'arm');
+        for (let next = nextLook(known); next && !closed; next = nextLook(known)) await lookOnce(known, next === 'arm');
         known.retryMs = RETRY_MS;
       } catch (error) {
         log.debug({ err: error }, 'a watched record could not be looked at; trying again');
@@ -131,7 +131,7 @@ export function createRecordWatch(options: WatchOptions): RecordWatch {
     return known.looking;
   }
 
-  function take(known: Watched): 'news' | 'arm' | undefined {
+  function nextLook(known: Watched): 'news' | 'arm' | undefined {
     const { next } = known;
     known.next = undefined;
     return next;

@@ -56,7 +56,7 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
   const listeners = new Map<string, Set<Listener>>();
   for (const of of ['session', 'family', 'person']) metrics.revocations.set({ of }, 0);
 
-  function tell(sid: string, subject?: string): void {
+  function callBack(sid: string, subject?: string): void {
     for (const listener of [...(listeners.get(sid) ?? [])]) {
       if (subject === undefined || (listener.subject ?? subject) === subject) void call(listener);
     }
@@ -92,14 +92,14 @@ export function createRevocationIndex({ keepMs, keepPersonMs, clock, log, metric
           const endedAt = Math.max(...next.map((one) => one.endedAt));
           logins.set(event.sid, { all: next, endedAt }, endedAt + keepMs);
           metrics.revocations.set({ of: 'session' }, logins.size);
-          tell(event.sid, event.subject);
+          callBack(event.sid, event.subject);
           return true;
         }
         case 'family.ended':
           if (families.get(event.family)) return false;
           families.set(event.family, event, event.endedAt + keepMs);
           metrics.revocations.set({ of: 'family' }, families.size);
-          tell(event.sid);
+          callBack(event.sid);
           return true;
         case 'subject.ended': {
           const all = persons.get(event.subject)?.all ?? [];

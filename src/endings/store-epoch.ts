@@ -44,17 +44,17 @@ export function createStoreEpochs(client: RedisClient, clock: Clock, log: Log): 
     try {
       const facts = await Promise.all(nodes.map(readFacts));
       const whole = facts.filter((fact) => fact !== undefined);
-      if (whole.length < facts.length) tell(HIDES_EPOCH);
+      if (whole.length < facts.length) warn(HIDES_EPOCH);
       if (whole.length === 0 || whole.length < facts.length) return undefined;
       return JSON.stringify(whole.sort((one, other) => (one.fixed < other.fixed ? -1 : 1)));
     } catch (error) {
-      if (error instanceof Error && error.message.startsWith('NOPERM')) tell(INFO_REFUSED);
+      if (error instanceof Error && error.message.startsWith('NOPERM')) warn(INFO_REFUSED);
       return undefined;
     }
   }
 
   /** Once: it does not change by itself. */
-  function tell(why: string): void {
+  function warn(why: string): void {
     if (!told) log.warn(why);
     told = true;
   }

@@ -27,7 +27,7 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
   let disagreedAt = Number.NEGATIVE_INFINITY;
   let isSettling = false;
 
-  function take(): void {
+  function correct(): void {
     const ownOffMs = fleet.clockOffMs ?? 0;
     const offsets = [0, ownOffMs, ...fleet.others.map(({ clockOffMs }) => clockOffMs)];
     if (Math.max(...offsets) - Math.min(...offsets) > skewMs) disagreedAt = clock.now();
@@ -51,7 +51,7 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
           { offSeconds: Math.round((fleet.clockOffMs ?? 0) / 1000) },
           'the clock of this machine has jumped; Redis was asked which time it is',
         );
-        take();
+        correct();
         return false;
       })
       .catch(() => isUnknown())
@@ -67,7 +67,7 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
     look() {
       // What was measured before the clock was set says nothing of it now.
       if (isUnknown()) settle();
-      else take();
+      else correct();
     },
     disagreedWithin: (ms) => clock.now() - disagreedAt < ms,
   };

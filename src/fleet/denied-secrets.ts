@@ -46,7 +46,7 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, s
   let rest: Members = new Map();
 
   /** A secret that has leaked must not take a newer one out of use. */
-  function take(text: string, under: string): void {
+  function denyEntry(text: string, under: string): void {
     const found = deniedSchema.safeParse(parseJson(text)).data;
     // What is refused is not kept either: under a newer secret it would count.
     if (found && !secrets.mayDeny(under, found.name)) return;
@@ -70,8 +70,8 @@ export function createDeniedSecrets(stored: SignedValue<DeniedSecretsContent>, s
     judgeAgain();
     await stored.update((current, under) => {
       const before = current?.entries ?? [];
-      for (const text of before) take(text, under ?? '');
-      for (const text of more) take(text, secrets.writes);
+      for (const text of before) denyEntry(text, under ?? '');
+      for (const text of more) denyEntry(text, secrets.writes);
       rest = current?.rest ?? rest;
       return before.length === texts.size && before.every((text) => texts.has(text)) ? undefined : { entries: [...texts.keys()], rest };
     });

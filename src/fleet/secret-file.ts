@@ -18,7 +18,7 @@ export function followFleetSecrets(files: LiveFiles, { fleetSecret }: Pick<Confi
       return { problems: [{ path: 'fleetSecretFile', message }] };
     },
   });
-  live.onChange((lines) => secrets.take(lines));
+  live.onChange((lines) => secrets.takeFile(lines));
   return live;
 }
 

@@ -135,10 +135,10 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
   }
 
   /** While it is being closed nothing is to be told. */
-  function tell(): void {
+  function report(): void {
     if (closing) return;
     const wrong = [...servers].flatMap(([server, fault]) => (fault ? [server] : []));
-    teller.tell({ state: currentState(), canWrite: canWrite(), wrong, failure, problems });
+    teller.report({ state: currentState(), canWrite: canWrite(), wrong, failure, problems });
   }
 
   const canRead = () => hasPrimary(({ stopsReads }) => stopsReads);
@@ -169,7 +169,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     if (isGood()) access.confirm();
     else if (faults().some(({ state }) => state === 'NOPERM')) void access.fallBack().then(() => setImmediate(() => void probeNow())); // Once this probe is over.
     isVerified = client instanceof Cluster || faults().every(({ state }) => !UNBELIEVABLE.has(state));
-    tell();
+    report();
     if (isVerified && !before) for (const listener of usable) listener();
   }
 
@@ -217,7 +217,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     servers = new Map();
     isVerified = false;
     isSelected = false;
-    if (!reopening) tell();
+    if (!reopening) report();
     if (wasUp) for (const listener of lost) listener();
   }
 
@@ -240,7 +240,7 @@ export function connectRedis(target: RedisTarget, options: RedisConnectionOption
     if (!isEndOfList && !ofCluster && (state !== undefined || failure === undefined) && opened) failure = describeFailure(opened, error);
     if (ofCluster) failure ??= NO_CLUSTER;
     // The stream says more than ioredis, a moment later.
-    if (client.status !== 'ready') setImmediate(tell);
+    if (client.status !== 'ready') setImmediate(report);
   });
   client.on('node error', (error: Error, node: string) => {
     const state = stateOf(error);

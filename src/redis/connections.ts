@@ -44,18 +44,20 @@ export class Connections {
   }
 
   /** Where the records of an entry are. */
-  of({ redis }: Pick<SessionConfig, 'redis'>): RedisConnection {
+  connectionFor({ redis }: Pick<SessionConfig, 'redis'>): RedisConnection {
     return this.#byTarget.get(redis ?? this.#config.redis) ?? this.own;
   }
 
   /** Those that hold records, each once. */
   get ofRecords(): ReadonlySet<RedisConnection> {
-    return new Set(this.#config.sessions.filter(({ http }) => !http).map((session) => this.of(session)));
+    return new Set(this.#config.sessions.filter(({ http }) => !http).map((session) => this.connectionFor(session)));
   }
 
   /** What a connection is called in logs and metrics. */
   nameOf(connection: RedisConnection): string {
-    return connection === this.own ? 'bridge' : (this.#config.sessions.find((session) => this.of(session) === connection)?.name ?? 'records');
+    return connection === this.own
+      ? 'bridge'
+      : (this.#config.sessions.find((session) => this.connectionFor(session) === connection)?.name ?? 'records');
   }
 
   /** For an operator, a sentence for each server that cannot be used. */

@@ -81,7 +81,7 @@ export class FleetSecrets implements Seals {
   }
 
   /** Takes the file as it is now. */
-  take({ secrets }: FleetSecretLines): void {
+  takeFile({ secrets }: FleetSecretLines): void {
     const before = this.#all;
     this.#inFile = secrets.map((secret) => before.find(({ name }) => name === nameOfSecret(secret)) ?? this.#hold(secret));
     this.#lost = before.filter((held) => !this.#inFile.includes(held));

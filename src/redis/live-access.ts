@@ -96,7 +96,7 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     parts[part].isRefused = true;
   }
 
-  function take(part: AccessPart, tried: RedisAccess): void {
+  function putInUse(part: AccessPart, tried: RedisAccess): void {
     const { isRefused, current } = parts[part];
     if (isRefused) log.info({ connection: name }, part.endsWith('redentials') ? 'redis takes the new credentials' : 'redis fits the new CA');
     parts[part].isRefused = false;
@@ -145,9 +145,9 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     const answers = await Promise.all(living().map(async (connection) => await takes(connection, tried)));
     if (tried !== newestOf('credentials')) return;
     if (answers.includes(false)) refuse('credentials');
-    else if (answers.includes(true)) take('credentials', tried);
+    else if (answers.includes(true)) putInUse('credentials', tried);
     // Nobody living could be asked: then a server that is there has to say it.
-    else if (beside.length > 0 && !beside.includes('unknown')) take('credentials', tried);
+    else if (beside.length > 0 && !beside.includes('unknown')) putInUse('credentials', tried);
   }
 
   /** Living connections say nothing of what is asked at a connect: CAs, and who may ask a sentinel. */
@@ -163,7 +163,7 @@ export function createLiveAccess(options: LiveAccessOptions): LiveAccess {
     const isUnknown = answers.every((answer) => answer === 'unknown') || (!isOfSentinels(part) && answers.includes('unknown'));
     if (answers.includes(part)) refuse(part);
     // A server that does not answer now may have what was good before; of the sentinels one is enough.
-    else if (!isUnknown) take(part, tried);
+    else if (!isUnknown) putInUse(part, tried);
   }
 
   async function tryNewest(): Promise<void> {

@@ -22,7 +22,7 @@ export function createStateTeller({ name, log, metrics }: { readonly name: strin
   let toldAt = Number.NEGATIVE_INFINITY;
   metrics.redisUp.labels(name).set(0);
   return {
-    tell({ state, canWrite, wrong, failure, problems }: ToldState): void {
+    report({ state, canWrite, wrong, failure, problems }: ToldState): void {
       metrics.redisUp.labels(name).set(canWrite ? 1 : 0);
       for (const known of REDIS_STATES) metrics.redisState.set({ connection: name, state: known }, known === state ? 1 : 0);
       const now = performance.now();

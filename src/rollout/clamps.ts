@@ -58,7 +58,7 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
   const isOver = ({ until }: Clamp) => until !== undefined && until <= fleetNowMs();
   const inForce = () => known.filter((clamp) => !isOver(clamp));
 
-  function take(clamps: readonly Clamp[]): void {
+  function putInForce(clamps: readonly Clamp[]): void {
     // One that was in force here, and whose time has come since.
     const over = known.filter((clamp) => isOver(clamp) && !told.has(clamp));
     for (const clamp of over) {
@@ -93,7 +93,7 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
     });
     wereKnown ||= result.length > 0;
     pending = pending.filter((clamp) => !added.includes(clamp));
-    take(pending.reduce(withClamp, result));
+    putInForce(pending.reduce(withClamp, result));
     for (const { selector, stage, by, why, until } of added) {
       audit('stage.clamped', {
         ...describeSelector(selector),
@@ -137,7 +137,7 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
 
     async set(clamp) {
       pending = withClamp(pending, clamp);
-      take(withClamp(known, clamp));
+      putInForce(withClamp(known, clamp));
       await change(withoutOver);
     },
 

@@ -27,7 +27,7 @@ export interface FaultWindow {
 }
 
 export interface FaultWindows {
-  of(work: GuardedWork, cohort: string): FaultWindow;
+  windowOf(work: GuardedWork, cohort: string): FaultWindow;
   all(): readonly FaultWindow[];
   /** Counts an attempt; with a fault one that failed. Gives how many have failed in the present part. */
   note(window: FaultWindow, subject: string, fault?: OwnFault): number;
@@ -83,7 +83,7 @@ export function createFaultWindows({
   }
 
   return {
-    of(work, cohort) {
+    windowOf(work, cohort) {
       const known = windows[work].get(cohort);
       if (known) return known;
       const window: FaultWindow = { cohort, of: work, buckets: [], judgedAt: 0, wasHeld: false };

@@ -181,7 +181,7 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   /** Once an hour it goes on by itself, when what held it is sound and has been for a window's time. */
   function releaseIfSound(): void {
     if (!held || held.needsOperator || clock.now() - held.at < config.windowSeconds * 1000) return;
-    if (!windows.hasFailures(windows.of(held.of, held.cohort)) && isSound(held.fault)) release('a clean self-test');
+    if (!windows.hasFailures(windows.windowOf(held.of, held.cohort)) && isSound(held.fault)) release('a clean self-test');
   }
 
   function judge(window: FaultWindow): void {
@@ -192,10 +192,10 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   }
 
   return {
-    succeeded: (of, cohort, subject) => void windows.note(windows.of(of, cohort), subject),
+    succeeded: (of, cohort, subject) => void windows.note(windows.windowOf(of, cohort), subject),
 
     failed(of, cohort, subject, fault) {
-      const window = windows.of(of, cohort);
+      const window = windows.windowOf(of, cohort);
       const failures = windows.note(window, subject, fault);
       metrics.ownFaults.inc({ of, fault });
       // Each of the first, and many at once not one by one.

@@ -1,11 +1,10 @@
-import { z } from 'zod';
 import { pseudonym, Secret } from '../config/secret.js';
-import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note, noteSchema } from '../formats/entry-secrets.js';
+import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note } from '../formats/entry-secrets.js';
 import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-secrets.js';
-import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';
+import { createNoteForms, fieldOf, PROLONG_MS, partsOf } from './cookie-secret-notes.js';
 import { type CookieSecretStatus, problemsOf, statusOf } from './secret-status.js';
 
 export interface CookieSecretsOptions extends Pick<Tools, 'log' | 'audit'> {
@@ -20,7 +19,7 @@ export interface CookieSecretsOptions extends Pick<Tools, 'log' | 'audit'> {
 
 export interface AllCookieSecrets {
   /** Undefined for an entry whose cookie is not signed. */
-  of(entry: string): CookieSecrets | undefined;
+  forEntry(entry: string): CookieSecrets | undefined;
   /**
    * Reads what the fleet knows, and tells it what is known here and Redis does not have (any more). Rejects with what ioredis rejects with.
    */
@@ -45,16 +44,12 @@ export interface AllCookieSecrets {
 /** How long Redis keeps what was noted of a secret: longer than any session that it signed should live. */
 const KEEP_MS = 90 * 86_400_000;
 const NAME_LENGTH = 10;
-/** Longer than an instance takes to come to it again. */
-const PROLONG_MS = 30_000;
-
-/** The app has signed with it. */
-const seenSchema = z.object({ at: z.number() });
 
 /** The secrets with which apps sign their cookies, kept alike on all instances while their files change. */
 export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSecrets {
   const { client, prefix, secrets, nowMs, log, audit } = options;
   const key = `${prefix}cookie-secrets`;
+  const forms = createNoteForms(secrets, nowMs);
   const listeners: (() => void)[] = [];
   const newsListeners: (() => void)[] = [];
   /** Fields that Redis is still to be told. */
@@ -75,8 +70,6 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     entry.update();
     entry.file.onChange(() => fileChanged(entry));
   }
-
-  const fieldOf = (what: 'note' | 'seen', entry: string, name: string) => `${what} ${entry} ${name}`;
 
   function noteSeen(entry: string, name: string): void {
     entries.get(entry)?.signedWith.add(name);
@@ -175,18 +168,18 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
   }
 
   function textOf(field: string): [field: string, value: string][] | undefined {
-    const [what = '', entryName = '', name = ''] = field.split(' ');
-    if (what === 'seen') return [[field, secrets.sign(`cookie-secret\0${field}`, JSON.stringify({ at: nowMs() }))]];
-    const note = entries.get(entryName)?.notes.get(name);
-    return note && [[field, secrets.seal(`cookie-secret\0${field}`, JSON.stringify(note))]];
+    const { what, entry, name } = partsOf(field);
+    if (what === 'seen') return [[field, forms.writeSeen(field)]];
+    const note = entries.get(entry)?.notes.get(name);
+    return note && [[field, forms.write(field, note)]];
   }
 
-  function take(found: Readonly<Record<string, string>>): void {
+  function mergeFound(found: Readonly<Record<string, string>>): void {
     for (const [field, value] of Object.entries(found)) {
-      const [what = '', entryName = '', name = ''] = field.split(' ');
+      const { what, entry: entryName, name } = partsOf(field);
       const entry = entries.get(entryName);
-      if (entry && what === 'seen' && isSeen(field, value)) entry.signedWith.add(name);
-      const note = entry && what === 'note' ? openNote(entry, field, value) : undefined;
+      if (entry && what === 'seen' && forms.isSeen(field, value)) entry.signedWith.add(name);
+      const note = entry && what === 'note' ? forms.read(field, value, entry.keepSeconds) : undefined;
       if (entry && note) merge(entry, name, note);
     }
     // Redis may have lost what is known here, or have it under a secret of the fleet that is on its way out.
@@ -222,21 +215,6 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     put(entry, name, { state: 'dropped', secret: here.secret.reveal(), until: nowMs() + keepMs });
   }
 
-  function isSeen(field: string, value: string): boolean {
-    const text = secrets.openSigned(`cookie-secret\0${field}`, value);
-    return text !== undefined && seenSchema.safeParse(parseJson(text)).success;
-  }
-
-  function openNote({ keepSeconds }: EntrySecrets, field: string, value: string): Note | undefined {
-    const text = secrets.unseal(`cookie-secret\0${field}`, value);
-    const note = text === undefined ? undefined : noteSchema.safeParse(parseJson(text)).data;
-    if (!note || secrets.isRevoked(note.under ?? [])) return undefined;
-    const { until, under: before, ...rest } = note;
-    // However far ahead it says, no secret that a file has lost verifies for longer than is configured here.
-    const latest = nowMs() + Math.max(keepSeconds * 1000, PROLONG_MS);
-    return { ...rest, ...(until === undefined ? {} : { until: Math.min(until, latest) }), ...secrets.passedThrough(before, value) };
-  }
-
   /** What somebody who has a fleet secret that leaked may have noted. What stands in a file here is noted anew. */
   function forgetRevoked(): void {
     for (const entry of entries.values()) {
@@ -267,7 +245,7 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
   }
 
   return {
-    of: (entry) => entries.get(entry),
+    forEntry: (entry) => entries.get(entry),
 
     join() {
       joins = true;
@@ -276,7 +254,7 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
     forgetRevoked,
 
     async sync() {
-      take(await client.hgetall(key).catch(absentIfForeign<Record<string, string>>({})));
+      mergeFound(await client.hgetall(key).catch(absentIfForeign<Record<string, string>>({})));
       if (joins && !hasJoined) compareFiles();
       hasJoined = joins;
       for (const entry of entries.values()) changed(entry);

@@ -130,7 +130,7 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
     if (!store.reads) return readOne(entry, place);
     const lifeOf = format.endsWithKey ? key : undefined;
 
-    function take(value: Value, ttlMs: number | undefined, marks: SessionMarks): RecordReading | Promise<RecordReading> {
+    function readValue(value: Value, ttlMs: number | undefined, marks: SessionMarks): RecordReading | Promise<RecordReading> {
       return after(readAs(entry, place, toStoredString(format.storage, value, ttlMs), clock), (reading) => {
         // This one does not say when it ends: then its key does.
         if (ttlMs === undefined && reading.kind === 'session' && reading.session.expiresAt === undefined) return readOne(entry, place);
@@ -141,10 +141,10 @@ export function createSessionReader(options: SessionReaderOptions): SessionReade
     if (store.reads === ledger.reads && store.reads.areWhole) {
       return store.reads
         .read([key, ledger.markKey(sid)], lifeOf)
-        .then(({ values: [value = null, mark = null], ttlMs }) => take(value, ttlMs, ledger.openMarks(sid, mark)), cannotKnow);
+        .then(({ values: [value = null, mark = null], ttlMs }) => readValue(value, ttlMs, ledger.openMarks(sid, mark)), cannotKnow);
     }
     return Promise.all([store.reads.read([key], lifeOf).catch(cannotKnow), marksOf(sid)]).then(([{ values, ttlMs }, marks]) =>
-      take(values[0] ?? null, ttlMs, marks),
+      readValue(values[0] ?? null, ttlMs, marks),
     );
   }
 

@@ -13,6 +13,7 @@ import { personOf } from '../sessions/person-of.js';
 import type { Tools } from '../telemetry/tools.js';
 import {
   CLOCK_SLACK_MS,
+  FAMILY_FIELDS,
   FAMILY_NAME,
   type Families,
   type FamilyEndReason,
@@ -79,7 +80,7 @@ export function createFamilies(options: FamiliesOptions): Families {
     return toTexts(await asking(endFamily(client, [keys.family, keys.families, keys.session], [family, reason, answer, part])));
   }
 
-  async function tell(sid: string, family: string, reason: string): Promise<void> {
+  async function announceEnd(sid: string, family: string, reason: string): Promise<void> {
     if (endings.hasFamilyEnded(family)) return;
     await endings.announce({ type: 'family.ended', sid, family, endedAt: await ledger.now(sid) });
     metrics.familiesEnded.inc({ reason });
@@ -126,7 +127,7 @@ export function createFamilies(options: FamiliesOptions): Families {
       ];
       const [family = '', ...others] = toTexts(await asking(openFamily(client, [keys.families, keys.session, keys.family, keys.ended], args)));
       try {
-        for (const other of others) await tell(sid, other, 'other-person');
+        for (const other of others) await announceEnd(sid, other, 'other-person');
       } catch (error) {
         await runEnd(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
         throw error;
@@ -138,25 +139,10 @@ export function createFamilies(options: FamiliesOptions): Families {
       const { sid, family, secret, rotating } = token;
       const secretHash = hashSecret(secret);
       const found = await asking(
-        client
-          .hmget(
-            keysOf(sid, family).family,
-            'secret',
-            'current',
-            'older',
-            'grant',
-            'ended',
-            'returned',
-            'client',
-            'person',
-            'counter',
-            'adopted',
-            'untold',
-          )
-          .catch((error: unknown) => {
-            if (isWrongType(error)) return [];
-            throw error;
-          }),
+        client.hmget(keysOf(sid, family).family, ...FAMILY_FIELDS).catch((error: unknown) => {
+          if (isWrongType(error)) return [];
+          throw error;
+        }),
       );
       const [knownSecret, current, older, sealed, ended, returned, clientId, person, counted, adopted, untold] = found;
       if (typeof knownSecret !== 'string') return { kind: isLost(token) ? 'lost' : 'unknown' };
@@ -168,7 +154,7 @@ export function createFamilies(options: FamiliesOptions): Families {
         if (to === 'later') return { kind: 'unreadable', why: 'later' };
         if (to) return { kind: 'returned', client: clientId ?? '', person: person ?? '', to };
         // The instance that ended it may not have come to publish it.
-        if (untold === '1') await tell(sid, family, ended);
+        if (untold === '1') await announceEnd(sid, family, ended);
         return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
       }
       const opened = open(sid, secretHash, sealed);
@@ -263,7 +249,7 @@ export function createFamilies(options: FamiliesOptions): Families {
             : { kind: 'repeated', token: formatRefreshToken({ ...token, rotating: sealed }) };
         }
         case 'reused':
-          await tell(sid, family, 'reused');
+          await announceEnd(sid, family, 'reused');
           return { kind: 'refused', reason: 'reused' };
         default:
           return { kind: 'refused', reason: detail || outcome };
@@ -273,14 +259,14 @@ export function createFamilies(options: FamiliesOptions): Families {
     async end(sid, family, reason) {
       await runEnd(sid, family, reason);
       // Also where it had ended before, or Redis has forgotten it: its access tokens may live, and nobody may have been told.
-      await tell(sid, family, reason);
+      await announceEnd(sid, family, reason);
     },
 
     async endLost({ sid, family, secret }) {
       // The time in front of a family's id is not in the token's MAC: without this one token could name families without end.
       const name = `${sid} ${family.slice(-FAMILY_NAME)} ${hashSecret(secret)}`;
       if (endedLost.has(name)) return;
-      await tell(sid, family, 'revoked');
+      await announceEnd(sid, family, 'revoked');
       endedLost.set(name, true);
     },
 

@@ -72,6 +72,21 @@ export interface Families {
   close(token: RefreshToken, found: LiveFamily, to: SessionPlace): Promise<SessionPlace | undefined>;
 }
 
+/** What of a family decides about a token, as its Redis hash names it. */
+export const FAMILY_FIELDS = [
+  'secret',
+  'current',
+  'older',
+  'grant',
+  'ended',
+  'returned',
+  'client',
+  'person',
+  'counter',
+  'adopted',
+  'untold',
+] as const;
+
 /** Clocks differ. */
 export const CLOCK_SLACK_MS = 60_000;
 /** Stands where the time of a family is not known yet; rotating parts do not depend on it. */

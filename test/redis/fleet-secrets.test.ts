@@ -45,7 +45,7 @@ describe('the secrets of a fleet', () => {
     both.writeWith(two);
     expect(both.deny([{ name: one, isFirst: true, isRevoked: true }])).toBe(true);
     expect(both.deny([{ name: one, isFirst: true, isRevoked: true }])).toBe(false);
-    both.take({ secrets: [second, first], pseudonyms: pseudonymsOf(first) });
+    both.takeFile({ secrets: [second, first], pseudonyms: pseudonymsOf(first) });
     expect([both.unseal('context', before), both.isDenied(before), both.opens]).toEqual([undefined, true, [two]]);
     expect(both.counterKeys).toHaveLength(1);
   });
@@ -53,7 +53,7 @@ describe('the secrets of a fleet', () => {
   it('one that the file has lost opens until the restart, and never writes again', () => {
     const both = holdSecrets(second, first);
     const before = both.sign('context', 'text');
-    both.take({ secrets: [second], pseudonyms: pseudonymsOf(first) });
+    both.takeFile({ secrets: [second], pseudonyms: pseudonymsOf(first) });
     expect([both.openSigned('context', before), both.lost, both.inFile]).toEqual(['text', [one], [two]]);
   });
 });
@@ -83,11 +83,11 @@ it('one that an older secret has denied before it was here is not denied once it
   const [newest, old] = [makeSecret(), makeSecret()];
   const late = new FleetSecrets({ secrets: [old], pseudonyms: pseudonymsOf(old) });
   late.deny([{ name: nameOfSecret(newest), isFirst: false, isRevoked: true, under: nameOfSecret(old) }]);
-  late.take({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
+  late.takeFile({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
   expect(late.opens).toEqual([nameOfSecret(newest), nameOfSecret(old)]);
 
   const other = new FleetSecrets({ secrets: [newest], pseudonyms: pseudonymsOf(old) });
   other.deny([{ name: nameOfSecret(old), isFirst: true, isRevoked: true, under: nameOfSecret(newest) }]);
-  other.take({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
+  other.takeFile({ secrets: [newest, old], pseudonyms: pseudonymsOf(old) });
   expect(other.opens).toEqual([nameOfSecret(newest)]);
 });
