@@ -10,7 +10,7 @@ import { createLifecycle, type Lifecycle } from '../../src/compose/lifecycle.js'
 import { resolveConfig } from '../../src/config/load.js';
 import { systemRandom } from '../../src/random.js';
 import { Connections } from '../../src/redis/connections.js';
-import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
+import { FleetSecrets } from '../../src/redis/fleet-keyring.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';

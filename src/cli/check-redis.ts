@@ -10,7 +10,7 @@ import { describeStrangers } from '../fleet/store.js';
 import { acceptsAudience, majorityAgainst } from '../keys/rotation.js';
 import { describeDifference } from '../keys/signing.js';
 import type { RedisClient } from '../redis/client.js';
-import { FleetSecrets } from '../redis/fleet-secrets.js';
+import { FleetSecrets } from '../redis/fleet-keyring.js';
 import { ownProbeKey, recordsProbeKey } from '../redis/probe.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { connectQuietly } from './room.js';

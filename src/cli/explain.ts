@@ -4,7 +4,7 @@ import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
 import { holds } from '../rollout/clamp.js';
 import { type ClientRegistry, createClientRegistry, type ResolvedClient } from '../rollout/clients.js';
-import { explainFlag, type FlagExplanation } from '../rollout/explain.js';
+import { explainFlag, type FlagExplanation } from '../rollout/explain-stage.js';
 import { openFlagSource } from '../rollout/flag-source.js';
 import { flagUserKey, toContext } from '../rollout/flags.js';
 import { createLastKnownFlags, readOnly } from '../rollout/last-known.js';

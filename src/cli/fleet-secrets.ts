@@ -10,7 +10,7 @@ import type { Announcement } from '../fleet/announcement.js';
 import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
 import { countFamilies, countWritten, type WrittenCounts } from '../fleet/written-under.js';
 import { loadKeyDirectory } from '../keys/load.js';
-import { nameOfSecret } from '../redis/fleet-secrets.js';
+import { nameOfSecret } from '../redis/fleet-keyring.js';
 import { grantContext } from '../tokens/grant.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { print } from './print.js';

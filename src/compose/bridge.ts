@@ -14,7 +14,7 @@ import { chooseAtStart, followFleetSecrets } from '../fleet/secret-file.js';
 import { createSecretRotation } from '../fleet/secret-rotation.js';
 import { systemRandom } from '../random.js';
 import { Connections } from '../redis/connections.js';
-import { FleetSecrets } from '../redis/fleet-secrets.js';
+import { FleetSecrets } from '../redis/fleet-keyring.js';
 import { describeUnknownClamp, scopeOfCohort } from '../rollout/clamp.js';
 import { createClientRegistry } from '../rollout/clients.js';
 import { openFlagSource } from '../rollout/flag-source.js';

@@ -8,7 +8,7 @@ import { createWhoami, type Whoami } from '../formats/whoami.js';
 import type { KnownEnds } from '../login.js';
 import type { RedisConnection } from '../redis/connection.js';
 import type { Connections } from '../redis/connections.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { type AllCookieSecrets, createCookieSecrets } from '../sessions/cookie-secrets.js';
 import { createSessionLedger, type SessionLedger } from '../sessions/ledger.js';
 import { createFunctionMapping, createPathMapping, type MappingFunction } from '../sessions/mapping.js';

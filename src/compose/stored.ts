@@ -4,7 +4,7 @@ import { createFleetStore, type FleetStore } from '../fleet/store.js';
 import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from '../keys/deny-list.js';
 import { type StoredJwks, storedJwksCodec } from '../keys/jwks.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
 import { type ClampList, clampsCodec } from '../rollout/clamp.js';
 import { type Clamps, createClamps } from '../rollout/clamps.js';

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { RedisClient } from '../redis/client.js';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { Seals } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign } from '../redis/script.js';
 import { AUDIT_EVENTS, type AuditEvent } from '../telemetry/audit.js';

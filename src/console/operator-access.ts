@@ -4,7 +4,7 @@ import type { Context } from 'koa';
 import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Secret } from '../config/secret.js';
-import { valuesOfOwnCookie } from '../endpoints/cookies.js';
+import { valuesOfOwnCookie } from '../endpoints/bridge-cookies.js';
 import { CrossfadeError } from '../errors.js';
 
 /** Who may operate the bridge over HTTP: whoever has the token of `admin.tokenFile`, as a bearer or signed in at the console with it. */

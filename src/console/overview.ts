@@ -3,7 +3,7 @@ import type { FleetStore } from '../fleet/store.js';
 import type { DenyList } from '../keys/deny-list.js';
 import type { StoredJwks } from '../keys/jwks.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { type SignedValue, unlessUnreadable } from '../redis/signed-value.js';
 import type { Clamps } from '../rollout/clamps.js';
 import {

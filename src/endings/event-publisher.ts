@@ -1,5 +1,5 @@
 import type { RedisClient } from '../redis/client.js';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { Seals } from '../redis/fleet-keyring.js';
 import { loadScript } from '../redis/script.js';
 import { type BridgeEvent, type EndEvent, EVENT_CONTEXT, type News } from './event.js';
 

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.js';
 import type { Claim } from '../redis/claim.js';
 import type { RedisClient } from '../redis/client.js';
 import type { RedisConnection } from '../redis/connection.js';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { Seals } from '../redis/fleet-keyring.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';
 import { type BridgeEvent, type EndEvent, EVENT_CONTEXT, type News, type PersonEnd, readEvent } from './event.js';

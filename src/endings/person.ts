@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { unavailable } from '../errors.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import { NO_MARKS, type SessionLedger } from '../sessions/ledger.js';

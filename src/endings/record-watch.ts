@@ -6,9 +6,9 @@ import type { Tracking } from '../redis/tracking.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import { type LiveSession, type RecordReading, readAs, readSession, type SessionEntry } from '../sessions/record.js';
 import type { Tools } from '../telemetry/tools.js';
-import { CONSEQUENCES, type Fate, isMissing, type LastSeen, type LogoutJudge } from './legacy-logout.js';
 import type { EndReason, Logout, SessionPlace } from './logout.js';
 import type { Places } from './places.js';
+import { CONSEQUENCES, type Fate, isMissing, type LastSeen, type LogoutJudge } from './record-fate.js';
 import { createSlots, type Slots } from './slots.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 

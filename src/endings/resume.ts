@@ -4,8 +4,8 @@ import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionLedger } from '../sessions/ledger.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
-import { CONSEQUENCES, isMissing, type LogoutJudge } from './legacy-logout.js';
 import type { Logout } from './logout.js';
+import { CONSEQUENCES, isMissing, type LogoutJudge } from './record-fate.js';
 import type { StoreEpoch, StoreEpochs } from './store-epoch.js';
 
 /** What a token's session has become. */

@@ -1,8 +1,8 @@
-import { after } from '../after.js';
 import { unavailable } from '../errors.js';
 import type { CookiePairs } from '../formats/cookies.js';
 import type { OwnFaults } from '../grants/own-faults.js';
 import { samePerson } from '../login.js';
+import { after } from '../now-or-later.js';
 import type { Principal } from '../principal.js';
 import type { ClientRegistry, ResolvedClient } from '../rollout/clients.js';
 import type { Progress } from '../rollout/progress.js';

@@ -1,5 +1,5 @@
 import type { IssueGrant, IssueOptions, IssuePrincipal } from '../grants/issue.js';
-import type { BridgeCookies } from './cookies.js';
+import type { BridgeCookies } from './bridge-cookies.js';
 
 /** Tokens at a login. */
 export interface IssuedTokens {

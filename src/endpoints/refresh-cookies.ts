@@ -1,7 +1,7 @@
 import { CrossfadeError } from '../errors.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { BridgeCookies } from './bridge-cookies.js';
 import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
 import type { Form } from './form.js';
 import type { RequestHead } from './reply.js';
 

@@ -1,8 +1,8 @@
 import type { FrameAttempt } from '../grants/attempt.js';
 import type { Return } from '../grants/return.js';
+import type { BridgeCookies } from './bridge-cookies.js';
 import { assertInTime } from './budget.js';
 import type { ClientRequests } from './client-request.js';
-import type { BridgeCookies } from './cookies.js';
 import { type ReadBody, readForm } from './form.js';
 import type { RefreshCookies } from './refresh-cookies.js';
 import { emptyReply, type Reply, type RequestHead } from './reply.js';

@@ -1,6 +1,6 @@
 import type { GrantedTokens } from '../grants/command.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { BridgeCookies } from './cookies.js';
+import type { BridgeCookies } from './bridge-cookies.js';
 import { jsonReply, type Reply } from './reply.js';
 
 /** Tokens as they go to the client (RFC 6749, section 5.1): the refresh token in the body or in a cookie. `issuedTokenType`: for exchanges (RFC 8693, section 2.2.1). */

@@ -1,4 +1,4 @@
-import { after } from '../after.js';
+import { after } from '../now-or-later.js';
 import type { Principal } from '../principal.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { UpstreamTokens } from '../tokens/upstream.js';

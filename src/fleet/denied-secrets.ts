@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type Members, readEntries, readMembers, writeEntries, writeMembers } from '../redis/entries.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 import type { Codec, SignedValue } from '../redis/signed-value.js';
 

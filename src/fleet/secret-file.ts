@@ -1,7 +1,7 @@
 import type { Config, FleetSecretLines } from '../config/config.js';
 import type { Live, LiveFiles } from '../config/live-files.js';
 import type { RedisConnection } from '../redis/connection.js';
-import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
+import { chooseWriting, type FleetSecrets } from '../redis/fleet-keyring.js';
 import type { DeniedSecrets } from './denied-secrets.js';
 import type { FleetStore } from './store.js';
 

@@ -1,6 +1,6 @@
 import { createClaim, createDoneNote } from '../redis/claim.js';
 import type { RedisConnection } from '../redis/connection.js';
-import { chooseWriting, type FleetSecrets } from '../redis/fleet-secrets.js';
+import { chooseWriting, type FleetSecrets } from '../redis/fleet-keyring.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Tools } from '../telemetry/tools.js';
 import type { Announcement } from './announcement.js';

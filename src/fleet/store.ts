@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { z } from 'zod';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 import { absentIfForeign, loadScript } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';

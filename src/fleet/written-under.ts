@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { RedisConnection } from '../redis/connection.js';
-import { type FleetSecrets, nameInFront } from '../redis/fleet-secrets.js';
+import { type FleetSecrets, nameInFront } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 import { scanPages } from '../redis/scan.js';
 import { absentIfForeign } from '../redis/script.js';

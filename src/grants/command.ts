@@ -1,6 +1,6 @@
 import type { CookiePairs } from '../formats/cookies.js';
 import type { ResolvedClient } from '../rollout/clients.js';
-import type { IssuedToken } from '../tokens/issue.js';
+import type { IssuedToken } from '../tokens/access-token.js';
 
 /** What somebody asks for who wants credentials, whichever way it came. */
 export interface GrantCommand {

@@ -8,9 +8,9 @@ import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { Families } from '../tokens/family.js';
 import type { Limits } from './limits.js';
-import type { OtherPrincipals } from './other-principals.js';
 import type { OwnFaults } from './own-faults.js';
 import type { SignAccessToken } from './sign.js';
+import type { OtherPrincipals } from './two-persons.js';
 
 /** What everything works with that gives out tokens. */
 export interface Granting {

@@ -7,8 +7,8 @@ import type { Tools } from '../telemetry/tools.js';
 import type { Families, FoundFamily, PartRank } from '../tokens/family.js';
 import { parseRefreshToken, type RefreshToken } from '../tokens/refresh-token.js';
 import { invalidGrant } from './attempt.js';
-import type { OtherPrincipals } from './other-principals.js';
 import { type OwnFaults, UNKNOWN } from './own-faults.js';
+import type { OtherPrincipals } from './two-persons.js';
 
 export type UsableFamily = Extract<FoundFamily, { kind: 'live' | 'returned' }>;
 

@@ -17,8 +17,8 @@ import type { Grant } from '../tokens/grant.js';
 import type { RefreshToken } from '../tokens/refresh-token.js';
 import { type Attempt, invalidGrant } from './attempt.js';
 import type { GrantCommand } from './command.js';
-import type { OtherPrincipals } from './other-principals.js';
 import type { JudgePresented } from './presented.js';
+import type { OtherPrincipals } from './two-persons.js';
 
 export interface ReturnOptions extends Pick<Tools, 'audit'> {
   readonly judgePresented: JudgePresented;

@@ -2,8 +2,8 @@ import { type Clock, epochSeconds } from '../clock.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
+import type { IssueAccessToken, IssuedToken } from '../tokens/access-token.js';
 import type { Grant } from '../tokens/grant.js';
-import type { IssueAccessToken, IssuedToken } from '../tokens/issue.js';
 import { MAX_TOKEN_BYTES } from '../tokens/verify.js';
 
 /** When a family ends if it is not used from now on, in seconds since the epoch. */

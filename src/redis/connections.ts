@@ -2,9 +2,9 @@ import type { Config, RedisTarget, SessionConfig } from '../config/config.js';
 import type { LiveFiles } from '../config/live-files.js';
 import type { Log } from '../telemetry/log.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import { connectRedis } from './connect.js';
 import type { RedisConnection } from './connection.js';
 import { ownProbeKey, recordsProbeKey } from './probe.js';
+import { connectRedis } from './probed-connection.js';
 
 /** How long a read of the event stream waits for news. */
 export const BLOCK_MS = 1000;

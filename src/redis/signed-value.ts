@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Audit } from '../telemetry/audit.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import type { RedisClient } from './client.js';
-import { type FleetSecrets, nameInFront } from './fleet-secrets.js';
+import { type FleetSecrets, nameInFront } from './fleet-keyring.js';
 import { parseJson } from './replies.js';
 import { loadScript } from './script.js';
 

@@ -2,7 +2,7 @@ import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { IssueAccessToken } from '../tokens/issue.js';
+import type { IssueAccessToken } from '../tokens/access-token.js';
 import type { VerifyBearer } from '../tokens/verify.js';
 import { compare, type Mismatch } from './comparison.js';
 import type { Progress } from './progress.js';

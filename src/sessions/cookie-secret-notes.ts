@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { type Note, noteSchema } from '../formats/entry-secrets.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 
 /** How long a prolonged note lasts at least: longer than an instance takes to come to it again. */

@@ -1,7 +1,7 @@
 import { pseudonym, Secret } from '../config/secret.js';
 import { type CookieSecret, type CookieSecrets, EntrySecrets, type EntrySecretsOptions, type Note } from '../formats/entry-secrets.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { absentIfForeign, isWrongType } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';
 import { createNoteForms, fieldOf, PROLONG_MS, partsOf } from './cookie-secret-notes.js';

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { Seals } from '../redis/fleet-keyring.js';
 
 const schema = z.object({
   /** Name of the config's entry, and the record's key in that entry's Redis. */

@@ -3,7 +3,7 @@ import { unavailable } from '../errors.js';
 import type { Ended } from '../login.js';
 import type { BatchedReads, Value } from '../redis/batched-reads.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { asking } from '../redis/replies.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';

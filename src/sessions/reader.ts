@@ -1,10 +1,10 @@
-import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
 import type { CookiePairs } from '../formats/cookies.js';
 import type { LocatedSession, RecordPlace } from '../formats/format.js';
 import { toStoredString } from '../formats/record-store.js';
 import { sidOf } from '../formats/sid.js';
 import { type Ended, type KnownEnds, type Login, refusesRecord, samePerson } from '../login.js';
+import { after } from '../now-or-later.js';
 import { SESSION_REJECTIONS, type SessionRejection } from '../principal.js';
 import type { Value } from '../redis/batched-reads.js';
 import { cannotKnow } from '../redis/replies.js';

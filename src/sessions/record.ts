@@ -1,9 +1,9 @@
-import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
 import type { SessionConfig } from '../config/config.js';
 import { unavailable } from '../errors.js';
 import type { ReadRecord, RecordPlace, SessionFormat, SessionRecord, StoredRecord } from '../formats/format.js';
 import type { RecordStore } from '../formats/record-store.js';
+import { after } from '../now-or-later.js';
 import type { Identity, SessionRejection } from '../principal.js';
 import type { Mapping } from './mapping.js';
 

@@ -5,7 +5,7 @@ import type { FamilyOf } from '../endings/revocation.js';
 import { unavailable } from '../errors.js';
 import { madeAt } from '../login.js';
 import type { RedisClient } from '../redis/client.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { asking } from '../redis/replies.js';
 import { absentIfForeign, isWrongType, loadScript } from '../redis/script.js';
 import type { SessionLedger } from '../sessions/ledger.js';

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { SessionPlace } from '../endings/logout.js';
 import type { Identity } from '../principal.js';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { parseJson } from '../redis/replies.js';
 import type { Grant } from './grant.js';
 import type { RefreshToken } from './refresh-token.js';

@@ -4,7 +4,7 @@ import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Tools } from '../telemetry/tools.js';
-import { lengthOfToken } from './issue.js';
+import { lengthOfToken } from './access-token.js';
 import { MAX_TOKEN_BYTES } from './verify.js';
 
 /** Why no token can be made from a live session: it would be over 8 KiB, or the session has reached `absoluteTtlSeconds`. */

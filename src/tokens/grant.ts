@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import type { Identity } from '../principal.js';
-import type { Seals } from '../redis/fleet-secrets.js';
+import type { Seals } from '../redis/fleet-keyring.js';
 
 const schema = z.object({
   client: z.string(),

@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import type { FleetSecrets } from '../redis/fleet-secrets.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 
 /** What the rotating part of a refresh token is derived from, beside its counter. */
 export interface PartOf {

@@ -4,7 +4,7 @@ import type { RevocableToken } from '../endings/revocation.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { IssueAccessToken } from './issue.js';
+import type { IssueAccessToken } from './access-token.js';
 import { MAX_TOKEN_BYTES, type Revocations } from './verify.js';
 
 /** Tokens for services behind the bridge, made of whatever credential the client sent (`upstream: jwt`). */

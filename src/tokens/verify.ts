@@ -1,7 +1,7 @@
-import { after } from '../after.js';
 import { type Clock, readingsOf } from '../clock.js';
 import type { RevocableToken } from '../endings/revocation.js';
 import type { KeySource, VerificationKey } from '../keys/jwks.js';
+import { after } from '../now-or-later.js';
 import type { BearerRejection, Principal } from '../principal.js';
 import { createTurns } from '../turns.js';
 import { claimedFamily, claimedPrincipal, isTime } from './claims.js';

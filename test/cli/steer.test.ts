@@ -6,7 +6,7 @@ import type { CliResult } from '../../scripts/lib/cli-process.js';
 import { Secret } from '../../src/config/secret.js';
 import type { Announcement } from '../../src/fleet/announcement.js';
 import { createFleetStore, type FleetStore } from '../../src/fleet/store.js';
-import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
+import { FleetSecrets } from '../../src/redis/fleet-keyring.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { runCli } from '../support/cli.js';
 import { writeKey } from '../support/keys.js';

@@ -8,7 +8,7 @@ import type { EndEvent } from '../../src/endings/event.js';
 import { createEventPublisher } from '../../src/endings/event-publisher.js';
 import { createEventStream } from '../../src/endings/event-stream.js';
 import { createClaim } from '../../src/redis/claim.js';
-import { connectRedis } from '../../src/redis/connect.js';
+import { connectRedis } from '../../src/redis/probed-connection.js';
 import { createAudit } from '../../src/telemetry/audit.js';
 import { createLog } from '../../src/telemetry/log.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';

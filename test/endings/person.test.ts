@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { afterAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/clock.js';
 import { createPersons, PERSON_CONTEXT } from '../../src/endings/person.js';
-import { type FleetSecrets, nameOfSecret } from '../../src/redis/fleet-secrets.js';
+import { type FleetSecrets, nameOfSecret } from '../../src/redis/fleet-keyring.js';
 import { personOf } from '../../src/sessions/person-of.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';

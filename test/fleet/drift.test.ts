@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { resolveConfig } from '../../src/config/load.js';
 import { describeDrift, describeGroup, digestSettings, findDrift } from '../../src/fleet/drift.js';
-import { describeSkipped } from '../../src/fleet/format.js';
+import { describeSkipped } from '../../src/fleet/stored-forms.js';
 import { makeSecret } from '../support/fleet-secrets.js';
 
 let directory: string;

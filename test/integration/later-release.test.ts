@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Secret } from '../../src/config/secret.js';
-import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
+import { FleetSecrets } from '../../src/redis/fleet-keyring.js';
 import { SignedValue } from '../../src/redis/signed-value.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { runCli } from '../support/cli.js';

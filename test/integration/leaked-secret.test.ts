@@ -10,7 +10,7 @@ import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { Secret } from '../../src/config/secret.js';
 import { deniedSecretsCodec } from '../../src/fleet/denied-secrets.js';
 import { storedJwksCodec } from '../../src/keys/jwks.js';
-import { FleetSecrets, nameOfSecret } from '../../src/redis/fleet-secrets.js';
+import { FleetSecrets, nameOfSecret } from '../../src/redis/fleet-keyring.js';
 import { type Codec, SignedValue } from '../../src/redis/signed-value.js';
 import { clampsCodec } from '../../src/rollout/clamp.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';

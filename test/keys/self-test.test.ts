@@ -6,8 +6,8 @@ import { systemClock } from '../../src/clock.js';
 import { type KeySource, serveJwks } from '../../src/keys/jwks.js';
 import { loadKeyDirectory } from '../../src/keys/load.js';
 import { selfTest } from '../../src/keys/self-test.js';
-import { createIssuer } from '../../src/tokens/issue.js';
-import { createProbe } from '../../src/tokens/probe.js';
+import { createIssuer } from '../../src/tokens/access-token.js';
+import { createProbe } from '../../src/tokens/token-probe.js';
 import { writeKey } from '../support/keys.js';
 
 const POLICY = { issuer: 'https://app.example.com', audience: ['https://api.example.com'], clockSkewSeconds: 5 };

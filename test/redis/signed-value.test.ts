@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import type { Secret } from '../../src/config/secret.js';
-import { type FleetSecrets, nameOfSecret } from '../../src/redis/fleet-secrets.js';
+import { type FleetSecrets, nameOfSecret } from '../../src/redis/fleet-keyring.js';
 import { SignedValue, UnreadableValue, whole } from '../../src/redis/signed-value.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';

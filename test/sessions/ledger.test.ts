@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { afterAll, expect, it } from 'vitest';
 import { endLogin } from '../../src/login.js';
 import { createBatchedReads } from '../../src/redis/batched-reads.js';
-import { nameOfSecret } from '../../src/redis/fleet-secrets.js';
+import { nameOfSecret } from '../../src/redis/fleet-keyring.js';
 import { createSessionLedger, type LedgerOptions } from '../../src/sessions/ledger.js';
 import { personOf } from '../../src/sessions/person-of.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';

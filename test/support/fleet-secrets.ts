@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { pseudonymsOf, Secret } from '../../src/config/secret.js';
-import { FleetSecrets } from '../../src/redis/fleet-secrets.js';
+import { FleetSecrets } from '../../src/redis/fleet-keyring.js';
 
 export function makeSecret(): Secret {
   return new Secret(randomBytes(32).toString('base64url'));

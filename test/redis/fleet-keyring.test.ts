@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { pseudonymsOf } from '../../src/config/secret.js';
-import { chooseWriting, FleetSecrets, nameOfSecret, type Opener } from '../../src/redis/fleet-secrets.js';
+import { chooseWriting, FleetSecrets, nameOfSecret, type Opener } from '../../src/redis/fleet-keyring.js';
 import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';
 
 const [first, second, third] = [makeSecret(), makeSecret(), makeSecret()];

@@ -1,7 +1,7 @@
 import { type Clock, epochSeconds } from '../clock.js';
 import type { Probe } from '../keys/self-test.js';
 import type { Principal } from '../principal.js';
-import type { IssueAccessToken } from './issue.js';
+import type { IssueAccessToken } from './access-token.js';
 import { createVerifier, type VerificationPolicy } from './verify.js';
 
 /** The principal of probe tokens. They never leave the process. */
