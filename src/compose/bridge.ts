@@ -153,8 +153,6 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     clamps,
     traffic,
     canSign: () => signing.canSign && membership.blocked.length === 0 && !clock.inDoubt && !guardrail.held,
-    fleetSize: () => fleet.size,
-    nowMs: () => clock.now(),
   });
   const lately = watchLately(metrics, () => clock.now());
 
@@ -253,11 +251,12 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
 
   events.follow();
   await lately.look();
+  await membership.meet();
+  await clamps.sync().catch(() => undefined);
   await membership.start();
   // Also while Redis is away, so that everything is counted as of when it was.
   const counting = setInterval(() => void traffic.flush(), COUNT_MS);
   counting.unref();
-  await clamps.sync().catch(() => undefined);
   cookieSecrets.join();
   await cookieSecrets.sync().catch(() => undefined);
   await fleet.start(describe);

@@ -224,7 +224,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     return guardrail.held && endpoint !== 'session' ? 'held' : undefined;
   };
   const ownPathOf = createOwnPathOf(config.http.basePath);
-  const nudge = createNudge({ rollout, metrics, ...uris });
+  const nudge = createNudge({ config: config.rollout, fleetSize: () => options.membership.fleet.size, nowMs: () => clock.now(), metrics, ...uris });
   const readSettings = createReadVerifySettings({
     path: `${config.http.basePath}/verify`,
     anonymous: config.verify.anonymous,

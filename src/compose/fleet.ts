@@ -66,7 +66,9 @@ export interface Membership {
   readonly verifyBearer: VerifyBearer;
   /** The same for a token that nobody will show again. */
   readonly verifyOnce: VerifyBearer;
-  /** Reads who is there, and what keys there are: before that it signs nothing. It is announced by `fleet.start()`. Never rejects. */
+  /** Reads who else is there, and which time it is. */
+  meet(): Promise<void>;
+  /** Once what holds cohorts is known: from then on it may sign. */
   start(): Promise<void>;
 }
 
@@ -179,9 +181,11 @@ export function createMembership(options: MembershipOptions): Membership {
     issueAccessToken,
     verifyBearer: createVerifier({ ...verifying, remember }),
     verifyOnce: createVerifier(verifying),
-    async start() {
+    async meet() {
       await fleet.read();
       clocks.look();
+    },
+    async start() {
       await signing.start();
     },
   };

@@ -100,7 +100,8 @@ export function createControl({ config, client, secrets, instance, isForced = fa
       // Flags are known from their source as well: nothing waits for them.
       const deciding = [jwks, denied, clamps, deniedValue];
       const unread = deciding.filter(
-        ({ standing }) => standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered))),
+        ({ standing }) =>
+          standing === 'unread' || standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered))),
       );
       const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
       return [

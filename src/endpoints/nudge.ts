@@ -1,4 +1,4 @@
-import type { Rollout } from '../rollout/rollout.js';
+import type { Config } from '../config/config.js';
 import type { Metrics } from '../telemetry/metrics.js';
 import { type Authenticated, migrationHeader } from './authenticator.js';
 
@@ -9,20 +9,46 @@ import { type Authenticated, migrationHeader } from './authenticator.js';
  */
 export type Nudge = (found: Authenticated) => string | undefined;
 
-export interface NudgeOptions {
-  readonly rollout: Pick<Rollout, 'mayNudge'>;
+export interface NudgeOptions extends NudgeRateOptions {
   readonly metrics: Metrics;
   readonly exchangeUri: string;
   readonly returnUri: string;
 }
 
-export function createNudge({ rollout, metrics, exchangeUri, returnUri }: NudgeOptions): Nudge {
+export function createNudge({ metrics, exchangeUri, returnUri, ...rate }: NudgeOptions): Nudge {
+  const mayNudge = createNudgeRate(rate);
   return function nudge({ principal, client, decision: { rules, stage }, staysSession }) {
     if (rules.nudge === undefined) return undefined;
     const forward = rules.nudge === 'forward' && principal.via === 'session' && client.exchanges && !staysSession;
     const back = rules.nudge === 'back' && principal.via === 'jwt' && client.config?.wayBack === true;
-    if ((!forward && !back) || !rollout.mayNudge()) return undefined;
+    if ((!forward && !back) || !mayNudge()) return undefined;
     metrics.nudges.inc({ client: client.id });
     return forward ? migrationHeader(stage, 'exchange', exchangeUri) : migrationHeader(stage, 'return', returnUri);
+  };
+}
+
+export interface NudgeRateOptions {
+  readonly config: Pick<Config['rollout'], 'nudgesPerSecond'>;
+  /** How many instances share the rate of nudges. */
+  readonly fleetSize: () => number;
+  readonly nowMs: () => number;
+}
+
+/** Share of a second's nudges that may go out at once. */
+const BURST = 0.1;
+
+/** Whether one more response may carry a nudge: at most `nudgesPerSecond`, of all instances together. */
+export function createNudgeRate({ config, fleetSize, nowMs }: NudgeRateOptions): () => boolean {
+  let allowance = 1;
+  let countedAt = nowMs();
+  return function mayNudge() {
+    const now = nowMs();
+    const perSecond = config.nudgesPerSecond / fleetSize();
+    const most = perSecond === 0 ? 0 : Math.max(1, perSecond * BURST);
+    allowance = Math.min(most, allowance + (Math.max(0, now - countedAt) / 1000) * perSecond);
+    countedAt = now;
+    if (allowance < 1) return false;
+    allowance -= 1;
+    return true;
   };
 }

@@ -125,7 +125,8 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
       const listed = await client
         .zrangebyscore(index, nowMs - GONE_MS, nowMs + GONE_MS, 'LIMIT', 0, MAX_INSTANCES + 1)
         .catch(absentIfForeign<string[]>([]));
-      const instances = [...new Set([...before, ...listed.slice(0, MAX_INSTANCES)])];
+      const isOverfull = listed.length > MAX_INSTANCES;
+      const instances = isOverfull ? [...new Set([...before, ...listed.slice(0, MAX_INSTANCES)])] : listed;
       const under = new Map<string, string>();
       const found = await Promise.all(
         instances.map(async (instance) => {
@@ -136,7 +137,7 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
       );
       const known = found.flatMap((one) => (one === undefined || one === 'stranger' ? [] : [one]));
       before = known.map(({ instance }) => instance);
-      strangers = found.filter((one) => one === 'stranger').length + (listed.length > MAX_INSTANCES ? 1 : 0);
+      strangers = found.filter((one) => one === 'stranger').length + (isOverfull ? 1 : 0);
       others = known.filter(({ instance, left }) => instance !== self && !left).length;
       readAt = { steady: performance.now(), wall: Date.now() };
       return {

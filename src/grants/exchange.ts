@@ -13,7 +13,7 @@ import type { LiveSession } from '../sessions/record.js';
 import { toPrincipal } from '../sessions/session-principal.js';
 import type { OpenedFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
-import { familyLife, toKept } from '../tokens/session-grant.js';
+import { familyLife, isAtItsEnd, toKept } from '../tokens/session-grant.js';
 import { chooseTarget, narrowScope } from './asked.js';
 import type { Attempt } from './attempt.js';
 import type { AskedTokens, GrantCommand, GrantedTokens } from './command.js';
@@ -81,7 +81,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     const whole = familyLife(session, options.lives, clock);
     // Without a refresh token the family is there for its one access token.
     const life = session.refreshable ? whole : { ...whole, endsAt: Math.min(whole.endsAt, epochSeconds(clock) + options.lives.accessTtlSeconds) };
-    if (life.endsAt <= epochSeconds(clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
+    if (isAtItsEnd(life, clock)) throw new CrossfadeError('invalid_request', { message: 'the session is at its end' });
     return {
       client: client.id,
       audience,

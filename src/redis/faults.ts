@@ -79,13 +79,13 @@ export function forbidden(command: string): Fault {
   return { ...faultOf('NOPERM'), words: `its ACL does not let this user run ${command.toUpperCase()}, which the bridge needs` };
 }
 
+const ANY_STATE = new RegExp(`(?:^|[\\s-])(${STATES.join('|')})\\b`);
+
 /** The state that an error tells of; undefined for errors of a single command. A script of Redis 6 has the word inside the text. */
 export function stateOf(error: Error): RedisState | undefined {
   // What a script may not do is called so.
   if (error.message.includes('The user executing the script')) return 'NOPERM';
-  const found = /(?:^|[\s-])(READONLY|UNBLOCKED|MASTERDOWN|LOADING|BUSY|MISCONF|OOM|NOREPLICAS|NOAUTH|WRONGPASS|NOPERM|CLUSTERDOWN)\b/.exec(
-    error.message.slice(0, 200),
-  )?.[1];
+  const found = ANY_STATE.exec(error.message.slice(0, 200))?.[1];
   return STATES.find((state) => state === found);
 }
 

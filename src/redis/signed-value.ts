@@ -31,20 +31,22 @@ export function whole<T>(schema: z.ZodType<T>): Codec<T> {
 }
 
 /**
- * What an instance knows of a value. `known`: it has understood or written it since its start, or found none. `open`: it was not read.
+ * What an instance knows of a value. `known`: it has understood or written it since its start, or found none. `unread`: Redis
+ * could not be asked yet. `open`: there is none, beside strangers.
  * `foreign`: what stands there was written with another secret, or by somebody else. `later`: the fleet wrote it, in a form that this release
  * does not understand. `passed`: it was known, and stands now under a secret that is not here, while others are about that have another one.
  */
-export type Standing = 'known' | 'open' | 'foreign' | 'passed' | 'later';
+export type Standing = 'known' | 'unread' | 'open' | 'foreign' | 'passed' | 'later';
+
+const WHY_UNREADABLE: Readonly<Partial<Record<Standing, string>>> = {
+  later: 'is of a later release, which this one does not understand',
+  unread: 'could not be read yet',
+};
 
 /** What stands in Redis cannot be understood, and is left alone. */
 export class UnreadableValue extends Error {
   constructor(name: string, standing: Standing) {
-    super(
-      standing === 'later'
-        ? `${name} in Redis is of a later release, which this one does not understand`
-        : `${name} in Redis was written with a fleet secret that is not in fleetSecretFile, or by somebody else`,
-    );
+    super(`${name} in Redis ${WHY_UNREADABLE[standing] ?? 'was written with a fleet secret that is not in fleetSecretFile, or by somebody else'}`);
     this.name = 'UnreadableValue';
   }
 }
@@ -93,7 +95,7 @@ export class SignedValue<T> {
   readonly #floors = new Map<string, number>();
   #lastRefused: string | undefined;
   #wasKnown = false;
-  #standing: Standing = 'open';
+  #standing: Standing = 'unread';
   /** The fleet has gone on without this instance. */
   #isOfOthers = false;
   #isNamed = false;

@@ -27,20 +27,15 @@ export interface Rollout {
    * for this person each time, by which they are found again sooner than by their names.
    */
   decide(client: ResolvedClient, person: Decided, lasting?: object): Decision | Promise<Decision>;
-  /** Whether one more response may carry a nudge: at most `nudgesPerSecond`, of all instances together. */
-  mayNudge(): boolean;
 }
 
 export interface RolloutOptions {
-  readonly config: Pick<Config['rollout'], 'defaultStage' | 'nudgesPerSecond'>;
+  readonly config: Pick<Config['rollout'], 'defaultStage'>;
   readonly flags: Flags;
   readonly clients: ClientRegistry;
   readonly clamps: Pick<Clamps, 'ceilingsOf'>;
   readonly traffic: Pick<Traffic, 'count'>;
   readonly canSign: () => boolean;
-  /** How many instances share the rate of nudges. */
-  readonly fleetSize: () => number;
-  readonly nowMs: () => number;
 }
 
 /** What the flags said of somebody, and for which client. */
@@ -51,13 +46,8 @@ interface Recalled {
   readonly version: number;
 }
 
-/** Share of a second's nudges that may go out at once. */
-const BURST = 0.1;
-
 export function createRollout(options: RolloutOptions): Rollout {
-  const { config, flags, clients, clamps, traffic, canSign, fleetSize, nowMs } = options;
-  let allowance = 1;
-  let countedAt = nowMs();
+  const { config, flags, clients, clamps, traffic, canSign } = options;
   const recalled = new WeakMap<object, Recalled>();
   const lastRecalled = new Map<string, Recalled>();
 
@@ -100,17 +90,6 @@ export function createRollout(options: RolloutOptions): Rollout {
       if (answer instanceof Promise) return answer.then((later) => judge(client, cohort, person, later));
       if (lasting) recalled.set(lasting, toRecall(client, cohort, answer));
       return judge(client, cohort, person, answer);
-    },
-
-    mayNudge() {
-      const now = nowMs();
-      const perSecond = config.nudgesPerSecond / fleetSize();
-      const most = perSecond === 0 ? 0 : Math.max(1, perSecond * BURST);
-      allowance = Math.min(most, allowance + (Math.max(0, now - countedAt) / 1000) * perSecond);
-      countedAt = now;
-      if (allowance < 1) return false;
-      allowance -= 1;
-      return true;
     },
   };
 }

@@ -17,20 +17,16 @@ import {
   FAMILY_NAME,
   type Families,
   type FamilyEndReason,
-  isStillGood,
   LEAVES_ACCESS_TOKENS,
-  lastCounter,
   openPlace,
   type PartRank,
-  readAdoption,
-  readCounter,
   returnContext,
   toTexts,
   UNTIMED,
 } from './family.js';
 import { type Grant, openGrant, sealGrant } from './grant.js';
 import { formatRefreshToken, hashSecret, type RefreshToken, sealSuccessor, unsealSuccessor } from './refresh-token.js';
-import { createRotatingParts, FIRST_COUNTER, MAX_COUNTER } from './rotating-part.js';
+import { createRotatingParts, FIRST_COUNTER, isStillGood, lastCounter, MAX_COUNTER, readAdoption, readCounter } from './rotating-part.js';
 
 export interface FamiliesOptions extends Pick<Tools, 'clock' | 'random' | 'audit' | 'metrics'> {
   readonly client: RedisClient;

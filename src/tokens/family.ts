@@ -2,10 +2,8 @@ import { z } from 'zod';
 import type { SessionPlace } from '../endings/logout.js';
 import type { Identity } from '../principal.js';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
-import { parseJson } from '../redis/replies.js';
 import type { Grant } from './grant.js';
 import type { RefreshToken } from './refresh-token.js';
-import { MAX_COUNTER } from './rotating-part.js';
 
 /** Why a family was ended by itself, not with its session. */
 export type FamilyEndReason = 'revoked' | 'reused' | 'returned' | 'taken-back' | 'other-person';
@@ -95,34 +93,6 @@ export const UNTIMED = '0'.repeat(13);
 export const LEAVES_ACCESS_TOKENS: ReadonlySet<string> = new Set(['superseded', 'returned']);
 /** The random part of a family's id. */
 export const FAMILY_NAME = 16;
-
-/** COUNTER.HASH of the part that has this counter. */
-const COUNTED = /^(\d+)\.(.+)$/;
-/** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */
-const ADOPTED = /^(\d+)\.(\d+)$/;
-
-/** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
-export function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
-  const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
-  return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
-}
-
-/** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
-export function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
-  if (typeof current !== 'string') return undefined;
-  if (typeof stored !== 'string') return 0;
-  const [, counter, of] = COUNTED.exec(stored) ?? [];
-  return of !== undefined && of === current ? Number(counter) : undefined;
-}
-
-export function lastCounter(stored: string | null | undefined): number {
-  return Math.min(Number(COUNTED.exec(stored ?? '')?.[1] ?? 0), MAX_COUNTER - 1);
-}
-
-export function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {
-  const [, until, from] = ADOPTED.exec(stored ?? '') ?? [];
-  return until !== undefined && from !== undefined ? { untilMs: Number(until), from: Number(from) } : undefined;
-}
 
 export function toTexts(reply: unknown): readonly string[] {
   return Array.isArray(reply) ? reply.map(String) : [];

@@ -1,10 +1,10 @@
 import { LRUCache } from 'lru-cache';
-import { epochSeconds } from '../clock.js';
 import type { LoadedKey } from '../keys/load.js';
 import type { Principal } from '../principal.js';
 import type { LiveSession } from '../sessions/record.js';
 import type { Tools } from '../telemetry/tools.js';
 import { lengthOfToken } from './access-token.js';
+import { isAtItsEnd } from './session-grant.js';
 import { MAX_TOKEN_BYTES } from './verify.js';
 
 /** Why no token can be made from a live session: it would be over 8 KiB, or the session has reached `absoluteTtlSeconds`. */
@@ -53,8 +53,8 @@ export function createTokenFit({ issuer, audience, signingKey, clock, log, metri
   }
 
   return {
-    whyNot({ endsAt }, principal) {
-      if (endsAt <= epochSeconds(clock)) return 'at-its-end';
+    whyNot(session, principal) {
+      if (isAtItsEnd(session, clock)) return 'at-its-end';
       return isTooLarge(principal) ? 'token-too-large' : undefined;
     },
     note(misfit, sid, client) {

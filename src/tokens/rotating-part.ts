@@ -1,5 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
+import { z } from 'zod';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
+import { parseJson } from '../redis/replies.js';
 
 /** What the rotating part of a refresh token is derived from, beside its counter. */
 export interface PartOf {
@@ -52,4 +54,32 @@ export function createRotatingParts(secrets: Pick<FleetSecrets, 'counterKeys'>):
       return secrets.counterKeys.some((key) => timingSafeEqual(part, derive(key, of, counter))) ? counter : undefined;
     },
   };
+}
+
+/** COUNTER.HASH of the part that has this counter. */
+const COUNTED = /^(\d+)\.(.+)$/;
+/** Until when, in ms by Redis' clock, and the lowest counter that is answered until then. */
+const ADOPTED = /^(\d+)\.(\d+)$/;
+
+/** Whether an earlier part may still be used: as long as its entry says (0: no end yet). */
+export function isStillGood(older: string | null | undefined, presented: string, nowMs: number): boolean {
+  const parts = z.array(z.tuple([z.string(), z.string(), z.number()])).safeParse(parseJson(older ?? '[]'));
+  return parts.success && parts.data.some(([hash, , until]) => hash === presented && (until === 0 || until > nowMs));
+}
+
+/** The stored counter, where it belongs to the current part: an earlier release rotates without it. Of a family that never had one: 0. */
+export function readCounter(stored: string | null | undefined, current: string | null | undefined): number | undefined {
+  if (typeof current !== 'string') return undefined;
+  if (typeof stored !== 'string') return 0;
+  const [, counter, of] = COUNTED.exec(stored) ?? [];
+  return of !== undefined && of === current ? Number(counter) : undefined;
+}
+
+export function lastCounter(stored: string | null | undefined): number {
+  return Math.min(Number(COUNTED.exec(stored ?? '')?.[1] ?? 0), MAX_COUNTER - 1);
+}
+
+export function readAdoption(stored: string | null | undefined): { readonly untilMs: number; readonly from: number } | undefined {
+  const [, until, from] = ADOPTED.exec(stored ?? '') ?? [];
+  return until !== undefined && from !== undefined ? { untilMs: Number(until), from: Number(from) } : undefined;
 }

@@ -15,6 +15,11 @@ export function familyLife(session: LiveSession, lives: Lives, clock: Clock): Pi
   };
 }
 
+/** Whether nothing can be made of a session any more: what is made of it never outlives it. */
+export function isAtItsEnd({ endsAt }: Pick<LiveSession, 'endsAt'>, clock: Clock): boolean {
+  return endsAt <= epochSeconds(clock);
+}
+
 export function familyIdle({ idleSeconds }: Pick<LiveSession, 'idleSeconds'>, { refreshIdleSeconds }: Lives): number {
   return Math.min(refreshIdleSeconds, idleSeconds ?? refreshIdleSeconds);
 }

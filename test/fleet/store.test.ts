@@ -1,10 +1,15 @@
 import { randomUUID } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, expect, it, onTestFinished } from 'vitest';
+import { createControl } from '../../src/compose/stored.js';
+import { resolveConfig } from '../../src/config/load.js';
 import { type Announcement, announcementSchema } from '../../src/fleet/announcement.js';
 import { createFleetStore } from '../../src/fleet/store.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
-import { holdSecrets } from '../support/fleet-secrets.js';
+import { holdSecrets, makeSecret } from '../support/fleet-secrets.js';
 import { sharedRedisUrl } from '../support/world.js';
 
 const client = new Redis(sharedRedisUrl());
@@ -45,4 +50,28 @@ it('hides no instance that was read before where somebody fills the list, and co
   const late = storeOf('late');
   expect((await late.read(nowMs)).live).toEqual([]);
   expect([late.isAlone, late.isHere]).toEqual([false, false]);
+});
+
+it('an instance that could not read yet what decides issues nothing, and says so', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'crossfade-control-'));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  writeFileSync(join(directory, 'fleet'), makeSecret().reveal());
+  writeFileSync(join(directory, 'cookies'), 'a-secret-of-the-app');
+  const config = resolveConfig(
+    {
+      issuer: 'https://app.example.com',
+      audience: ['https://api.example.com'],
+      fleetSecretFile: 'fleet',
+      redis: { url: sharedRedisUrl(), keyPrefix: prefix },
+      sessions: [{ name: 'web', format: 'koa-session', secretsFile: 'cookies', principal: { subject: 'user.id' } }],
+    },
+    { baseDir: directory },
+  );
+  const quiet = { audit: () => undefined, metrics: createMetrics() };
+  const control = createControl({ config, client, secrets, fleetNowMs: () => Date.now(), ...quiet });
+  const names = ['jwks', 'revoked-kids', 'clamps', 'denied-secrets'];
+  expect(control.blocked).toEqual(names.map((name) => `${name} in Redis could not be read yet`));
+  await control.fleet.read(Date.now());
+  await control.settle();
+  expect(control.blocked).toEqual([]);
 });
