@@ -90,7 +90,11 @@ export const APPS = {
     return koa(bridge.authenticate(), bridge.require(), hello);
   },
 
-  'bridge-endpoints': async (settings: AppSettings) => koa((await createBridge(settings)).routes()),
+  // As `crossfade serve` answers.
+  'bridge-endpoints': async (settings: AppSettings): Promise<RequestListener> => {
+    const bridge = await createBridge(settings);
+    return (request, response) => void bridge.answer(request, response);
+  },
 
   'bridge-beside-koa-session': async (settings: AppSettings) => {
     const bridge = await createBridge(settings);

@@ -98,7 +98,8 @@ export function createConnectMount({ admission, ownPathOf, routes, requirementOf
       };
     },
     routes(request, response, next) {
-      const reply = routes(request, urlOf(request), bodyOf(request, request));
+      const url = urlOf(request);
+      const reply = ownPathOf(url) === undefined ? undefined : routes(request, url, bodyOf(request, request));
       if (reply === undefined) next();
       else if (reply instanceof Promise) void reply.then((known) => sendReply(response, known));
       else sendReply(response, reply);

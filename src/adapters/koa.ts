@@ -3,7 +3,7 @@ import type { Context, Middleware, Next } from 'koa';
 import { type Admission, type Admitted, noteIn } from '../endpoints/admission.js';
 import type { Authenticated } from '../endpoints/authenticator.js';
 import type { OwnPathOf } from '../endpoints/own-paths.js';
-import { headersOf, type Reply } from '../endpoints/reply.js';
+import type { Reply } from '../endpoints/reply.js';
 import type { Requirement } from '../endpoints/require.js';
 import type { Routes } from '../endpoints/routes.js';
 import type { CrossfadeState } from '../endpoints/state.js';
@@ -73,8 +73,10 @@ export function koaRequire(requirement: Requirement): Middleware {
 }
 
 /** All endpoints as one middleware; paths that are not the bridge's go on to the app. */
-export function koaRoutes(routes: Routes): Middleware {
+export function koaRoutes(routes: Routes, ownPathOf: OwnPathOf): Middleware {
   return function crossfadeRoutes(ctx, next) {
+    // Most requests are the app's: nothing is made for them.
+    if (ownPathOf(ctx.url) === undefined) return next();
     const reply = routes(ctx.req, ctx.url, bodyOf(ctx.req, ctx.request));
     if (reply === undefined) return next();
     return reply instanceof Promise ? reply.then((known) => writeReply(ctx, known)) : writeReply(ctx, reply);
@@ -83,13 +85,18 @@ export function koaRoutes(routes: Routes): Middleware {
 
 /** Koa sends it. Headers of the app's that ran before stay. */
 export function writeReply(ctx: Context, reply: Reply): void {
-  ctx.status = reply.status;
-  // It brings a type and a length of its own, which give way to those of the reply.
-  ctx.body = reply.body ?? (reply.status === 204 || reply.status === 304 ? null : '');
-  if (reply.body === undefined) ctx.remove('Content-Type');
-  for (const [name, value] of headersOf(reply)) {
+  const { status, headers, body } = reply;
+  ctx.status = status;
+  if (body === undefined) {
+    ctx.body = status === 204 || status === 304 ? null : '';
+    ctx.remove('Content-Type');
+  }
+  for (let at = 0; at < headers.length; at += 2) {
+    const [name = '', value = ''] = [headers[at], headers[at + 1]];
     if (name === 'Set-Cookie') ctx.append(name, value);
     else if (name === 'Vary') ctx.vary(value);
     else ctx.set(name, value);
   }
+  // Where its type is known Koa looks for none.
+  if (body !== undefined) ctx.body = body;
 }

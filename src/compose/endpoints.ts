@@ -263,7 +263,7 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
       refuseInObserve('bridge.require()');
       return koaRequire(createRequirement(answers, required));
     },
-    routes: () => koaRoutes(routes),
+    routes: () => koaRoutes(routes, ownPathOf),
     connect() {
       refuseInObserve('bridge.connect()');
       return createConnectMount({ admission, ownPathOf, routes, requirementOf: (required) => createRequirement(answers, required) });

@@ -39,14 +39,12 @@ export function createAnswers({ log, metrics, progress, fraction, nowMs }: Answe
 
   function refuse({ code, description, details = NO_DETAILS, headers }: Refusal): Reply {
     const challenge = challengeFor(code, details);
-    const named = {
-      ...(code === 'temporarily_unavailable' ? { 'Retry-After': retryAfter(details) } : {}),
-      ...(challenge === undefined ? {} : { 'WWW-Authenticate': challenge }),
-      'Cache-Control': 'no-store',
-      ...headers,
-    };
+    const list = ['Cache-Control', 'no-store'];
+    if (code === 'temporarily_unavailable') list.push('Retry-After', retryAfter(details));
+    if (challenge !== undefined) list.push('WWW-Authenticate', challenge);
+    if (headers) for (const [name, value] of Object.entries(headers)) list.push(name, value);
     const body = { error: wireCode(code), ...(description === undefined ? {} : { error_description: description }), ...details };
-    return jsonReply(ERRORS[code].status, body, Object.entries(named).flat());
+    return jsonReply(ERRORS[code].status, body, list);
   }
 
   /** Once a second and reason: an outage under load is one story, not one for each request; the metric counts them all. */

@@ -51,7 +51,7 @@ export function header(request: RequestHead, name: string): string | undefined {
 export function headersOf({ headers }: Pick<Reply, 'headers'>): Map<string, string | string[]> {
   const named = new Map<string, string | string[]>();
   for (let at = 0; at < headers.length; at += 2) {
-    const [name = '', value = ''] = headers.slice(at, at + 2);
+    const [name = '', value = ''] = [headers[at], headers[at + 1]];
     const before = named.get(name);
     named.set(name, before === undefined ? value : [before, value].flat());
   }
