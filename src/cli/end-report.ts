@@ -172,7 +172,7 @@ function isNobody({ known }: Done, swept: Swept | undefined): boolean {
   return known === 0 && (swept === undefined || (swept.isWhole && swept.found === 0));
 }
 
-export function statusOf(done: Done, { untimed }: Reach, swept: Swept | undefined, { dryRun }: EndOptions): number {
+export function exitStatusOf(done: Done, { untimed }: Reach, swept: Swept | undefined, { dryRun }: EndOptions): number {
   if (done.missing.length > 0) return FAILED;
   if (swept && !swept.isWhole) return INCOMPLETE;
   if (isNobody(done, swept)) return UNKNOWN;

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { askYes, isAtTerminal } from './ask.js';
 import { reachOf } from './end-reach.js';
-import { type Done, describeDone, describeLeft, describeSwept, type EndOptions, FAILED, nameOfTenant, statusOf, toJson } from './end-report.js';
+import { type Done, describeDone, describeLeft, describeSwept, type EndOptions, exitStatusOf, FAILED, nameOfTenant, toJson } from './end-report.js';
 import { readResume, sweepAll, wantsSweep } from './end-sweep.js';
 import { print } from './print.js';
 import { changeInRoom, type Room } from './room.js';
@@ -26,7 +26,7 @@ export async function end(options: EndOptions): Promise<number> {
       if (swept) for (const line of describeSwept(swept, options)) print.line(line);
       for (const line of describeLeft(done, reach, swept, options)) print.line(line);
     }
-    return statusOf(done, reach, swept, options);
+    return exitStatusOf(done, reach, swept, options);
   });
 }
 

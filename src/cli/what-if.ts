@@ -2,7 +2,7 @@ import { clampNames } from '../console/clamping.js';
 import { type Forecast, type ForecastAnswer, forecast } from '../console/forecast.js';
 import { holds } from '../rollout/clamp.js';
 import { readProgress } from '../rollout/progress.js';
-import type { Stage } from '../stages.js';
+import { STAGE_TABLE, type Stage } from '../stages.js';
 import { print } from './print.js';
 import { withRoom } from './room.js';
 import { table } from './words.js';
@@ -71,7 +71,7 @@ function describe({ cohort, stage, minutes, share, rows, moving }: Forecast, hel
 function describeMoving({ people, requests, peakPerSecond, minutes, limited }: Forecast['moving'], stage: Stage, nudges: number): string {
   if (requests === 0) return 'Nobody would be told to move.';
   if (people === 0) return 'Fewer people would be told to move than can be told apart from those who hold a token.';
-  const [verb, noun] = stage === 'recall' ? ['return', 'returns'] : ['exchange', 'exchanges'];
+  const [verb, noun] = STAGE_TABLE[stage].nudge === 'back' ? ['return', 'returns'] : ['exchange', 'exchanges'];
   const limit = limited ? ` (rollout.nudgesPerSecond is ${nudges})` : '';
   const time = minutes === undefined ? '' : ` 95 % have in about ${minutes < 1 ? 'a minute' : `${Math.round(minutes)} min`}.`;
   return `${people === 1 ? '1 person' : `${people.toLocaleString('en-US')} people`} would ${verb}: ${peakPerSecond.toLocaleString('en-US')} ${noun} a second at most${limit}.${time}`;

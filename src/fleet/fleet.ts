@@ -79,6 +79,7 @@ export function createFleet(options: FleetOptions): Fleet {
   let latest: Announcement | undefined;
   let soon: { readonly at: number; readonly timer: NodeJS.Timeout } | undefined;
   let interval: NodeJS.Timeout | undefined;
+  let beatenAt = Number.NEGATIVE_INFINITY;
   /** From the start on, until it ends. */
   let told: Describe | undefined;
   let beating: Promise<void> = Promise.resolve();
@@ -114,6 +115,7 @@ export function createFleet(options: FleetOptions): Fleet {
   }
 
   async function beat(describe: Describe): Promise<void> {
+    beatenAt = nowMs();
     try {
       const at = await askTime();
       const said = { ...keys(others), ...state(strangers) };
@@ -178,7 +180,7 @@ export function createFleet(options: FleetOptions): Fleet {
       interval.unref();
       await beatNext(describe);
     },
-    announce: () => beatIn(SOON_MS),
+    announce: () => beatIn(Math.max(AT_ONCE_MS, beatenAt + SOON_MS - nowMs())),
     announceChanges() {
       if (JSON.stringify({ ...keys(others), ...state(strangers) }) !== announced) beatIn(AT_ONCE_MS);
     },

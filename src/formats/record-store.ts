@@ -63,10 +63,10 @@ export function queueRead(pipeline: ChainableCommander, storage: RecordStorage, 
   return reading.pttl(key);
 }
 
-export type Reply = readonly [error: Error | null, result: unknown] | undefined;
+export type RedisReply = readonly [error: Error | null, result: unknown] | undefined;
 
 /** What the replies to those two say. */
-export function toStored(storage: RecordStorage, found: Reply, ttl: Reply): StoredRecord | SessionRejection {
+export function toStored(storage: RecordStorage, found: RedisReply, ttl: RedisReply): StoredRecord | SessionRejection {
   if (!found || !ttl) throw unavailable('redis');
   const failure = found[0] ?? ttl[0];
   if (failure?.message.startsWith('WRONGTYPE')) return 'unreadable-record';

@@ -8,16 +8,17 @@ import type { CookiePairs } from '../formats/cookies.js';
 import { endLogin, endsLogin, isSameLogin } from '../login.js';
 import type { Principal } from '../principal.js';
 import type { ResolvedClient } from '../rollout/clients.js';
+import type { KeptSession } from '../sessions/kept-session.js';
 import type { SessionReader } from '../sessions/reader.js';
 import type { LiveSession } from '../sessions/record.js';
 import { toPrincipal } from '../sessions/session-principal.js';
-import type { OpenedFamily } from '../tokens/family.js';
 import type { Grant } from '../tokens/grant.js';
 import { familyLife, isAtItsEnd, toKept } from '../tokens/session-grant.js';
 import { chooseTarget, narrowScope } from './asked.js';
 import type { Attempt } from './attempt.js';
 import type { AskedTokens, GrantCommand, GrantedTokens } from './command.js';
 import type { SessionGranting } from './granting.js';
+import { withNewFamily } from './new-family.js';
 import { unusedEnd } from './sign.js';
 
 export interface ExchangeOptions extends SessionGranting {
@@ -38,7 +39,7 @@ export type Exchange = (command: ExchangeCommand, attempt: Attempt) => Promise<G
 
 /** The exchange of a session for tokens (RFC 8693), in named steps: each either goes on or throws its answer. */
 export function createExchange(options: ExchangeOptions): Exchange {
-  const { sessions, rollout, families, sign, clock, audit, metrics } = options;
+  const { sessions, rollout, sign, clock, audit, metrics } = options;
   const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
   const defaultAudience = options.audience[0] ?? '';
 
@@ -93,29 +94,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
     };
   }
 
-  async function open(session: LiveSession, grant: Grant): Promise<OpenedFamily> {
-    const { sid, identity, source } = session;
-    const [epoch, kept] = await Promise.all([options.epochsOf(source.entry)?.recent(), options.ledger.kept(sid)]);
-    // The id has gone from somebody to this person: what was made for them ends, and everybody is told.
+  /** The id has gone from somebody to this person: what was made for them ends, and everybody is told. */
+  async function endOther({ sid, identity }: LiveSession, kept: KeptSession | undefined): Promise<void> {
     if (kept && kept.subject !== identity.subject) await options.logout.note(sid, 'other-person', endLogin(kept, await options.ledger.now(sid)));
-    const before = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (before && endsLogin(before, sid, identity)) throw noValidSession('logged-out');
-    const opened = await families.open(sid, grant, options.ledger.seal(sid, toKept(session, epoch)));
-    try {
-      await options.watch.watch(session, epoch);
-      // Whoever ended the person in between found the note, but no family yet.
-      const after = await options.persons.note(identity.subject, sid, grant.endsAt * 1000);
-      if (after?.endedAt !== before?.endedAt && after?.exceptSid !== sid) throw noValidSession('logged-out');
-      return opened;
-    } catch (error) {
-      await takeBack(sid, opened.family);
-      throw error;
-    }
-  }
-
-  /** Nobody has its token. */
-  async function takeBack(sid: string, family: string): Promise<void> {
-    await families.end(sid, family, 'taken-back').catch(() => undefined);
   }
 
   /** Somebody may have logged out while the family was made: then it was made from nothing. */
@@ -135,18 +116,25 @@ export function createExchange(options: ExchangeOptions): Exchange {
     const grant = toGrant(session, client, audience, asked);
     await options.limits.count('exchange', session.sid);
 
-    const { family, token: refreshToken } = await open(session, grant);
-    const scope = asked ?? session.identity.scope;
-    try {
-      const access = await sign({ ...toPrincipal(session, client.id), scope }, family, grant);
-      await refuseIfGone(session);
-      audit('exchange.granted', { client: client.id, sid: session.sid, family, audience });
-      command.assertInTime();
-      return { outcome: 'granted', access, ...(session.refreshable ? { refreshToken } : {}), scope, unusedEnd: unusedEnd(grant, clock) };
-    } catch (error) {
-      await takeBack(session.sid, family);
-      throw error;
-    }
+    const { sid, identity } = session;
+    const [epoch, kept] = await Promise.all([options.epochsOf(session.source.entry)?.recent(), options.ledger.kept(sid)]);
+    await endOther(session, kept);
+    return await withNewFamily(options, {
+      sid,
+      grant,
+      sealedSession: options.ledger.seal(sid, toKept(session, epoch)),
+      refusedBy: (ended) => (endsLogin(ended, sid, identity) ? noValidSession('logged-out') : undefined),
+      refusedSince: (ended) => (ended?.exceptSid === sid ? undefined : noValidSession('logged-out')),
+      watch: async () => await options.watch.watch(session, epoch),
+      async finish({ family, token: refreshToken }) {
+        const scope = asked ?? identity.scope;
+        const access = await sign({ ...toPrincipal(session, client.id), scope }, family, grant);
+        await refuseIfGone(session);
+        audit('exchange.granted', { client: client.id, sid, family, audience });
+        command.assertInTime();
+        return { outcome: 'granted', access, ...(session.refreshable ? { refreshToken } : {}), scope, unusedEnd: unusedEnd(grant, clock) };
+      },
+    });
   };
 }
 

@@ -10,6 +10,7 @@ import type { Grant } from '../tokens/grant.js';
 import type { FrameAttempt } from './attempt.js';
 import type { GrantCommand, GrantedTokens } from './command.js';
 import type { Granting } from './granting.js';
+import { withNewFamily } from './new-family.js';
 import { unusedEnd } from './sign.js';
 
 /** Who has logged in, as the app knows. */
@@ -54,7 +55,7 @@ export interface IssueGrantOptions extends Granting {
 const SID_BYTES = 24;
 
 export function createIssueGrant(options: IssueGrantOptions): IssueGrant {
-  const { frameAttempt, lives, clients, persons, families, sign, random, clock, audit } = options;
+  const { frameAttempt, lives, clients, sign, random, clock, audit } = options;
   const targets = new Set([...options.audience, ...options.services.map(({ audience }) => audience)]);
 
   async function issue(
@@ -79,23 +80,20 @@ export function createIssueGrant(options: IssueGrantOptions): IssueGrant {
     };
     if (!options.canSign()) throw unavailable('signing');
     const sid = random.token(SID_BYTES);
-    const ended = await persons.note(identity.subject, sid, grant.endsAt * 1000);
-    if (ended && (identity.authTimeMs ?? 0) <= ended.notBefore)
-      throw new CrossfadeError('invalid_request', { message: 'authTime: this login is older than the end of its person' });
-    const { family, token } = await families.open(sid, grant, '');
-    const { subject, scope } = identity;
-    const principal = tokenPrincipal(identity, { sid, client: id, scope });
-    const finish = async () => {
-      // Whoever ended the person in between found the note, but no family yet.
-      const since = await persons.note(subject, sid, grant.endsAt * 1000);
-      if (since?.endedAt !== ended?.endedAt) throw new CrossfadeError('invalid_request', { message: 'the person was ended at this moment' });
-      const signed = await sign(principal, family, grant);
-      assertInTime();
-      return signed;
-    };
-    const access = await finish().catch(async (error: unknown) => {
-      await families.end(sid, family, 'taken-back').catch(() => undefined); // Nobody has its token.
-      throw error;
+    const { scope } = identity;
+    const refuse = (message: string) => new CrossfadeError('invalid_request', { message });
+    const { access, family, token } = await withNewFamily(options, {
+      sid,
+      grant,
+      sealedSession: '',
+      refusedBy: ({ notBefore }) =>
+        (identity.authTimeMs ?? 0) <= notBefore ? refuse('authTime: this login is older than the end of its person') : undefined,
+      refusedSince: () => refuse('the person was ended at this moment'),
+      async finish(opened) {
+        const signed = await sign(tokenPrincipal(identity, { sid, client: id, scope }), opened.family, grant);
+        assertInTime();
+        return { access: signed, ...opened };
+      },
     });
     audit('tokens.issued', { client: id, sid, family, audience });
     return { access, refreshToken: token, scope, unusedEnd: unusedEnd(grant, clock), client, sid };

@@ -141,7 +141,7 @@ export function withClamp(clamps: readonly Clamp[], clamp: Clamp): readonly Clam
 }
 
 /** Only of what release 0.1 knows of a clamp as well: it compares its own digest with this one. */
-export function digestOf(clamps: readonly Clamp[]): string {
+export function digestOfClamps(clamps: readonly Clamp[]): string {
   const known = clamps.map(({ selector, stage, by, why, at, until, text }) => ({ selector, stage, by, why, at, until, text }));
   return createHash('sha256').update(JSON.stringify(known)).digest('base64url').slice(0, 12);
 }

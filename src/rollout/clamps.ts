@@ -3,7 +3,18 @@ import type { SignedValue } from '../redis/signed-value.js';
 import type { Stage } from '../stages.js';
 import type { Tools } from '../telemetry/tools.js';
 /** Whom a clamp holds: a client with all its cohorts, one cohort, or everybody. */
-import { type Clamp, type ClampList, type ClampSelector, describeSelector, digestOf, holds, holdsScope, idOf, isSame, withClamp } from './clamp.js';
+import {
+  type Clamp,
+  type ClampList,
+  type ClampSelector,
+  describeSelector,
+  digestOfClamps,
+  holds,
+  holdsScope,
+  idOf,
+  isSame,
+  withClamp,
+} from './clamp.js';
 import { lowestStage } from './stage.js';
 
 /** What the clamps allow somebody at most. */
@@ -114,7 +125,7 @@ export function createClamps({ knowsCohort, stored, fleetNowMs, audit, metrics }
     },
 
     get digest() {
-      return digestOf(inForce());
+      return digestOfClamps(inForce());
     },
 
     get unknown() {
