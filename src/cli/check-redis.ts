@@ -72,8 +72,8 @@ async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, co
   } catch (error) {
     // One node of a Cluster may be why, and the connection knows which.
     await connection.probe();
-    const [problem = `Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}`] = connection.problems;
-    return only(problem.replace(`${at}: `, ''));
+    const known = connection.problems.map((problem) => ({ path: at, message: problem.replace(`${at}: `, '') }));
+    return known.length > 0 ? { findings: known, notes: [] } : only(`Redis refuses: ${error instanceof Error ? error.message : 'unknown error'}`);
   } finally {
     connection.close();
   }

@@ -135,7 +135,9 @@ export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) =
 async function whyNot(own: RedisConnection, error: unknown): Promise<string | undefined> {
   const ofError = whyOf(error);
   if (ofError !== undefined) await own.probe();
-  const [problem] = ofError === undefined ? [] : own.problems;
+  const known = ofError === undefined ? [] : own.problems;
+  // That a part of the slots is not served is what follows from it.
+  const problem = known.find((one) => !one.includes('CLUSTERDOWN')) ?? known[0];
   return own.problem() ?? problem?.replace(/^\w+: (?:Redis )?/, '') ?? ofError;
 }
 
