@@ -127,6 +127,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     denied: control.deniedSecrets,
     values: control.values,
     others: () => fleet.others,
+    lookForOthers: fleet.read,
     strangers: () => fleet.strangers,
     connection: own,
     prefix,

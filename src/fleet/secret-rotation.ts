@@ -12,6 +12,8 @@ export interface SecretRotationOptions extends Pick<Tools, 'log' | 'audit'> {
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Who else is alive, the longest first. */
   readonly others: () => readonly Announcement[];
+  /** Reads anew who else is there. Never rejects. */
+  readonly lookForOthers: () => Promise<void>;
   readonly strangers: () => number;
   readonly connection: Pick<RedisConnection, 'client'>;
   /** What all of the bridge's keys start with. */
@@ -46,14 +48,14 @@ export interface SecretRotation {
 const AGAIN_MS = 1000;
 
 export function createSecretRotation(options: SecretRotationOptions): SecretRotation {
-  const { secrets, denied, values, others, strangers, connection, prefix, ends, writeCookieSecrets, writeEvents } = options;
+  const { secrets, denied, values, others, lookForOthers, strangers, connection, prefix, ends, writeCookieSecrets, writeEvents } = options;
   const { forgetLearned, onChange, random, log, audit } = options;
   const claim = createClaim(connection.client, `${prefix}secrets-rewriting`, random.token(9));
   const done = createDoneNote(connection.client, `${prefix}secrets-rewritten`);
   let isWriting = false;
   /** Those out of use of which it was told; of those that were so at the start nothing is new. */
   const told = new Set(denied.all.map(({ name, how }) => `${name} ${how}`));
-  /** The secret under which all of it was written, as far as this instance knows. */
+  /** The secret under which all of it was written, as far as this instance knows; empty while it is being written. */
   let written: string | undefined;
   /** Whether the user of Redis may not look for ends of sessions. */
   let mayNotScan = false;
@@ -73,7 +75,10 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
   }
 
   async function choose(): Promise<void> {
-    if (secrets.writeWith(chooseWriting(secrets, others(), strangers()))) {
+    const chosen = () => chooseWriting(secrets, others(), strangers());
+    // Somebody may have started since the others were last heard of.
+    if (chosen() !== secrets.writes) await lookForOthers();
+    if (secrets.writeWith(chosen())) {
       audit('fleet.secret-activated', { secret: secrets.writes });
       onChange();
     }
@@ -92,6 +97,8 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     const goesOn = async () => !closed && secrets.writes === name && (await claim.take('secrets'));
     if ((await done.read()) === name) return true;
     if (!(await goesOn())) return false;
+    // Begun, it is done under no other any more.
+    await done.write('');
     const persons = await ends.writePersons(goesOn);
     if (persons === undefined) return false;
     const sessions = await ends.writeSessions(goesOn).catch(unlessForbidden);
@@ -130,6 +137,7 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     writeEvents();
     while (!closed && secrets.writes !== written) {
       const name = secrets.writes;
+      written = '';
       const isDone = await writeEverything(name).catch((error: unknown) => {
         log.debug({ err: error }, 'what stands in Redis could not be written under the new fleet secret; trying again');
         return false;

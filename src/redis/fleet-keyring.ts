@@ -46,8 +46,9 @@ export interface DeniedSecret {
  * instance runs goes on opening until the restart, or until it is denied.
  */
 export class FleetSecrets implements Seals {
-  #inFile: readonly Held[];
-  #lost: readonly Held[] = [];
+  /** All that this instance has seen, newest first. */
+  #all: readonly Held[];
+  #inFile: ReadonlySet<Held>;
   #denied = new Map<string, DeniedSecret>();
   #writing: Held;
   readonly #pseudonyms: Secret;
@@ -59,9 +60,11 @@ export class FleetSecrets implements Seals {
     if (!only) throw new TypeError('a fleet has at least one secret');
     this.#pseudonyms = lines.pseudonyms ?? pseudonymsOf(only);
     this.names = readPseudonyms(this.#pseudonyms);
-    this.#inFile = lines.secrets.map((secret) => this.#hold(secret));
+    const held = lines.secrets.map((secret) => this.#hold(secret));
+    this.#all = byAge([], held);
+    this.#inFile = new Set(held);
     // Until the others were heard: the oldest is the one that all have.
-    this.#writing = this.#inFile.at(-1) ?? this.#hold(only);
+    this.#writing = this.#all.at(-1) ?? this.#hold(only);
   }
 
   #hold(secret: Secret): Held {
@@ -82,15 +85,11 @@ export class FleetSecrets implements Seals {
 
   /** Takes the file as it is now. */
   takeFile({ secrets }: FleetSecretLines): void {
-    const before = this.#all;
-    this.#inFile = secrets.map((secret) => before.find(({ name }) => name === nameOfSecret(secret)) ?? this.#hold(secret));
-    this.#lost = before.filter((held) => !this.#inFile.includes(held));
+    const held = secrets.map((secret) => this.#all.find(({ name }) => name === nameOfSecret(secret)) ?? this.#hold(secret));
+    this.#all = byAge(this.#all, held);
+    this.#inFile = new Set(held);
     // Of a secret that was not here it was not known whether it is newer than the one under which it was denied.
     for (const { name, under } of this.denied) if (under !== undefined && !this.mayDeny(under, name)) this.#denied.delete(name);
-  }
-
-  get #all(): readonly Held[] {
-    return [...this.#inFile, ...this.#lost];
   }
 
   get #usable(): readonly Held[] {
@@ -104,12 +103,12 @@ export class FleetSecrets implements Seals {
 
   /** Those that may write: of the file, and not denied. */
   get inFile(): readonly string[] {
-    return this.#inFile.flatMap(({ name }) => (this.#denied.has(name) ? [] : [name]));
+    return this.#usable.flatMap((held) => (this.#inFile.has(held) ? [held.name] : []));
   }
 
   /** Those that the file has lost since the start. */
   get lost(): readonly string[] {
-    return this.#lost.flatMap(({ name }) => (this.#denied.has(name) ? [] : [name]));
+    return this.#usable.flatMap((held) => (this.#inFile.has(held) ? [] : [held.name]));
   }
 
   /** The one that writes. */
@@ -172,7 +171,7 @@ export class FleetSecrets implements Seals {
 
   /** Whether the file still holds one that has leaked. */
   get holdsRevoked(): boolean {
-    return this.isRevoked(this.#inFile.map(({ name }) => name));
+    return this.isRevoked([...this.#inFile].map(({ name }) => name));
   }
 
   /** The secret that something was written under, where it is here. */
@@ -190,8 +189,8 @@ export class FleetSecrets implements Seals {
     const news = denied.filter(({ name, isRevoked }) => !this.#denied.has(name) || (isRevoked && !this.isRevoked([name])));
     // Which was the first is known by the file, where it has it.
     for (const one of news) this.#denied.set(one.name, { ...one, isFirst: this.first === undefined ? one.isFirst : this.first === one.name });
-    const [newest] = this.#usable;
-    if (newest && this.#denied.has(this.#writing.name)) this.#writing = newest;
+    const next = this.#usable.find((held) => this.#inFile.has(held)) ?? this.#usable[0];
+    if (next && this.#denied.has(this.#writing.name)) this.#writing = next;
     return news.length > 0;
   }
 
@@ -232,6 +231,20 @@ export class FleetSecrets implements Seals {
     const others = this.#usable.filter((held) => held !== this.#writing);
     return [this.#writing.counter, ...others.map(({ counter }) => counter)];
   }
+}
+
+/**
+ * Newest first. What is known of their age stays, also where a file is put back that lacks the newest or has them in another order: else a
+ * secret that was taken out of use would count as newer than the one under which that was said. The first of the fleet is the oldest.
+ */
+function byAge(known: readonly Held[], file: readonly Held[]): readonly Held[] {
+  const all = [...known];
+  for (const [at, held] of [...file.entries()].reverse()) {
+    if (all.includes(held)) continue;
+    const next = file[at + 1];
+    all.splice(next ? all.indexOf(next) : all.length, 0, held);
+  }
+  return [...all.filter(({ isFirst }) => !isFirst), ...all.filter(({ isFirst }) => isFirst)];
 }
 
 /** The name of the secret that something was written under; empty for the first secret of the fleet. */

@@ -218,6 +218,8 @@ describe('a fleet secret that has leaked', () => {
   it('is not taken out of use where an instance went back to it while the command was counting; done twice, it says the same', async () => {
     const world = await open();
     const { redis } = world.legacy;
+    const alice = await exchangeNative(world, await world.login('alice'));
+    const fileBefore = world.readFile('fleet-secret');
     const { config, before } = await rotateTo(world);
     const proxy = await startTcpProxy(sharedRedisUrl());
     onTestFinished(() => proxy.close());
@@ -249,5 +251,14 @@ describe('a fleet secret that has leaked', () => {
     expect([again.status, JSON.parse(again.stdout)]).toMatchObject([0, { name: before, missing: [] }]);
     const finished = await runCli(['secrets', 'finish', before, '--config', config]);
     expect([finished.status, finished.stderr]).toMatchObject([2, expect.stringContaining('revoked already')]);
+
+    // The file from before is put back: what it holds stays out of use.
+    await expectError(await postRefresh(world, alice.refresh), 400, 'invalid_grant');
+    const from = world.log.all.length;
+    writeFileSync(join(world.directory, 'fleet-secret'), fileBefore);
+    await world.log.until((line) => line['audit'] === 'secret.changed', from);
+    await expectError(await postRefresh(world, alice.refresh), 400, 'invalid_grant');
+    await world.bridge.reload();
+    expect(await redis.get(`${world.prefix}denied-secrets`)).toContain(before);
   }, 90_000);
 });

@@ -50,6 +50,28 @@ describe('the secrets of a fleet', () => {
     expect(both.counterKeys).toHaveLength(1);
   });
 
+  it('a denied one stays so where the file is put back to what it was, or has its lines in another order', () => {
+    const denial = { name: one, isFirst: true, isRevoked: true, under: two };
+    for (const secrets of [[first], [first, second], [second, first]]) {
+      const both = holdSecrets(second, first);
+      both.writeWith(two);
+      const before = both.seal('context', 'text');
+      both.deny([denial]);
+      both.takeFile({ secrets, pseudonyms: pseudonymsOf(first) });
+      expect([both.opens, both.writes, both.unseal('context', before), both.mayDeny(two, one), both.mayDeny(one, two)]).toEqual([
+        [two],
+        two,
+        'text',
+        true,
+        false,
+      ]);
+    }
+    // After a restart with the lines in another order the first of the fleet is the oldest all the same.
+    const turned = new FleetSecrets({ secrets: [first, second], pseudonyms: pseudonymsOf(first) });
+    turned.deny([denial]);
+    expect([turned.opens, turned.inFile, turned.mayDeny(two, one)]).toEqual([[two], [two], true]);
+  });
+
   it('one that the file has lost opens until the restart, and never writes again', () => {
     const both = holdSecrets(second, first);
     const before = both.sign('context', 'text');
