@@ -1,6 +1,7 @@
 import type { Config } from '../config/config.js';
 import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
 import { type Drift, describeDrift, describeGroup, findDrift } from '../fleet/drift.js';
+import { FORMS } from '../fleet/stored-forms.js';
 import type { DeniedKey } from '../keys/deny-list.js';
 import type { StoredKey } from '../keys/jwks.js';
 import { type KeyHold, startsAt, whatHolds } from '../keys/rotation.js';
@@ -172,14 +173,15 @@ function sumLately(all: readonly Lately[]): Lately {
   };
 }
 
-/** It reads what stands under the first secret only. */
+/** It reads what stands under the first secret only, and the form that this release writes. */
 function judgeLastRelease({ announcements, firstSecret, isNamed }: StatusInput): FleetStatus['lastRelease'] {
   const other = announcements.find(({ writes }) => writes !== undefined && writes !== firstSecret);
   if (other) return { canStart: false, why: `the fleet writes with the secret ${other.writes}, and release 0.1 knows the first one only` };
   if (isNamed) return { canStart: false, why: 'keys and clamps stand under a second fleet secret, and release 0.1 knows the first one only' };
-  const several = announcements.some(({ opens }) => opens !== undefined && opens.length > 1);
-  if (several) return { canStart: false, why: 'fleetSecretFile holds several secrets, and release 0.1 takes one only' };
-  return { canStart: true };
+  const later = announcements.find(({ reads = 1 }) => reads - 1 > FORMS.writes);
+  if (later) return { canStart: false, why: `${later.host} (${later.version}) writes what release 0.1 does not read` };
+  const several = announcements.some(({ opens = [] }) => opens.length > 1);
+  return several ? { canStart: false, why: 'fleetSecretFile holds several secrets, and release 0.1 takes one only' } : { canStart: true };
 }
 
 function describeProblems({ announcements, strangers, clamps, blocked, config }: StatusInput, instances: readonly InstanceStatus[]): string[] {

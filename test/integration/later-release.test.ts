@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { Secret } from '../../src/config/secret.js';
 import { FleetSecrets } from '../../src/redis/fleet-keyring.js';
@@ -246,5 +248,9 @@ describe('what a later release says', () => {
     const forced = await world.another({ bridge: { force: { why: 'a test' } } });
     expect(await forced.bridge.readiness()).toMatchObject({ ready: true, canIssue: true });
     expect(forced.log.audits('start.forced')).toHaveLength(1);
+    const file = join(world.directory, 'command.json');
+    writeFileSync(file, JSON.stringify(world.config));
+    const { stdout } = await runCli(['status', '--config', file]);
+    expect(stdout.replaceAll(/\s+/g, ' ')).toContain('can no longer be started: later-host (9.0.0) writes what release 0.1 does not read');
   });
 });
