@@ -5,6 +5,8 @@ import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Secret } from '../config/secret.js';
 import { valuesOfOwnCookie } from '../endpoints/bridge-cookies.js';
+import { refuseMalformed } from '../endpoints/client-request.js';
+import { readCredentials } from '../endpoints/credentials.js';
 import { CrossfadeError } from '../errors.js';
 
 /** Who may operate the bridge over HTTP: whoever has the token of `admin.tokenFile`, as a bearer or signed in at the console with it. */
@@ -18,7 +20,7 @@ export interface OperatorAccess {
   checkHost(ctx: Context): void;
   /**
    * By bearer token, or by the console's cookie; by cookie, what changes something must come from the console itself.
-   * @throws {CrossfadeError} `missing_credential`, `invalid_token`, `forbidden_origin`.
+   * @throws {CrossfadeError} `missing_credential`, `invalid_token`, `invalid_request`, `forbidden_origin`.
    */
   check(ctx: Context): void;
   /** Takes the token and gives the console's cookie. @throws {CrossfadeError} `invalid_token`, `forbidden_origin`. */
@@ -78,7 +80,8 @@ export function createOperatorAccess(config: Config['admin'], token: () => Secre
     },
 
     check(ctx) {
-      const bearer = /^bearer +(\S+)$/i.exec(ctx.get('Authorization'))?.[1];
+      refuseMalformed(ctx.req);
+      const { bearer } = readCredentials(ctx.req);
       if (bearer !== undefined) {
         if (!isToken(bearer)) throw new CrossfadeError('invalid_token');
         return;

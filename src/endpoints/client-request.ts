@@ -36,8 +36,8 @@ export interface ClientRequests {
   ): void;
 }
 
-/** Two `Authorization` headers, or a token in the query: nobody can say which credential is meant. */
-function refuseMalformed(head: RequestHead): void {
+/** @throws {CrossfadeError} `invalid_request`: two `Authorization` headers, or a token in the query, do not say which credential is meant. */
+export function refuseMalformed(head: RequestHead): void {
   const { malformed } = readCredentials(head);
   if (!malformed) return;
   const { code, description = '' } = malformedRefusal(malformed);
