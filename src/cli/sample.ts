@@ -242,7 +242,7 @@ function printReport({ entry, sessions, mapped, keysLookedAt, formats, others, r
   for (const warning of warnings) print.line(`  Warning: ${warning}`);
 }
 
-/** "3 have no user.id", "1 has no user.id", "2 where user.roles is not a list of strings". */
+/** "3 have no user.id", "1 has no user.id", "2 where user.roles is not a list of strings or whole numbers". */
 function phrase(reason: string, count: number): string {
   if (reason === 'expired') return count === 1 ? 'is expired' : 'are expired';
   if (reason.startsWith('no ')) return `${count === 1 ? 'has' : 'have'} ${reason}`;

@@ -155,7 +155,7 @@ export const sessionSchema = z.strictObject({
     .strictObject({
       subject: mappedPath.describe('Path of the person in the record; must lead to a string or a whole number.'),
       tenant: mappedPath.optional().describe('Path of the tenant.'),
-      roles: mappedPath.optional().describe('Path of the roles: a list of strings, or one string for one role.'),
+      roles: mappedPath.optional().describe('Path of the roles: a list of strings or whole numbers, or one of them for one role.'),
       scope: mappedPath.optional().describe('Path of the scope: a list of strings, or one string with spaces between.'),
       authTime: mappedPath.optional().describe('Path of the time of the login: seconds, milliseconds (over 10^11) or ISO 8601.'),
     })

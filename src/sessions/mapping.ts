@@ -121,7 +121,7 @@ export function toIdentity(found: Partial<Record<string, unknown>>, nameOf: (mem
   if (tenant === undefined && isGiven(found['tenant']))
     return unmappable(nameOf('tenant'), 'is not a string with visible characters, or a whole number');
   const roles = toList(found['roles'], (text) => [text]);
-  if (!roles) return unmappable(nameOf('roles'), 'is not a list of strings');
+  if (!roles) return unmappable(nameOf('roles'), 'is not a list of strings or whole numbers');
   const scope = toList(found['scope'], (text) => text.split(' ').filter((token) => token !== ''));
   if (!scope?.every(isScopeToken)) return unmappable(nameOf('scope'), 'is not a scope (RFC 6749, section 3.3)');
   const authTimeMs = readTime(found['authTime'], 'last');
@@ -158,9 +158,10 @@ const VISIBLE = /[^\s\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Zs}\p{Default_Ignorable_Code_Poi
 
 function toList(value: unknown, fromText: (text: string) => string[]): string[] | undefined {
   if (!isGiven(value)) return [];
-  const list = typeof value === 'string' ? fromText(value) : isSparseList(value) ? Object.values(value) : value;
+  const single = typeof value === 'number' ? toText(value) : value;
+  const list = typeof single === 'string' ? fromText(single) : isSparseList(value) ? Object.values(value) : value;
   if (!Array.isArray(list) || list.length > MAX_LIST_LENGTH) return undefined;
-  const texts = list.filter((item): item is string => typeof item === 'string' && toText(item) !== undefined);
+  const texts = list.map(toText).filter((text) => text !== undefined);
   return texts.length === list.length ? texts : undefined;
 }
 

@@ -138,6 +138,7 @@ describe('mapping by paths', () => {
       { user: { id: 'a', tenant: 3, roles: 'team lead', scope: 'a b' }, at: 1_700_000_000 },
       { subject: 'a', tenant: '3', roles: ['team lead'], scope: ['a', 'b'], authTime: 1_700_000_000, authTimeMs: 1_700_000_000_999 },
     ],
+    [{ user: { id: 'a', roles: [8, '9007199254740993'], scope: 7 } }, { subject: 'a', roles: ['8', '9007199254740993'], scope: ['7'] }],
     [
       { user: { id: 'a', roles: ['x', 'y'], scope: ['s'] }, at: 1_700_000_000_999 },
       { subject: 'a', roles: ['x', 'y'], scope: ['s'], authTime: 1_700_000_000, authTimeMs: 1_700_000_000_999 },
@@ -158,7 +159,8 @@ describe('mapping by paths', () => {
     [{ user: { id: true } }, 'unmappable-record', 'user.id is not a string with visible characters, or a whole number'],
     [{ user: { id: '\ud800' } }, 'unmappable-record', 'user.id is not a string with visible characters, or a whole number'],
     [{ user: { id: 'a', tenant: {} } }, 'unmappable-record', 'user.tenant is not a string with visible characters, or a whole number'],
-    [{ user: { id: 'a', roles: [1] } }, 'unmappable-record', 'user.roles is not a list of strings'],
+    [{ user: { id: 'a', roles: [true] } }, 'unmappable-record', 'user.roles is not a list of strings or whole numbers'],
+    [{ user: { id: 'a', roles: [1.5] } }, 'unmappable-record', 'user.roles is not a list of strings or whole numbers'],
     [{ user: { id: 'a', scope: ['a b'] } }, 'unmappable-record', 'user.scope is not a scope (RFC 6749, section 3.3)'],
     [{ user: { id: 'a' }, at: 1e300 }, 'unmappable-record', 'at is not a time'],
     [{ user: { id: 'a' }, at: 'yesterday' }, 'unmappable-record', 'at is not a time'],
