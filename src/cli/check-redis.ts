@@ -1,9 +1,8 @@
 import { Cluster } from 'ioredis';
 import { createControl } from '../compose/stored.js';
 import type { Config, ConfigProblem as Finding, RedisTarget } from '../config/config.js';
-import { namesOf } from '../console/status.js';
 import { whyNoEpoch } from '../endings/store-epoch.js';
-import type { Announcement } from '../fleet/announcement.js';
+import { type Announcement, namesOf } from '../fleet/announcement.js';
 import { describeGroup, digestSettings, findDrift } from '../fleet/drift.js';
 import { toMember } from '../fleet/fleet.js';
 import { describeStrangers } from '../fleet/store.js';
@@ -95,10 +94,12 @@ async function checkFleet(config: Config, client: RedisClient, nowMs: number): P
   const { issuer, audience } = config;
   const self = { instance: 'check', host: 'here', startedAt: nowMs, issuer, audience, verifies: [], accepts: [], clockOffMs: 0, hasKeys: true };
   const most = majorityAgainst(self, live.map(toMember));
+  const nameOf = namesOf(live);
   const notYet = audience.flatMap((one) => {
-    const missing = live.filter((other) => !acceptsAudience(other, issuer, one)).map(({ host }) => host);
-    const hosts = [...new Set(missing)].join(', ');
-    return missing.length > 0 ? [{ path: 'audience', message: `no token would be issued for ${one} until ${hosts} accept it as well` }] : [];
+    const missing = live.filter((other) => !acceptsAudience(other, issuer, one)).map(nameOf);
+    return missing.length > 0
+      ? [{ path: 'audience', message: `no token would be issued for ${one} until ${missing.join(', ')} accept it as well` }]
+      : [];
   });
   return [
     // Who signs for another issuer accepts none of these.

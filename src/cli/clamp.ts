@@ -1,5 +1,5 @@
 import { type ClampNames, type Confirmation, clampNames, countAffected, releaseClamp, setClamp } from '../console/clamping.js';
-import { nameOfInstance } from '../console/status.js';
+import { nameOfInstance } from '../fleet/announcement.js';
 import { type Clamp, type ClampSelector, idOf, isSame, nameOfSelector } from '../rollout/clamp.js';
 import { COUNTED_MINUTES, type TrafficCount } from '../rollout/traffic.js';
 import type { Stage } from '../stages.js';

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { namesOf } from '../fleet/announcement.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { reachOf } from './end-reach.js';
 import { type Done, describeDone, describeLeft, describeSwept, type EndOptions, exitStatusOf, FAILED, nameOfTenant, toJson } from './end-report.js';
@@ -124,7 +125,7 @@ async function confirm({ control, lifecycle, nowMs }: Room): Promise<Pick<Done, 
   await lifecycle.publisher.tell('clamps');
   for (const end = Date.now() + CONFIRM_MS; ; ) {
     const { live } = await control.fleet.read(await nowMs());
-    const missing = live.filter(({ eventsReadAt = 0, clockOffMs }) => eventsReadAt - clockOffMs < since).map(({ host }) => host);
+    const missing = live.filter(({ eventsReadAt = 0, clockOffMs }) => eventsReadAt - clockOffMs < since).map(namesOf(live));
     if (missing.length === 0 || Date.now() > end) return { instances: live.length, missing };
     await sleep(200);
   }

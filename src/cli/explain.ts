@@ -1,4 +1,5 @@
 import { text as readAll } from 'node:stream/consumers';
+import { namesOf } from '../fleet/announcement.js';
 import { type CookiePairs, parseCookies } from '../formats/cookies.js';
 import { KeyRing } from '../keys/key-ring.js';
 import type { Principal } from '../principal.js';
@@ -153,7 +154,7 @@ async function explainPerson(
     );
     await control.clamps.sync();
     const { live: instances } = await control.fleet.read(await nowMs());
-    const unsigned = instances.filter(({ signs }) => signs === undefined).map(({ host }) => host);
+    const unsigned = instances.filter(({ signs }) => signs === undefined).map(namesOf(instances));
     const clamped = control.clamps.ceilingsOf(client.id, cohort);
     const canSign = instances.length === 0 || unsigned.length < instances.length;
     const flag = stageFlag?.value;

@@ -1,16 +1,9 @@
-import { randomBytes } from 'node:crypto';
-import { chmodSync, readFileSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { keepEventsMs } from '../compose/lifecycle.js';
-import { loadConfig } from '../config/load.js';
-import { pseudonymsOf, Secret } from '../config/secret.js';
-import { nameOfInstance } from '../console/status.js';
 import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
-import { errnoOf } from '../errors.js';
-import type { Announcement } from '../fleet/announcement.js';
+import { type Announcement, namesOf } from '../fleet/announcement.js';
 import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
 import { countFamilies, countWritten, type WrittenCounts } from '../fleet/written-under.js';
 import { loadKeyDirectory } from '../keys/load.js';
-import { nameOfSecret } from '../redis/fleet-keyring.js';
 import { grantContext } from '../tokens/grant.js';
 import { askYes, isAtTerminal } from './ask.js';
 import { print } from './print.js';
@@ -20,47 +13,6 @@ import { count, table } from './words.js';
 export interface FleetSecretOptions {
   readonly config: string;
   readonly json?: boolean;
-}
-
-/** `crossfade secrets add`: a new fleet secret in front of the others; with the first of them the line that keeps the names of persons. */
-export async function addSecret({ config: path, json = false }: FleetSecretOptions): Promise<void> {
-  const { fleetSecret } = await loadConfig(path);
-  const { secrets, pseudonyms } = fleetSecret.current;
-  const [newest] = secrets;
-  if (!newest) throw new Error('fleetSecretFile holds no secret');
-  if (secrets.length > 1)
-    throw new Error(
-      `fleetSecretFile holds a newer secret already, ${nameOfSecret(newest)}: nothing was done. Bring the file to every instance, and take the old line out once crossfade secrets finish has said so`,
-    );
-  const added = new Secret(randomBytes(32).toString('base64url'));
-  const lines = [added.reveal(), ...secrets.map((secret) => secret.reveal()), `pseudonyms=${(pseudonyms ?? pseudonymsOf(newest)).reveal()}`];
-  replaceFile(fleetSecret.file, `${lines.join('\n')}\n`);
-  const name = nameOfSecret(added);
-  if (json) {
-    print.json({ file: fleetSecret.file, added: name, secrets: [name, ...secrets.map(nameOfSecret)] });
-    return;
-  }
-  print.line(`${fleetSecret.file} holds a new secret, ${name}, before ${nameOfSecret(newest)}.`);
-  print.line('Bring this file to every instance, in any order: running ones read it again. The new secret writes once all have it.');
-  print.line(`crossfade secrets list says how far the fleet is; crossfade secrets finish ${nameOfSecret(newest)} ends the old one.`);
-  print.line('A release 0.1 cannot be started with this file.');
-}
-
-/** In one step, with the mode of the file before: somebody may read it in this moment. */
-function replaceFile(file: string, text: string): void {
-  const target = realpathSync(file);
-  // One name, so that two commands at once do not both begin from the same file.
-  const temporary = `${target}.new`;
-  try {
-    const { mode } = statSync(target);
-    writeFileSync(temporary, text, { mode: 0o600, flag: 'wx' });
-    chmodSync(temporary, mode & 0o777);
-    if (readFileSync(temporary, 'utf8') !== text) throw new Error('the disk is full');
-    renameSync(temporary, target);
-  } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') rmSync(temporary, { force: true });
-    throw new Error(`${file} cannot be written (${errnoOf(error)}): nothing was done. Run this where the file can be written, and bring it here`);
-  }
 }
 
 export interface FleetSecretStatus {
@@ -96,7 +48,7 @@ async function readStandings({ control, nowMs }: Room, ignored: readonly Announc
   return [...new Set(names)].map((name) => ({
     name,
     state: denied.get(name)?.how ?? (writing.has(name) ? 'writes' : 'opens'),
-    missing: denied.has(name) ? [] : live.filter((one) => !opensOf(one, firstName).includes(name)).map(nameOfInstance),
+    missing: denied.has(name) ? [] : live.filter((one) => !opensOf(one, firstName).includes(name)).map(namesOf(live)),
   }));
 }
 
@@ -171,10 +123,7 @@ export async function revokeSecret(
     const { control, connections, did } = room;
     const { secrets, prefix } = control;
     const { live, left } = await readApart(room, name);
-    if (left.length > 0 && !force)
-      throw new Error(
-        `${left.map(nameOfInstance).join(', ')} announce themselves under ${name}: nothing was done. Bring them the new file, or stop them; --force leaves them out, where they are not yours`,
-      );
+    if (left.length > 0 && !force) throw new Error(describeLeft(left, name));
     const all = await readFleetSecrets(room, left);
     const wasRevoked = find(all, name).state === 'revoked';
     if (!wasRevoked) {
@@ -201,6 +150,17 @@ export async function revokeSecret(
     await forgetLearned(room, live);
     await say(room, name, json, { families, missing });
   });
+}
+
+/** An instance moves once every one has a newer secret: those that have one wait for those that have none. */
+function describeLeft(left: readonly Announcement[], name: string): string {
+  const nameOf = namesOf(left);
+  const without = left.filter(({ opens = [] }) => opens.every((one) => one === name));
+  const what =
+    without.length === 0
+      ? `${left.map(nameOf).join(', ')} still write with ${name}: nothing was done. Run the same again, or stop them`
+      : `${without.map(nameOf).join(', ')} have no newer secret than ${name}: nothing was done. Bring them the new file, or stop them`;
+  return `${what}; --force leaves out ${left.map(nameOf).join(', ')}, where they are not yours`;
 }
 
 interface Apart {
@@ -279,7 +239,7 @@ const MOVE_MS = 11_000;
 async function confirm({ control, nowMs }: Room, name: string): Promise<string[]> {
   for (const end = Date.now() + CONFIRM_MS; ; ) {
     const { live } = await control.fleet.read(await nowMs());
-    const missing = live.filter((one) => opensOf(one, control.secrets.first ?? FIRST).includes(name)).map(nameOfInstance);
+    const missing = live.filter((one) => opensOf(one, control.secrets.first ?? FIRST).includes(name)).map(namesOf(live));
     if (missing.length === 0 || Date.now() > end) return missing;
     await new Promise((resolve) => setTimeout(resolve, 200));
   }

@@ -196,7 +196,7 @@ secrets
   .description('put a new fleet secret into fleetSecretFile; it writes once every live instance has it')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
-  .action(async (options) => await (await import('./fleet-secrets.js')).addSecret(options));
+  .action(async (options) => await (await import('./add-fleet-secret.js')).addSecret(options));
 
 secrets
   .command('list')

@@ -1,3 +1,4 @@
+import { namesOf } from '../fleet/announcement.js';
 import type { CookieSecretStatus } from '../sessions/secret-status.js';
 import { fleetSecretLines, readFleetSecrets } from './fleet-secrets.js';
 import { print } from './print.js';
@@ -64,7 +65,7 @@ export async function dropSecret(name: string, { config: path, why, json = false
 async function confirm({ control, nowMs }: Room, name: string): Promise<{ instances: number; missing: string[] }> {
   for (const end = Date.now() + CONFIRM_MS; ; ) {
     const { live } = await control.fleet.read(await nowMs());
-    const missing = live.filter(({ endedSecrets }) => !endedSecrets?.includes(name)).map(({ host }) => host);
+    const missing = live.filter(({ endedSecrets }) => !endedSecrets?.includes(name)).map(namesOf(live));
     if (missing.length === 0 || Date.now() > end) return { instances: live.length, missing };
     await new Promise((resolve) => setTimeout(resolve, 200));
   }

@@ -1,5 +1,6 @@
 import { type Overview, readOverview } from '../console/overview.js';
-import { type FleetStatus, nameOfInstance } from '../console/status.js';
+import type { FleetStatus } from '../console/status.js';
+import { nameOfInstance } from '../fleet/announcement.js';
 import { describeGroup } from '../fleet/drift.js';
 import { keyLines } from './keys.js';
 import { print } from './print.js';

@@ -6,9 +6,9 @@ import { type Config, ConfigError, type ConfigInput } from '../config/config.js'
 import { unmappedSessions } from '../config/cross-checks.js';
 import { isResolved, resolveConfig } from '../config/load.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
-import { nameOfInstance } from '../console/status.js';
 import type { News } from '../endings/event.js';
 import { writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
+import { nameOfInstance } from '../fleet/announcement.js';
 import type { Describe } from '../fleet/fleet.js';
 import { chooseAtStart, followFleetSecrets } from '../fleet/secret-file.js';
 import { createSecretRotation } from '../fleet/secret-rotation.js';

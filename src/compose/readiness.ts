@@ -51,7 +51,11 @@ export function createReadiness(options: ReadinessOptions): () => Promise<Readin
         events: events.wasRead ? 'read' : 'unread',
       },
       problems: [
-        ...new Set([...problems, ...membership.blocked, ...connections.problems, ...(guardrail.held ? [describeInstanceHold(guardrail.held)] : [])]),
+        ...problems,
+        // Most of it stands among the problems of signing already, with what follows from it.
+        ...membership.blocked.filter((why) => !problems.some((problem) => problem.startsWith(why))),
+        ...connections.problems,
+        ...(guardrail.held ? [describeInstanceHold(guardrail.held)] : []),
       ],
     };
   };

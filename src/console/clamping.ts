@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.js';
 import { CrossfadeError } from '../errors.js';
+import { namesOf } from '../fleet/announcement.js';
 import { type Clamp, type ClampSelector, scoped, scopeOfCohort } from '../rollout/clamp.js';
 import { stagesAbove } from '../rollout/stage.js';
 import { readTraffic, type TrafficCount } from '../rollout/traffic.js';
@@ -77,10 +78,13 @@ async function confirm({ control, nowMs }: OverviewSource, selector?: ClampSelec
     await new Promise((resolve) => setTimeout(resolve, 100));
     await control.clamps.sync();
     const { live } = await control.fleet.read(await nowMs());
-    const missing = live.filter(({ clamps }) => clamps !== control.clamps.digest).map(({ host }) => host);
+    const missing = live.filter(({ clamps }) => clamps !== control.clamps.digest).map(namesOf(live));
     if (missing.length > 0 && Date.now() <= end) continue;
-    const otherNames = live.flatMap(({ host, unknownCohorts = [] }) =>
-      unknownCohorts.filter(({ name }) => selector?.on === 'cohort' && name === selector.name).map(({ held }) => ({ host, held })),
+    const nameOf = namesOf(live);
+    const otherNames = live.flatMap((one) =>
+      (one.unknownCohorts ?? [])
+        .filter(({ name }) => selector?.on === 'cohort' && name === selector.name)
+        .map(({ held }) => ({ host: nameOf(one), held })),
     );
     return { instances: live.length, missing, otherNames };
   }

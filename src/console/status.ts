@@ -1,5 +1,5 @@
 import type { Config } from '../config/config.js';
-import type { Announcement, GuardrailWindow } from '../fleet/announcement.js';
+import { type Announcement, type GuardrailWindow, nameOfInstance, namesOf } from '../fleet/announcement.js';
 import { type Drift, describeDrift, describeGroup, findDrift } from '../fleet/drift.js';
 import { FORMS } from '../fleet/stored-forms.js';
 import type { DeniedKey } from '../keys/deny-list.js';
@@ -137,13 +137,6 @@ function toInstance(one: Announcement, nowMs: number): InstanceStatus {
     fingerprint,
     ...(writes === undefined ? {} : { writes }),
   };
-}
-
-/** By the machine, where that is one name for one instance. */
-export function namesOf(announcements: readonly Announcement[]): (one: Announcement) => string {
-  const hosts = announcements.map(({ host }) => host);
-  const areUnique = new Set(hosts).size === hosts.length;
-  return (one) => (areUnique ? one.host : nameOfInstance(one));
 }
 
 function driftOf(announcements: readonly Announcement[]): Drift[] {
@@ -292,9 +285,4 @@ function toWindows(announcements: readonly Announcement[]): GuardrailWindow[] {
     });
   }
   return [...windows.values()].sort((one, other) => other.failures - one.failures || other.requests - one.requests);
-}
-
-/** Its machine, as short as a column is wide, and what tells it from others there. */
-export function nameOfInstance({ host, instance }: Pick<Announcement, 'host' | 'instance'>): string {
-  return `${host.length > 12 ? `…${host.slice(-11)}` : host}/${instance.slice(0, 4)}`;
 }

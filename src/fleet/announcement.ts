@@ -115,3 +115,15 @@ export const announcementSchema = z.object({
 export type Announcement = z.output<typeof announcementSchema>;
 export type CohortReport = z.output<typeof cohortSchema>;
 export type GuardrailWindow = z.output<typeof windowSchema>;
+
+/** Its machine, as short as a column is wide, and what tells it from others there. */
+export function nameOfInstance({ host, instance }: Pick<Announcement, 'host' | 'instance'>): string {
+  return `${host.length > 12 ? `…${host.slice(-11)}` : host}/${instance.slice(0, 4)}`;
+}
+
+/** By the machine, where that is one name for one instance. */
+export function namesOf(announcements: readonly Announcement[]): (one: Announcement) => string {
+  const hosts = announcements.map(({ host }) => host);
+  const areUnique = new Set(hosts).size === hosts.length;
+  return (one) => (areUnique ? one.host : nameOfInstance(one));
+}

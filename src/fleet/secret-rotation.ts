@@ -3,7 +3,7 @@ import type { RedisConnection } from '../redis/connection.js';
 import { chooseWriting, type FleetSecrets } from '../redis/fleet-keyring.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Tools } from '../telemetry/tools.js';
-import type { Announcement } from './announcement.js';
+import { type Announcement, namesOf } from './announcement.js';
 import type { DeniedSecrets } from './denied-secrets.js';
 
 export interface SecretRotationOptions extends Pick<Tools, 'log' | 'audit'> {
@@ -162,7 +162,7 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
       );
       const [newest] = secrets.inFile;
       const waits = newest === undefined || newest === secrets.writes ? [] : others().filter(({ opens }) => !opens?.includes(newest));
-      const names = waits.map(({ host }) => host).join(', ');
+      const names = waits.map(namesOf(others())).join(', ');
       return [
         ...lost,
         ...(secrets.opens.length === 0 ? ['every secret of fleetSecretFile is out of use: crossfade secrets list names them'] : []),

@@ -1,5 +1,6 @@
 import type { Config } from '../config/config.js';
 import { type DirectoryWatch, watchDirectory } from '../file-watch.js';
+import { UnreadableValue } from '../redis/signed-value.js';
 import type { Tools } from '../telemetry/tools.js';
 import { type Agree, type Agreed, type AgreementOptions, createAgreement, type Policy } from './agreement.js';
 import type { DenyList } from './deny-list.js';
@@ -66,6 +67,10 @@ export function createSigning(options: SigningOptions): Signing {
   let running: Promise<void> | undefined;
   let again = false;
   let redisAway = false;
+  /** Why the fleet's keys cannot be understood, in words; undefined: they can, or Redis is away. */
+  let unreadable: string | undefined;
+  /** The key that the last agreement chose: what a time without permission to sign leaves as it is. */
+  let agreedKid: string | undefined;
   let denialsRead = false;
   let soon: NodeJS.Timeout | undefined;
   let watch: DirectoryWatch | undefined;
@@ -110,13 +115,15 @@ export function createSigning(options: SigningOptions): Signing {
       if (!denialsRead) throw new Error('what is out of use was not read yet');
       const next = await agree(sound);
       redisAway = false;
+      unreadable = undefined;
+      if (blocked().length === 0) agreedKid = next.active;
       return next;
     } catch (error) {
+      unreadable = error instanceof UnreadableValue ? error.message : undefined;
       if (!redisAway) log.warn({ err: error }, "the fleet's keys cannot be read from Redis; going on with those in memory");
       redisAway = true;
-      const current = ring.active?.kid;
-      const goesOn = blocked().length === 0 && sound.some(({ kid }) => kid === current);
-      return { ...stand.agreed, active: goesOn ? current : undefined };
+      const goesOn = blocked().length === 0 && sound.some(({ kid }) => kid === agreedKid);
+      return { ...stand.agreed, active: goesOn ? agreedKid : undefined };
     }
   }
 
@@ -181,6 +188,7 @@ export function createSigning(options: SigningOptions): Signing {
     const { against, held } = stand.agreed;
     if (against) return describeDifference(options.fleet().self, against);
     if (sound.length === 0) return 'no usable signing key: crossfade keys rotate makes one';
+    if (unreadable !== undefined) return `${unreadable}: no key may sign before they can be read`;
     if (!ring.fleetKeysRead) return 'no key may sign before the keys of the fleet were read from Redis';
     const holds = held.map(({ key, hold }) => `${key.file} ${describeKeyHold(hold, config.publishSeconds)}`);
     return `no key may sign yet: ${holds.join('; ')}`;

@@ -303,7 +303,7 @@ describe('crossfade check', () => {
     };
     const ofAudience = await checkWith({ audience: ['https://other.example'] });
     expect(ofAudience.status).toBe(1);
-    expect(ofAudience.stdout).toMatch(/audience: no token would be issued for https:\/\/other\.example until \S+ accept it as well/);
+    expect(ofAudience.stdout).toMatch(/audience: no token would be issued for https:\/\/other\.example until \S+, \S+ accept it as well/);
     const ofIssuer = await checkWith({ issuer: 'https://other.example' });
     expect(ofIssuer.status).toBe(1);
     expect(ofIssuer.stdout).toContain('issuer: issuer https://other.example is not that of most live instances (https://app.example.com)');

@@ -344,3 +344,32 @@ describe('Law 10: strangers among the instances', () => {
     expect(world.log.audits('value.refused')).toEqual([]);
   });
 });
+
+describe('announcements that nobody can open', () => {
+  it('stop a fleet that they outnumber, which says why once; when they are fewer it signs again with the key it had', async () => {
+    const world = await open(fast);
+    const other = await world.another();
+    const kid = await kidOf(world, world);
+    const { redis } = world.legacy;
+    const [seconds] = await redis.time();
+    const strangers = ['one', 'two', 'three'].map((name) => `stranger-${name}`);
+    for (const name of strangers) {
+      await redis.zadd(`${world.prefix}fleet`, Number(seconds) * 1000 + 14_000, name);
+      await redis.hset(`${world.prefix}fleet:${name}`, 'announcement', 'deadbeef:x');
+    }
+    const met = (at: Instance) => at.log.audits('value.refused').filter(({ key }) => key === 'fleet').length;
+    for (const at of [world, other]) await expect.poll(() => met(at), { timeout: 15_000 }).toBe(strangers.length);
+    await redis.set(`${world.prefix}jwks`, 'deadbeef:{"version":1,"payload":"{}","mac":"x"}');
+    for (const at of [world, other]) {
+      await expect.poll(async () => (await at.bridge.readiness()).canIssue, { timeout: 15_000 }).toBe(false);
+      await expectError(await postExchange(at, await world.login('alice')), 503, 'temporarily_unavailable');
+      const { problems } = await at.bridge.readiness();
+      expect(problems.filter((problem) => problem.includes('jwks in Redis was written with'))).toEqual([
+        expect.stringMatching(/: this instance signs nothing$/),
+      ]);
+    }
+
+    await redis.zrem(`${world.prefix}fleet`, ...strangers.slice(1));
+    for (const at of [world, other]) await expect.poll(async () => await kidOf(at, world), { timeout: 15_000 }).toBe(kid);
+  }, 60_000);
+});
