@@ -81,7 +81,7 @@ function page(): string {
       reportOf(types, 'index.d.ts'),
       '```',
       '',
-      '## `crossfade/client`',
+      '## `crossfade-auth/client`',
       '',
       '```ts',
       reportOf(types, 'client/index.d.ts'),

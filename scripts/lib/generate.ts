@@ -58,7 +58,7 @@ function page(): string {
     'Editors check and complete the file with its JSON Schema, `crossfade/config.schema.json`:',
     '',
     '```yaml',
-    '# yaml-language-server: $schema=./node_modules/crossfade/dist/config.schema.json',
+    '# yaml-language-server: $schema=./node_modules/crossfade-auth/dist/config.schema.json',
     '```',
     '',
     '| setting | values | default | |',

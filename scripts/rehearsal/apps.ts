@@ -27,7 +27,7 @@ const LATER_MS = 2000;
 const MOST_TRIES = 8;
 const REFUSED_MS = 10_000;
 
-/** The app that was built for it: `crossfade/client`. */
+/** The app that was built for it: `crossfade-auth/client`. */
 export function createLibraryApp({ url, version, cookie, fetch: send }: AppPlace, other?: Pick<ClientOptions, 'clientId' | 'headers'>): App {
   let isSignedOut = false;
   const client = createClient({

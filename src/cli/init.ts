@@ -127,7 +127,7 @@ function sessionText({ format, cookie, subject = format === 'http' ? 'id' : 'use
 
 function configText(options: InitOptions): string {
   const { issuer, redis, basePath } = options;
-  return `# yaml-language-server: $schema=./node_modules/crossfade/dist/config.schema.json
+  return `# yaml-language-server: $schema=./node_modules/crossfade-auth/dist/config.schema.json
 # Every setting with its default: docs/configuration.md. \${VAR} takes an environment variable.
 
 # The app's own host: its cookies go there, and it is the exact "iss" of the tokens.

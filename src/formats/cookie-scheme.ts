@@ -1,8 +1,9 @@
+import { createHmac } from 'node:crypto';
 import { sign, unsign } from 'cookie-signature';
-import Keygrip from 'keygrip';
 import type { SessionConfig } from '../config/config.js';
+import type { Secret } from '../config/secret.js';
 import type { CookiePairs } from './cookies.js';
-import type { CookieSecret, CookieSecrets } from './entry-secrets.js';
+import type { CookieSecrets } from './entry-secrets.js';
 
 /** How an app puts a session's id into a cookie, and signs it. */
 export interface CookieScheme {
@@ -46,10 +47,9 @@ export function createCookieScheme(options: SchemeOptions, secrets: Pick<CookieS
 }
 
 /** Koa's cookies: the id as it is, and its HMAC in a second cookie, `<cookie>.sig`. */
-function createKeygripScheme({ cookie, signature: { algorithm, encoding } = KOA_SIGNATURE }: SchemeOptions, secrets: Secrets): CookieScheme {
+function createKeygripScheme({ cookie, signature = KOA_SIGNATURE }: SchemeOptions, secrets: Secrets): CookieScheme {
   const signatureName = `${cookie}.sig`;
-  const signerOf = ({ secret }: CookieSecret) => new Keygrip([secret.reveal()], algorithm, encoding);
-  const made = madeOf(secrets, (secret) => ({ name: secret.name, keygrip: signerOf(secret) }));
+  const signatureOf = (id: string, secret: Secret) => signAsKeygrip(`${cookie}=${id}`, secret, signature);
   return {
     cookieNames: [cookie, signatureName],
     read(cookies) {
@@ -59,31 +59,27 @@ function createKeygripScheme({ cookie, signature: { algorithm, encoding } = KOA_
       return valuesOf(cookies, cookie).map((id) => ({
         id,
         proof: only === undefined ? undefined : `${id};${only}`,
-        signer: () => made().find(({ keygrip }) => signatures.has(keygrip.sign(`${cookie}=${id}`)))?.name,
+        signer: () => secrets.verifying.find(({ secret }) => signatures.has(signatureOf(id, secret)))?.name,
       }));
     },
-    isSigner: (signer) => made().some(({ name }) => name === signer),
+    isSigner: (signer) => secrets.verifying.some(({ name }) => name === signer),
     write(id) {
       const { signing } = secrets;
-      return signing ? [[cookie, id], [signatureName, signerOf(signing).sign(`${cookie}=${id}`)] as const] : [];
+      return signing ? [[cookie, id], [signatureName, signatureOf(id, signing.secret)] as const] : [];
     },
   };
 }
 
 type Secrets = Pick<CookieSecrets, 'verifying' | 'signing'>;
 
-/** What is made of each secret that verifies, made again where they have changed. */
-function madeOf<T>(secrets: Secrets, make: (secret: CookieSecret) => T): () => readonly T[] {
-  let of: readonly CookieSecret[] | undefined;
-  let made: readonly T[] = [];
-  return () => {
-    const { verifying } = secrets;
-    if (verifying !== of) {
-      of = verifying;
-      made = verifying.map(make);
-    }
-    return made;
-  };
+/**
+ * The signature that keygrip makes: an HMAC, of whose base64 it replaces what base64url does not have.
+ * @throws {Error} of Node.js for a hash that it does not have.
+ */
+export function signAsKeygrip(text: string, secret: Secret, { algorithm, encoding }: NonNullable<SessionConfig['signature']>): string {
+  return createHmac(algorithm, secret.reveal())
+    .update(text)
+    .digest(encoding === 'hex' ? 'hex' : 'base64url');
 }
 
 /** What keygrip does where the app has given it secrets only. */

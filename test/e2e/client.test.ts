@@ -62,7 +62,7 @@ const ask = async (page: Page) => await page.evaluate(async () => await window.a
 const stateOf = async (page: Page) => await page.evaluate(() => window.client.state);
 const granted = (event: 'exchange.granted' | 'refresh.granted') => world.log.audits(event).length;
 
-describe('crossfade/client in Chromium', () => {
+describe('crossfade-auth/client in Chromium', () => {
   it('moves from the cookie to a token that no storage holds', async () => {
     await logIn('alice');
     const before = granted('exchange.granted');

@@ -35,7 +35,7 @@ const FORMATS: readonly (readonly [what: string, start: StartApp, entry: Session
       },
     },
   ],
-  ...([6, 10] as const).map((version): (typeof FORMATS)[number] => [
+  ...([6] as const).map((version): (typeof FORMATS)[number] => [
     `express-session in connect-redis ${version}`,
     async (redis, secrets) => await startExpressApp(redis.url, secrets, { cookie: { maxAge: 3_600_000 } }, { version }),
     {

@@ -70,7 +70,7 @@ beforeAll(() => {
   app = mkdtempSync(join(tmpdir(), 'crossfade-types-'));
   // What an app has that uses the package without Koa: no @types/koa.
   for (const name of [
-    'crossfade',
+    'crossfade-auth',
     'zod',
     'prom-client',
     'launchdarkly-node-server-sdk',
@@ -81,15 +81,15 @@ beforeAll(() => {
   ]) {
     const at = join(app, 'node_modules', name);
     mkdirSync(dirname(at), { recursive: true });
-    symlinkSync(name === 'crossfade' ? ROOT : join(ROOT, 'node_modules', name), at);
+    symlinkSync(name === 'crossfade-auth' ? ROOT : join(ROOT, 'node_modules', name), at);
   }
   writeFileSync(
     join(app, 'from-import.mts'),
-    `import * as crossfade from 'crossfade';\nimport * as client from 'crossfade/client';\n${USES}${CLIENT}`,
+    `import * as crossfade from 'crossfade-auth';\nimport * as client from 'crossfade-auth/client';\n${USES}${CLIENT}`,
   );
   writeFileSync(
     join(app, 'from-require.cts'),
-    `import crossfade = require('crossfade');\nimport client = require('crossfade/client');\n${USES}${CLIENT}`,
+    `import crossfade = require('crossfade-auth');\nimport client = require('crossfade-auth/client');\n${USES}${CLIENT}`,
   );
   writeFileSync(
     join(app, 'tsconfig.json'),

@@ -1,5 +1,5 @@
 import Router from '@koa/router';
-import { createBridge, loadConfig } from 'crossfade';
+import { createBridge, loadConfig } from 'crossfade-auth';
 import Koa from 'koa';
 import session from 'koa-session';
 
