@@ -1,6 +1,6 @@
 /**
  * Somebody's login in the legacy app, and what is judged by it. The comparisons are several rules on purpose: each says which of
- * subject, tenant and time count for it. A table for each stands in test/login.test.ts.
+ * subject, tenant and time count for it. A table for each stands in test/login.unit.test.ts.
  */
 export interface Login {
   /** The person, in the legacy app's own naming. */

@@ -332,7 +332,9 @@ describe('docker-compose.yml and the Dockerfile', () => {
     const [, listens] = /listen (\d+);/.exec(read('compose/nginx.conf')) ?? [];
     expect(compose.services['nginx']?.ports).toEqual([`127.0.0.1:${listens}:${listens}`]);
     expect(Object.keys(compose.services['bridge-1']?.depends_on ?? {})).toEqual(['init', 'redis']);
-    expect(compose.services['redis']?.healthcheck?.test).toEqual(['CMD', 'redis-cli', 'ping']);
+    const isHealthy = { condition: 'service_healthy' };
+    for (const name of ['nginx', 'prometheus'])
+      expect(compose.services[name]?.depends_on).toMatchObject({ 'bridge-1': isHealthy, 'bridge-2': isHealthy });
     const stages = readFileSync(join(ROOT, 'Dockerfile'), 'utf8')
       .split(/^FROM /m)
       .slice(1);
@@ -342,6 +344,19 @@ describe('docker-compose.yml and the Dockerfile', () => {
     }
     // A named volume takes its owner from the directory of the image.
     expect(stages.at(-1)).toContain('install -d -o node -g node /state');
+  });
+
+  it('builds the image of the bridges once, and takes every other by its full version', () => {
+    const { init, legacy, ...others } = compose.services;
+    expect([init?.build, init?.image]).toEqual(['.', 'crossfade:local']);
+    expect(legacy?.build).toEqual({ context: '.', target: 'legacy' });
+    for (const name of ['bridge-1', 'bridge-2'])
+      expect(others[name]).toMatchObject({ image: 'crossfade:local', pull_policy: 'never', depends_on: { init: {} } });
+    for (const { build, image } of Object.values(others)) {
+      expect(build).toBeUndefined();
+      expect(image).toMatch(/^(crossfade:local|[\w/-]+:v?\d+\.\d+\.\d+[\w.-]*)$/);
+    }
+    expect(read('kubernetes/crossfade.yaml')).toMatch(/^ +image: \S+@sha256:[0-9a-f]{64}$/m);
   });
 
   it('every port and variable fits the configuration and the program', () => {

@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { cookieHeader } from '../../scripts/lib/legacy-app.js';
 import { startLoad } from '../support/load.js';
-import { startTopology, type Topology } from '../support/topology.js';
+import { readCompose, startTopology, type Topology } from '../support/topology.js';
 import { remember, rememberCookie } from '../support/transcript.js';
 
 const SERVICES = ['redis', 'bridge-1', 'bridge-2', 'legacy', 'nginx', 'prometheus'];
@@ -55,6 +55,16 @@ describe('docker-compose.yml, its services as processes', () => {
     expect(await (await fetch(`${topology.url}/orders/1`, { headers })).json()).toEqual({ subject: 'u-alice', via: 'jwt', ownToken: true });
     await fetch(`${topology.url}/logout`, { method: 'POST', headers: { cookie } });
     await expect.poll(async () => (await fetch(`${topology.url}/api/me`, { headers })).status).toBe(401);
+  });
+
+  it('the health check of Redis fails where the user is refused, and its own user may do nothing but ping', () => {
+    const [, program = '', ...args] = readCompose().services['redis']?.healthcheck?.test ?? [];
+    const port = new URL(topology.at('redis:6379')).port;
+    const run = (...changed: string[]) => spawnSync(program, ['-p', port, ...changed], { encoding: 'utf8' });
+    expect(run(...args)).toMatchObject({ status: 0, stdout: 'PONG\n' });
+    expect(run(...args.filter((word) => !/^--(user|pass)$|^(health|none)$/.test(word))).status).not.toBe(0);
+    expect(run(...args.map((word) => (word === 'health' ? 'bridge' : word))).status).not.toBe(0);
+    expect(run(...args.slice(0, -1), 'dbsize')).toMatchObject({ status: 1, stderr: expect.stringContaining('NOPERM') });
   });
 
   it('the commands of docs/deployment.md answer as the page says', async () => {

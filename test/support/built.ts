@@ -9,7 +9,8 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export default function setup(): void {
   const built = join(ROOT, 'dist/cli/main.js');
   const builtAt = existsSync(built) ? statSync(built).mtimeMs : 0;
+  // Folders too: theirs is the time at which a file was taken away.
   const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' }).map((name) => join(ROOT, 'src', name));
-  if (!sources.some((path) => statSync(path).isFile() && statSync(path).mtimeMs > builtAt)) return;
+  if (!sources.some((path) => statSync(path).mtimeMs > builtAt)) return;
   execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
 }

@@ -16,6 +16,7 @@ const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 const serviceSchema = z.object({
   build: z.union([z.string(), z.object({ context: z.string(), target: z.string() })]).optional(),
   image: z.string().optional(),
+  pull_policy: z.string().optional(),
   entrypoint: z.array(z.string()).optional(),
   command: z.array(z.string()).optional(),
   environment: z.record(z.string(), z.string()).default({}),

@@ -19,10 +19,14 @@ done
 # Redis gets the hashes only; it is another user of this volume.
 {
   grep '^user ' /etc/redis/users.acl
+  echo 'user health on nopass resetchannels -@all +ping'
   echo 'user legacy on >PASSWORD ~sess:* resetchannels -@all +@connection -@dangerous +get +set +del +info'
 } | while read -r _ user rules; do
-  if [ "$user" = default ]; then echo "user $user $rules"; else echo "user $user ${rules}" | sed "s/>PASSWORD/#$(sha256 "redis-$user")/"; fi
+  case $rules in
+    *'>PASSWORD'*) echo "user $user $rules" | sed "s/>PASSWORD/#$(sha256 "redis-$user")/" ;;
+    *) echo "user $user $rules" ;;
+  esac
 done >users.acl.new
 # A file that lacks its first line would leave the default user without a password.
-grep -q '^user default off$' users.acl.new && [ "$(grep -c '^user ' users.acl.new)" = 4 ] || exit 1
+grep -q '^user default off$' users.acl.new && [ "$(grep -c '^user ' users.acl.new)" = 5 ] || exit 1
 chmod 755 . && chmod 644 users.acl.new && mv users.acl.new users.acl
