@@ -16,5 +16,6 @@ export { CrossfadeError, type ErrorCode } from './errors.js';
 export type { SessionRecord } from './formats/format.js';
 export type { IssueOptions, IssuePrincipal } from './grants/issue.js';
 export type { Principal } from './principal.js';
-export type { MappedIdentity, MappingFunction } from './sessions/mapping.js';
+export type { MappedIdentity } from './sessions/identity.js';
+export type { MappingFunction } from './sessions/mapping.js';
 export type { AppLog } from './telemetry/log.js';

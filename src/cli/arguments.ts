@@ -1,6 +1,7 @@
 import { InvalidArgumentError } from 'commander';
 import { SESSION_FORMATS, type SessionFormatName } from '../config/session-formats.js';
 import { isStage, STAGES, type Stage } from '../stages.js';
+import { MAX_WHY } from '../telemetry/audit.js';
 
 /** Of the records with which `crossfade size` was measured, in bytes. */
 export const MEASURED_RECORD = 222;
@@ -29,6 +30,13 @@ export function parseFormat(text: string): SessionFormatName {
 export function someText(text: string): string {
   if (text.trim() === '') throw new InvalidArgumentError('a name, not an empty one');
   return text;
+}
+
+/** Why an operator does it: what the audit says. */
+export function parseWhy(text: string): string {
+  const why = text.trim();
+  if (why === '' || why.length > MAX_WHY) throw new InvalidArgumentError(`a reason of 1 to ${MAX_WHY} characters`);
+  return why;
 }
 
 export function parseBasePath(text: string): string {

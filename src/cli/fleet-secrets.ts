@@ -1,5 +1,5 @@
 import { keepEventsMs } from '../compose/lifecycle.js';
-import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
+import { writeEventsAnew, writePersonsAnew, writeSessionsAnew } from '../endings/rewrite-under-secret.js';
 import { type Announcement, namesOf } from '../fleet/announcement.js';
 import type { DeniedFleetSecret } from '../fleet/denied-secrets.js';
 import { countFamilies, countWritten, type WrittenCounts } from '../fleet/written-under.js';

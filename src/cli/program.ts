@@ -1,7 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { SESSION_FORMATS } from '../config/session-formats.js';
-import { MEASURED_RECORD, parseBasePath, parseDuration, parseFormat, parseStage, parseTime, positiveInteger, someText } from './arguments.js';
+import {
+  MEASURED_RECORD,
+  parseBasePath,
+  parseDuration,
+  parseFormat,
+  parseStage,
+  parseTime,
+  parseWhy,
+  positiveInteger,
+  someText,
+} from './arguments.js';
 import { print } from './print.js';
 
 // What a command needs is loaded when it runs: `--help` waits for none of it.
@@ -25,7 +35,7 @@ program
     '--force',
     'sign and write although a release is skipped, or although Redis holds what no secret of fleetSecretFile opens: that counts as junk',
   )
-  .option('--why <text>', 'with --force: for the audit')
+  .option('--why <text>', 'with --force: for the audit', parseWhy)
   .action(async (options) => await (await import('./serve.js')).serve(options));
 
 program
@@ -118,7 +128,7 @@ program
   .option('--cohort <name>', 'one cohort; the name of a client stands for its people who are in no other cohort')
   .option('--all', 'everybody')
   .option('--for <time>', 'how long, such as 90s, 30m, 2h or 1d; without it until it is released', parseDuration)
-  .requiredOption('--why <text>', 'for the audit and the others on call; no names')
+  .requiredOption('--why <text>', 'for the audit and the others on call; no names', parseWhy)
   .option('-y, --yes', 'do not ask, though there is a terminal')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs; does not ask')
@@ -134,7 +144,7 @@ program
   .option('--client <id>', 'as it was set')
   .option('--cohort <name>', 'as it was set')
   .option('--all', 'as it was set')
-  .option('--why <text>', 'for the audit; no names')
+  .option('--why <text>', 'for the audit; no names', parseWhy)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (id, options) => await (await import('./clamp.js')).release(id, options));
@@ -161,7 +171,7 @@ keys
   .description('write the next key and say how far the fleet is')
   .option('--at <time>', 'from when it signs, ISO 8601', parseTime)
   .option('--force', 'instead: let the key that waits sign, although an instance does not verify it')
-  .option('--why <text>', 'with --force: for the audit')
+  .option('--why <text>', 'with --force: for the audit', parseWhy)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (options) => await (await import('./keys.js')).rotate(options));
@@ -171,7 +181,7 @@ keys
   .description('take a key out of use for good once nothing that it signed lives')
   .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
   .allowUnknownOption()
-  .option('--why <text>', 'for the audit')
+  .option('--why <text>', 'for the audit', parseWhy)
   .option('--force', 'also while tokens that it signed may live')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
@@ -182,7 +192,7 @@ keys
   .description('take a key that has leaked out of use: its tokens stop at once, and their holders refresh')
   .argument('<kid>', 'the kid, or its beginning; after -- where it begins with -c')
   .allowUnknownOption()
-  .requiredOption('--why <text>', 'for the audit')
+  .requiredOption('--why <text>', 'for the audit', parseWhy)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (kid, options) => await (await import('./keys.js')).revoke(kid, options));
@@ -209,7 +219,7 @@ secrets
   .command('finish')
   .description('take a fleet secret out of use for good, once nothing is left under it')
   .argument('<name>', 'as secrets list calls it')
-  .option('--why <text>', 'for the audit')
+  .option('--why <text>', 'for the audit', parseWhy)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (name, options) => await (await import('./fleet-secrets.js')).finishSecret(name, options));
@@ -218,7 +228,7 @@ secrets
   .command('revoke')
   .description('take a fleet secret out of use that has leaked: families under it end, and their people exchange again')
   .argument('<name>', 'as secrets list calls it')
-  .requiredOption('--why <text>', 'for the audit')
+  .requiredOption('--why <text>', 'for the audit', parseWhy)
   .option('--force', 'also where live instances know this secret only: they are left out')
   .option('-y, --yes', 'do not ask, though there is a terminal')
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
@@ -229,7 +239,7 @@ secrets
   .command('drop')
   .description('let a cookie secret verify nothing any more, at once and on every instance, whatever their files say')
   .argument('<name>', 'as secrets list and status call it')
-  .requiredOption('--why <text>', 'for the audit')
+  .requiredOption('--why <text>', 'for the audit', parseWhy)
   .option('-c, --config <file>', 'configuration', 'crossfade.yaml')
   .option('--json', 'for programs')
   .action(async (name, options) => await (await import('./secrets.js')).dropSecret(name, options));
@@ -238,7 +248,7 @@ program
   .command('end')
   .description('end all sessions and tokens of a person: a changed password, a ban')
   .requiredOption('--subject <id>', 'the person, as tokens name it in `sub`', someText)
-  .requiredOption('--why <text>', 'for the audit; no names')
+  .requiredOption('--why <text>', 'for the audit; no names', parseWhy)
   .option('--tenant <id>', 'only of this tenant', someText)
   .option('--except-sid <sid>', 'the session that is left as it is')
   .option('--sweep', 'look through all records for sessions that tokens were never made from, and end those as well')

@@ -7,7 +7,7 @@ import { unmappedSessions } from '../config/cross-checks.js';
 import { isResolved, resolveConfig } from '../config/load.js';
 import { createFleetAudit } from '../console/fleet-audit.js';
 import type { News } from '../endings/event.js';
-import { writePersonsAnew, writeSessionsAnew } from '../endings/write-anew.js';
+import { writePersonsAnew, writeSessionsAnew } from '../endings/rewrite-under-secret.js';
 import { nameOfInstance } from '../fleet/announcement.js';
 import type { Describe } from '../fleet/fleet.js';
 import { chooseAtStart, followFleetSecrets } from '../fleet/secret-file.js';

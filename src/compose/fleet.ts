@@ -131,10 +131,8 @@ export function createMembership(options: MembershipOptions): Membership {
       return hasLeaked ? new Set(fleet.others.flatMap(({ keys }) => keys.map(({ jwk }) => jwk.kid))) : undefined;
     },
     fleetNowMs,
-    clockOffMs: () => (fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0)),
-    clockSkewSeconds,
+    clockProblems: () => clocks.problems,
     probe: createProbe(policy, issueAccessToken, { now: () => fleetClock.now() }),
-    isClockUnchecked: () => fleetClock.isUnchecked,
     tell: tellKeys,
     onPass: fleet.announceChanges,
   });

@@ -11,7 +11,7 @@ import { readJsonBody } from '../endpoints/form.js';
 import { CrossfadeError, unavailable } from '../errors.js';
 import type { ClampSelector } from '../rollout/clamp.js';
 import { SAFE_STAGE, STAGE_TABLE, STAGES } from '../stages.js';
-import type { Audit } from '../telemetry/audit.js';
+import { type Audit, MAX_WHY } from '../telemetry/audit.js';
 import type { AuditEntry } from '../telemetry/audit-feed.js';
 import { type ClampSource, clampNames, countAffected, releaseClamp, setClamp } from './clamping.js';
 import type { FleetAudit } from './fleet-audit.js';
@@ -31,7 +31,7 @@ export interface OperatorApiOptions {
   readonly endSubject: (subject: string, options: EndSubjectOptions) => Promise<number>;
 }
 
-const why = z.string().trim().min(1).max(200);
+const why = z.string().trim().min(1).max(MAX_WHY);
 const selector = { on: z.enum(['all', 'client', 'cohort']), name: z.string().optional() };
 const schemas = {
   signIn: z.strictObject({ token: z.string().min(1) }),

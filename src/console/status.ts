@@ -140,17 +140,17 @@ function toInstance(one: Announcement, nowMs: number): InstanceStatus {
 }
 
 function driftOf(announcements: readonly Announcement[]): Drift[] {
-  const nameOfSelector = namesOf(announcements);
-  return findDrift(announcements.map((one) => ({ name: nameOfSelector(one), settings: one.settings })));
+  const nameOf = namesOf(announcements);
+  return findDrift(announcements.map((one) => ({ name: nameOf(one), settings: one.settings })));
 }
 
 function toReleases(announcements: readonly Announcement[]): ReleaseStatus[] {
-  const nameOfSelector = namesOf(announcements);
+  const nameOf = namesOf(announcements);
   const versions = [...new Set(announcements.map(({ version }) => version))].sort((one, other) => one.localeCompare(other, 'en', { numeric: true }));
   return versions.map((version) => {
     const its = announcements.filter((one) => one.version === version);
     const told = its.flatMap(({ lately }) => lately ?? []);
-    return { version, instances: its.map(nameOfSelector), ...(told.length > 0 ? { lately: sumLately(told) } : {}) };
+    return { version, instances: its.map(nameOf), ...(told.length > 0 ? { lately: sumLately(told) } : {}) };
   });
 }
 

@@ -7,6 +7,8 @@ import type { Fleet } from './fleet.js';
 export interface ClockWatch {
   /** Looks at what was last measured and announced. */
   look(): void;
+  /** What is wrong with the clock of this machine, a sentence each. */
+  readonly problems: readonly string[];
   /** Whether clocks of the fleet were further apart than the skew within this time. */
   disagreedWithin(ms: number): boolean;
 }
@@ -68,6 +70,18 @@ export function watchClocks({ fleet, clock, fleetClock, skewMs, log }: ClockWatc
       // What was measured before the clock was set says nothing of it now.
       if (isUnknown()) settle();
       else correct();
+    },
+    get problems() {
+      // Alone, it can be compared with that of Redis only.
+      const offMs = fleet.others.length > 0 ? fleetClock.aheadMs : (fleet.clockOffMs ?? 0);
+      const offSeconds = Math.round(offMs / 1000);
+      const isOff = Math.abs(offSeconds) > skewMs / 1000;
+      return [
+        ...(isOff
+          ? [`the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} those of Redis and the others: set it`]
+          : []),
+        ...(fleetClock.isUnchecked ? ['the clock of this machine has jumped, and Redis could not be asked which time it is: look at both'] : []),
+      ];
     },
     disagreedWithin: (ms) => clock.now() - disagreedAt < ms,
   };

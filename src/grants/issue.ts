@@ -5,7 +5,7 @@ import { CrossfadeError, unavailable } from '../errors.js';
 import { tokenPrincipal } from '../principal.js';
 import type { RandomSource } from '../random.js';
 import type { ClientRegistry } from '../rollout/clients.js';
-import { toIdentity } from '../sessions/mapping.js';
+import { toIdentity } from '../sessions/identity.js';
 import type { Grant } from '../tokens/grant.js';
 import type { FrameAttempt } from './attempt.js';
 import type { GrantCommand, GrantedTokens } from './command.js';

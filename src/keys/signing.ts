@@ -15,11 +15,8 @@ export interface SigningOptions extends Omit<AgreementOptions, 'ring'>, Pick<Too
   readonly config: Config['keys'];
   readonly denyList: DenyList;
   readonly probe: Probe;
-  /** How far the clock here is ahead of those of most, in ms; or of that of Redis, where this instance is alone. */
-  readonly clockOffMs: () => number;
-  readonly clockSkewSeconds: number;
-  /** Whether the clock of this machine has jumped and Redis could not be asked which time it is. */
-  readonly isClockUnchecked: () => boolean;
+  /** What is wrong with the clock of this machine, a sentence each. */
+  readonly clockProblems: () => readonly string[];
   /** Called after a pass, with what it has come to. */
   readonly onPass: () => void;
 }
@@ -57,7 +54,7 @@ export interface Signing {
 const SOON_MS = 300;
 
 export function createSigning(options: SigningOptions): Signing {
-  const { config, stand, denyList, probe, blocked, clockOffMs, clockSkewSeconds, onPass, log, audit, metrics } = options;
+  const { config, stand, denyList, probe, blocked, clockProblems, onPass, log, audit, metrics } = options;
   const { ring } = stand;
   const agree: Agree = createAgreement({ ...options, ring });
   const health = createSigningHealth((from, to) => {
@@ -173,12 +170,9 @@ export function createSigning(options: SigningOptions): Signing {
         found.push(`the key of ${key.file}, which signs, is no longer in the directory: a restart would do without it`);
       if (!sound.includes(key)) found.push(`${key.file} fails its self-test`);
     }
-    const offSeconds = Math.round(clockOffMs() / 1000);
-    if (Math.abs(offSeconds) > clockSkewSeconds)
-      found.push(`the clock here is ${Math.abs(offSeconds)} s ${offSeconds > 0 ? 'ahead of' : 'behind'} those of Redis and the others: set it`);
+    found.push(...clockProblems());
     for (const [audience, missing] of config.use === 'sign' && !agreed.against ? agreed.unaccepted : [])
       found.push(`no token is issued here for ${audience} until ${missing.map(({ host }) => host).join(', ')} accept it as well: add it there`);
-    if (options.isClockUnchecked()) found.push('the clock of this machine has jumped, and Redis could not be asked which time it is: look at both');
     if (config.use === 'sign' && active === undefined && blocked().length === 0) found.push(whyNoneSigns(sound));
     found.push(...blocked().map((why) => `${why}: this instance signs nothing`));
     return found;

@@ -2,7 +2,6 @@ import type { Members } from '../redis/entries.js';
 import type { SignedValue } from '../redis/signed-value.js';
 import type { Stage } from '../stages.js';
 import type { Tools } from '../telemetry/tools.js';
-/** Whom a clamp holds: a client with all its cohorts, one cohort, or everybody. */
 import {
   type Clamp,
   type ClampList,

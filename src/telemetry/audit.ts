@@ -1,5 +1,8 @@
 import type { Log, LogLevel } from './log.js';
 
+/** The longest reason that an operator may give, in characters. */
+export const MAX_WHY = 200;
+
 /** Every audit event, and when it is written. `docs/events.md` lists the same; a test holds the two together. */
 export const AUDIT_EVENTS = {
   'exchange.granted': 'A session was exchanged for an access token.',
