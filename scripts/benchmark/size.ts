@@ -68,6 +68,7 @@ export async function measureSizes(count: number, say: (what: string) => void): 
     files,
     secrets,
     isStranger: () => false,
+    isAlone: () => true,
     random: systemRandom,
     clock: systemClock,
     log,

@@ -83,8 +83,8 @@ export async function withRoom<T>(
   const done: string[] = [];
   const secrets = new FleetSecrets(config.fleetSecret.current);
   const control = createControl({ ...tools, config, client: own.client, secrets, fleetNowMs: clock.now });
-  const isStranger = () => control.blocked.length > 0;
-  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, isStranger });
+  const standing = { isStranger: () => control.mayBeStranger, isAlone: () => control.fleet.isAlone };
+  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, ...standing });
   const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, secrets, feed });
   try {
     clock.measured(systemClock.now() - (await own.nowMs()));
@@ -126,9 +126,14 @@ export async function withRoom<T>(
   }
 }
 
-/** The same for a command that changes something. */
+/** The same for a command that changes something. @throws {Error} also where the running instances would not open what it writes. */
 export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) => Promise<T>): Promise<T> {
-  return await withRoom(options, work, { changes: true });
+  const changing = async (room: Room) => {
+    if (room.control.mayBeStranger)
+      throw new Error(`${room.control.blocked.join('; ')}: nothing was done. Run this with the fleetSecretFile of the running instances`);
+    return await work(room);
+  };
+  return await withRoom(options, changing, { changes: true });
 }
 
 /** With host and cause, where the connection knows them: one node of a Cluster may be away. */

@@ -12,7 +12,7 @@ import { createRememberedEnds, type RememberedEnds } from '../endings/remembered
 import { createResume, type ResumeSession } from '../endings/resume.js';
 import type { RevocationIndex } from '../endings/revocation.js';
 import { createVanished } from '../endings/vanished-count.js';
-import { createClaim } from '../redis/claim.js';
+import { type Claim, createClaim } from '../redis/claim.js';
 import { BLOCK_MS, type Connections } from '../redis/connections.js';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { createNodeWatch, type NodeWatch } from '../redis/node-watch.js';
@@ -25,6 +25,8 @@ export interface EndingPartsOptions extends Tools {
   readonly connections: Connections;
   readonly secrets: FleetSecrets;
   readonly isStranger: () => boolean;
+  /** Whether nobody on this Redis has another secret, as far as is known. */
+  readonly isAlone: () => boolean;
   readonly prefix: string;
   readonly parts: SessionParts;
   readonly endings: Endings;
@@ -56,7 +58,8 @@ const ASK_AGAIN_MS = 2000;
 export const SURPRISING_MS = 3_600_000;
 
 export function createEndingParts(options: EndingPartsOptions): EndingParts {
-  const { config, connections, secrets, isStranger, prefix, parts, endings, publisher, revocations, keepMs, keepPersonMs, ...tools } = options;
+  const { config, connections, secrets, isStranger, isAlone, prefix, parts, endings, publisher, revocations, keepMs, keepPersonMs, ...tools } =
+    options;
   const { clock, log, metrics, random } = tools;
   const { entries, sessions, ledger, epochsOf, stores } = parts;
   const { client } = connections.own;
@@ -105,7 +108,9 @@ export function createEndingParts(options: EndingPartsOptions): EndingParts {
     keepMs: keepPersonMs,
     skewMs: clockSkewSeconds * 1000,
   });
-  const claim = createClaim(client, `${prefix}rewriting`, random.token(9));
+  const rewriting = createClaim(client, `${prefix}rewriting`, random.token(9));
+  // Nobody would open it.
+  const claim: Claim = { ...rewriting, take: async (what) => !isStranger() && (await rewriting.take(what)) };
   const rememberedEnds = createRememberedEnds({ ...tools, client, prefix, ledger, persons, heard: revocations, claim });
   const events = createEventStream({
     ...tools,
@@ -115,6 +120,7 @@ export function createEndingParts(options: EndingPartsOptions): EndingParts {
     publisher,
     claim,
     secrets,
+    isAlone,
     keepMs,
     blockMs: BLOCK_MS,
     hear: endings.hear,

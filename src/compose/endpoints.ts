@@ -56,6 +56,7 @@ import { createShadowMint } from '../rollout/shadow.js';
 import { MAPPING_TIMEOUT_MS } from '../sessions/mapping.js';
 import type { Problems } from '../telemetry/problems.js';
 import type { Tools } from '../telemetry/tools.js';
+import type { Families } from '../tokens/family.js';
 import { createTokenFit } from '../tokens/fit.js';
 import { createUpstreamTokens } from '../tokens/upstream.js';
 import type { Membership } from './fleet.js';
@@ -103,7 +104,16 @@ export interface Endpoints {
 export function createEndpoints(options: EndpointsOptions): Endpoints {
   const { config, client, prefix, rollout, progress, clients, guardrail, clock, log, audit, metrics } = options;
   const { ring, signing, issueAccessToken, verifyBearer, verifyOnce } = options.membership;
-  const { entries, sessions, ledger, logout, persons, families, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
+  const { entries, sessions, ledger, logout, persons, resume, restore, watch, revocations, epochsOf } = options.lifecycle;
+
+  const families: Families = {
+    ...options.lifecycle.families,
+    async find(token) {
+      const found = await options.lifecycle.families.find(token);
+      // It may be of another live instance, of another release or with another secret.
+      return found.kind === 'unreadable' && options.membership.mayBeOfOthers ? { ...found, why: 'later' } : found;
+    },
+  };
 
   // Nothing is signed while nobody knows what time it is, nor by an instance that fails where others do not.
   const signingKey = () => (clock.inDoubt || guardrail.held ? undefined : signing.signingKey());
@@ -174,7 +184,6 @@ export function createEndpoints(options: EndpointsOptions): Endpoints {
     others,
     resume,
     ownFaults,
-    mayBeOfOthers: () => options.membership.mayBeOfOthers,
     clock,
     metrics,
   });

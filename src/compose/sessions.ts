@@ -67,6 +67,7 @@ export function createSessionParts(options: SessionPartsOptions): SessionParts {
     client,
     prefix,
     secrets,
+    isStranger,
     nowMs: () => clock.now(),
   });
   const entries = config.sessions.map((session): SessionEntry => {

@@ -48,6 +48,8 @@ export interface Control {
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Why this instance must not act for the fleet, a sentence each: what decides stands in Redis, and was never understood here since the start. */
   readonly blocked: readonly string[];
+  /** Whether this instance may have another secret than the fleet: then nobody would open what it writes. */
+  readonly mayBeStranger: boolean;
 }
 
 export function createControl({ config, client, secrets, instance, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
@@ -76,6 +78,11 @@ export function createControl({ config, client, secrets, instance, isForced = fa
   const denied = new SignedValue<DenyListContent>({ ...stored, name: 'revoked-kids', key: `${prefix}revoked-kids`, codec: denyListCodec });
   const clamps = new SignedValue<ClampList>({ ...stored, name: 'clamps', key: `${prefix}clamps`, codec: clampsCodec });
   const flags = new SignedValue<FlagSnapshot>({ ...stored, name: 'flags', key: `${prefix}flags`, codec: whole(flagSnapshotSchema) });
+  // Flags are known from their source as well: nothing waits for them.
+  const deciding = [jwks, denied, clamps, deniedValue];
+  const cannotAct = ({ standing }: Pick<SignedValue<unknown>, 'standing'>) =>
+    standing === 'unread' || standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered)));
+  const isAmongStrangers = () => jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
   return {
     prefix,
     secrets,
@@ -87,8 +94,8 @@ export function createControl({ config, client, secrets, instance, isForced = fa
     fleet,
     async settle() {
       for (const end = performance.now() + SETTLE_MS; performance.now() < end; ) {
-        for (const value of [deniedValue, jwks, denied, clamps]) await value.read();
-        if (!fleet.hasOthers || [deniedValue, jwks, denied, clamps].every(({ standing }) => standing !== 'foreign')) return;
+        for (const value of deciding) await value.read();
+        if (!fleet.hasOthers || deciding.every(({ standing }) => standing !== 'foreign')) return;
         await new Promise((resolve) => setTimeout(resolve, SETTLE_AGAIN_MS));
       }
     },
@@ -97,19 +104,15 @@ export function createControl({ config, client, secrets, instance, isForced = fa
       return [jwks, clamps, denied].some((value) => value.isNamed);
     },
     get blocked() {
-      // Flags are known from their source as well: nothing waits for them.
-      const deciding = [jwks, denied, clamps, deniedValue];
-      const unread = deciding.filter(
-        ({ standing }) =>
-          standing === 'unread' || standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered))),
-      );
-      const isStranger = jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
-      return [
-        ...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message),
-        ...(isStranger && unread.length === 0
+      const unread = deciding.filter(cannotAct);
+      const strangers =
+        unread.length === 0 && isAmongStrangers()
           ? [`${fleet.strangers} live instances have another fleet secret, and nothing here is of this one`]
-          : []),
-      ];
+          : [];
+      return [...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message), ...strangers];
+    },
+    get mayBeStranger() {
+      return isAmongStrangers() || deciding.some((value) => value.standing !== 'later' && cannotAct(value));
     },
   };
 }

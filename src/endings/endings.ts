@@ -1,3 +1,4 @@
+import { unavailable } from '../errors.js';
 import type { KnownEnds } from '../login.js';
 import { asking } from '../redis/replies.js';
 import type { EndEvent } from './event.js';
@@ -19,7 +20,8 @@ export interface Endings extends KnownEnds {
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
 }
 
-export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revocations: RevocationIndex): Endings {
+/** `isStranger`: whether nobody may open what this instance publishes. */
+export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revocations: RevocationIndex, isStranger: () => boolean): Endings {
   const listeners: ((event: EndEvent, isNews: boolean) => void)[] = [];
 
   function hear(event: EndEvent): void {
@@ -29,6 +31,7 @@ export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revoca
 
   return {
     async announce(event) {
+      if (isStranger()) throw unavailable('secret');
       await asking(publisher.publish(event));
       hear(event);
     },

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.js';
 import type { Claim } from '../redis/claim.js';
 import type { RedisClient } from '../redis/client.js';
 import type { RedisConnection } from '../redis/connection.js';
-import type { Seals } from '../redis/fleet-keyring.js';
+import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { isWrongType, loadScript } from '../redis/script.js';
 import type { Tools } from '../telemetry/tools.js';
 import { type BridgeEvent, type EndEvent, EVENT_CONTEXT, type News, type PersonEnd, readEvent } from './event.js';
@@ -37,7 +37,9 @@ export interface EventStreamOptions extends Pick<Tools, 'log' | 'audit' | 'metri
   readonly publisher: EventPublisher;
   /** To write again what Redis has lost. */
   readonly claim: Claim;
-  readonly secrets: Pick<Seals, 'openSigned' | 'isDenied'>;
+  readonly secrets: Pick<FleetSecrets, 'openSigned' | 'isDenied' | 'isUnknown' | 'opens'>;
+  /** Whether nobody on this Redis has another secret, as far as is known: then what is named after one that is not here is junk. */
+  readonly isAlone: () => boolean;
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
   readonly blockMs: number;
@@ -64,7 +66,7 @@ const timeOf = loadScript('time');
  * Redis keeps the stream, but is not trusted with it (law 10): each event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, secrets, keepMs, blockMs, hear, lasting, clock, log, audit, metrics } = options;
+  const { client, follower, key, secrets, isAlone, keepMs, blockMs, hear, lasting, clock, log, audit, metrics } = options;
   const lost = createLostEvents(options);
   const newsListeners: ((about: News, wasLost: boolean) => void)[] = [];
   const lossListeners: (() => void)[] = [];
@@ -74,6 +76,10 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let position = '0-0';
   let newest: string | undefined;
   let away = false;
+  /** The last event that stands under a secret which is not here, and the secrets that there were then: it may have ended something. */
+  let unopened: { readonly id: string; readonly opens: string } | undefined;
+  /** What was skipped is being read once more, with another secret. */
+  let isRereading = false;
   const waiting = new Set<() => void>();
 
   function applyEntry(id: string, fields: readonly string[]): void {
@@ -87,8 +93,9 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     if (event === 'denied') return;
     if (typeof event === 'string') {
+      if (event === 'unknown-secret') unopened = { id, opens: unopened?.opens ?? secrets.opens.join() };
       metrics.refusedValues.inc({ key: 'events' });
-      audit('value.refused', { key: 'events', reason: event });
+      audit('value.refused', { key: 'events', reason: event === 'unknown-secret' ? 'bad-mac' : event });
       return;
     }
     newest = id;
@@ -102,9 +109,12 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   }
 
   /** The event, or why it counts as absent. */
-  function open(signed: string | undefined, atMs: number): BridgeEvent | 'bad-mac' | 'unknown-shape' | 'replayed' | 'later' | 'denied' {
-    const text = signed === undefined ? undefined : secrets.openSigned(EVENT_CONTEXT, signed);
-    if (text === undefined) return signed !== undefined && secrets.isDenied(signed) ? 'denied' : 'bad-mac';
+  function open(signed = '', atMs: number): BridgeEvent | 'bad-mac' | 'unknown-secret' | 'unknown-shape' | 'replayed' | 'later' | 'denied' {
+    const text = secrets.openSigned(EVENT_CONTEXT, signed);
+    if (text === undefined) {
+      if (secrets.isDenied(signed)) return 'denied';
+      return secrets.isUnknown(signed) ? 'unknown-secret' : 'bad-mac';
+    }
     const event = readEvent(text);
     if (typeof event === 'string') return event;
     // The id is Redis' word, and carries no MAC: it cannot make an event older than it is.
@@ -119,6 +129,25 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       for (const [id, fields] of page) applyEntry(id, fields);
       if (page.length < PAGE) return;
     }
+  }
+
+  /** Whether what the fleet has ended cannot be read here: it has gone on to a secret that is not here, or came a moment ago. */
+  function isBehind(): boolean {
+    if (isRereading) return true;
+    if (!unopened || clock.now() - Number(unopened.id.split('-')[0]) > keepMs) return false;
+    return unopened.opens !== secrets.opens.join() || !isAlone();
+  }
+
+  /** With another secret what was skipped may open. */
+  async function readSkippedAgain(): Promise<void> {
+    const mayOpen = unopened !== undefined && unopened.opens !== secrets.opens.join();
+    if (!mayOpen && !isRereading) return;
+    isRereading = true;
+    unopened = undefined;
+    await lasting.load();
+    position = '0-0';
+    await readOn();
+    isRereading = false;
   }
 
   /** A key of another type is somebody else's: it counts as absent, and gives way. */
@@ -167,6 +196,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
       wasRead = true;
       for (const resolve of waiting) resolve();
     }
+    await readSkippedAgain();
     await refuseIdsAhead();
     if (!(await isAllThere())) noteLoss();
     await lost.write();
@@ -202,7 +232,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     writeAgain: lost.begin,
     follow: () => void run(),
     get wasRead() {
-      return wasRead;
+      return wasRead && !isBehind();
     },
     get readAt() {
       return readAt;

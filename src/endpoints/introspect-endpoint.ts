@@ -33,6 +33,7 @@ export function createIntrospectEndpoint(options: IntrospectOptions): (head: Req
   async function describeRefreshToken(text: string, client: ResolvedClient): Promise<object> {
     const token = parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
+    if (found?.kind === 'unreadable' && found.why === 'later') throw unavailable('family');
     if (!token || found?.kind !== 'live' || found.grant.client !== client.id) return INACTIVE;
     const { identity, endsAt, askedScope } = found.grant;
     const principal = {

@@ -40,6 +40,8 @@ interface Target {
   readonly onlyOf?: string;
   /** Where the record is, if what is kept does not say so. */
   readonly at?: Omit<SessionPlace, 'sid'>;
+  /** A token of ours names it, and this instance cannot read whose it is: another one can. */
+  readonly isUnreadable?: boolean;
 }
 
 /**
@@ -83,7 +85,8 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: Req
   async function byRefreshToken(text: string | undefined): Promise<Target[]> {
     const token = text === undefined ? undefined : parseRefreshToken(text);
     const found = token ? await families.find(token) : undefined;
-    if (!token || !found || found.kind === 'unknown' || found.kind === 'unreadable') return [];
+    if (!token || !found || found.kind === 'unknown') return [];
+    if (found.kind === 'unreadable') return [{ sid: token.sid, ...(found.why === 'later' ? { isUnreadable: true } : { onlyOf: found.person }) }];
     // Redis has lost it, and with it whose it was. The session ends where this instance knows it.
     if (found.kind === 'lost') return [{ sid: token.sid, lost: token }];
     if (found.kind === 'returned') return [{ sid: found.to.sid, at: found.to, onlyOf: found.person }];
@@ -114,6 +117,12 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: Req
     return targets;
   }
 
+  /** @throws {CrossfadeError} `temporarily_unavailable` where a session is meant that no other credential names. */
+  function refuseUnreadable(targets: readonly Target[]): void {
+    const isNamedElse = ({ sid }: Target) => targets.some((other) => other.sid === sid && !other.isUnreadable);
+    if (targets.some((target) => target.isUnreadable && !isNamedElse(target))) throw unavailable('family');
+  }
+
   function refuseConflict(targets: readonly Target[]): void {
     const persons = targets.flatMap(({ sid, person }) => (person ? [{ sid, ...person }] : []));
     const [first] = persons;
@@ -128,6 +137,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: Req
     const form: Form = isForm(head) ? await readForm(head, readBody) : new Map();
     const targets = await findTargets(head, form, requests.resolve(head, form));
     refuseConflict(targets);
+    refuseUnreadable(targets);
     for (const sid of new Set(targets.map((target) => target.sid))) {
       const same = targets.filter((target) => target.sid === sid);
       // What the record itself says is the most exact.

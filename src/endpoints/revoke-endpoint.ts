@@ -33,7 +33,8 @@ export function createRevokeEndpoint({
     if (found.kind === 'unknown') return;
     // Nobody knows the client of a lost family any more: to hold the token is enough.
     if (found.kind === 'lost') return await families.endLost(token);
-    if (found.kind !== 'unreadable') refuseOthers('grant' in found ? found.grant.client : found.client, client);
+    if (found.kind === 'unreadable' && found.why === 'later') throw unavailable('family');
+    refuseOthers('grant' in found ? found.grant.client : found.client, client);
     await families.end(token.sid, token.family, found.kind === 'reused' ? 'reused' : 'revoked');
   }
 

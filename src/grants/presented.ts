@@ -28,15 +28,13 @@ export interface PresentedRefreshOptions extends Pick<Tools, 'clock' | 'metrics'
   readonly others: Pick<OtherPrincipals, 'conflict'>;
   readonly resume: ResumeSession;
   readonly ownFaults: Pick<OwnFaults, 'lost'>;
-  /** Whether what does not open here may be of another live instance, of another release or with another secret. */
-  readonly mayBeOfOthers: () => boolean;
 }
 
 /** Of the refresh tokens that somebody presents, the one that is good. @throws {CrossfadeError} `invalid_grant`, and `invalid_request` for two persons'. */
 export type JudgePresented = (texts: readonly string[], client: ResolvedClient, where: 'refresh' | 'return') => Promise<PresentedRefresh>;
 
 export function createJudgePresented(options: PresentedRefreshOptions): JudgePresented {
-  const { families, others, resume, ownFaults, mayBeOfOthers, clock, metrics } = options;
+  const { families, others, resume, ownFaults, clock, metrics } = options;
 
   /** Changes nothing, whatever it finds. */
   async function judge(text: string, client: ResolvedClient): Promise<PresentedRefresh | BadRefresh> {
@@ -80,7 +78,7 @@ export function createJudgePresented(options: PresentedRefreshOptions): JudgePre
 
   /** The grant may be of a later release, or under another secret. Nobody has ended it: the cookie stays. */
   function refuseUnreadable(client: ResolvedClient, { why, token }: BadRefresh): CrossfadeError {
-    if (why === 'later' || mayBeOfOthers()) return unavailable('family');
+    if (why === 'later') return unavailable('family');
     if (token) ownFaults.lost(client.id, { subject: token.family, tenant: UNKNOWN });
     return invalidGrant('unreadable');
   }

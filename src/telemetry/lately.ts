@@ -3,6 +3,7 @@ import type { Metrics } from './metrics.js';
 
 /** How an instance fares, of the last minutes. */
 export interface Lately {
+  /** Those that were authenticated, and exchanges and refreshes. */
   readonly requests: number;
   /** Answered 503. */
   readonly unavailable: number;
@@ -40,7 +41,7 @@ export function watchLately(metrics: Pick<Metrics, 'requests' | 'unavailable' | 
       const at = nowMs();
       const taken = {
         at,
-        requests: metrics.requests.total,
+        requests: metrics.requests.total + (await countOf(metrics.grantSeconds)),
         unavailable: await sumOf(metrics.unavailable),
         faults: await sumOf(metrics.ownFaults),
         buckets: await bucketsOf(metrics.grantSeconds),
@@ -59,6 +60,11 @@ export function watchLately(metrics: Pick<Metrics, 'requests' | 'unavailable' | 
       return { requests, unavailable, faults, p50Ms: percentile(buckets, 0.5), p99Ms: percentile(buckets, 0.99) };
     },
   };
+}
+
+async function countOf(histogram: Histogram<string>): Promise<number> {
+  const { values } = await histogram.get();
+  return values.reduce((sum, { metricName, value }) => (metricName?.endsWith('_count') ? sum + value : sum), 0);
 }
 
 async function sumOf(counter: Counter<string>): Promise<number> {

@@ -145,13 +145,14 @@ export function createFamilies(options: FamiliesOptions): Families {
       if (knownSecret !== secretHash) return { kind: 'unknown' };
       const presented = hashSecret(rotating);
       const isCurrent = current === presented;
+      const of = { client: clientId ?? '', person: person ?? '' };
       if (typeof ended === 'string') {
         const to = ended === 'returned' && isCurrent ? openPlace(secrets, { sid, family }, returned) : undefined;
-        if (to === 'later') return { kind: 'unreadable', why: 'later' };
-        if (to) return { kind: 'returned', client: clientId ?? '', person: person ?? '', to };
+        if (to === 'later') return { kind: 'unreadable', why: 'later', ...of };
+        if (to) return { kind: 'returned', ...of, to };
         // The instance that ended it may not have come to publish it.
         if (untold === '1') await announceEnd(sid, family, ended);
-        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: ended };
+        return { kind: 'ended', ...of, reason: ended };
       }
       const opened = open(sid, secretHash, sealed);
       const grant = opened === 'later' ? undefined : opened;
@@ -159,12 +160,12 @@ export function createFamilies(options: FamiliesOptions): Families {
       if (endings.whatEnded({ ...known, issuedAt: 0 }) !== undefined) {
         // A node that takes no writes now is another one soon, and then all is written.
         await writeAgain(known).catch(onLostWrite);
-        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'revoked' };
+        return { kind: 'ended', ...of, reason: 'revoked' };
       }
       if (typeof sealed === 'string' && (opened ? grant !== undefined && secrets.isRevoked(grant.under ?? []) : secrets.isDenied(sealed)))
-        return { kind: 'ended', client: clientId ?? '', person: person ?? '', reason: 'secret-denied' };
+        return { kind: 'ended', ...of, reason: 'secret-denied' };
       // The fleet may have gone on to a secret that is not here, while this instance was away.
-      if (!grant) return { kind: 'unreadable', why: opened || secrets.isUnknown(sealed ?? '') ? 'later' : 'unopened' };
+      if (!grant) return { kind: 'unreadable', why: opened || secrets.isUnknown(sealed ?? '') ? 'later' : 'unopened', ...of };
       const stored = readCounter(counted, current);
       const counter = parts.counterOf({ sid, family, secretHash }, rotating);
       const live = (part: PartRank) =>

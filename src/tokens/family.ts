@@ -31,8 +31,8 @@ export type FoundFamily =
   /** It has returned: a retry is answered with the same session. */
   | { readonly kind: 'returned'; readonly client: string; readonly person: string; readonly to: SessionPlace }
   | { readonly kind: 'ended'; readonly client: string; readonly person: string; readonly reason: string }
-  /** The right family secret, and what stands there cannot be read. `later`: a later release wrote it; else no secret here opens it. */
-  | { readonly kind: 'unreadable'; readonly why: 'later' | 'unopened' }
+  /** The right family secret, and what stands there cannot be read. `later`: another live instance may, of a later release or with another secret; else nobody can. */
+  | { readonly kind: 'unreadable'; readonly why: 'later' | 'unopened'; readonly client: string; readonly person: string }
   /** Redis has no such family, though the token is ours and could still live: Redis has lost it. */
   | { readonly kind: 'lost' }
   /** No such family, or a wrong secret: the family is not touched. */

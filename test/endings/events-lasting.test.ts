@@ -46,6 +46,7 @@ it('ends that outlast the stream are written again in parts, and the stream is r
     key,
     claim: createClaim(own.client, `${key}-rewriting`, 'one'),
     secrets,
+    isAlone: () => true,
     keepMs: 60_000,
     blockMs: 50,
     hear: (event) => void heard.push(event.type),

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { calculateJwkThumbprint, decodeJwt, exportJWK, SignJWT } from 'jose';
 import Keygrip from 'keygrip';
 import { describe, expect, it, onTestFinished } from 'vitest';
-import { z } from 'zod';
 import { startTcpProxy } from '../../scripts/lib/tcp-proxy.js';
 import { Secret } from '../../src/config/secret.js';
 import { deniedSecretsCodec } from '../../src/fleet/denied-secrets.js';
@@ -16,6 +15,7 @@ import { clampsCodec } from '../../src/rollout/clamp.js';
 import { createMetrics } from '../../src/telemetry/metrics.js';
 import { runCli } from '../support/cli.js';
 import { expectError } from '../support/expect-error.js';
+import { rotateFleetSecret } from '../support/fleet-secrets.js';
 import type { Instance } from '../support/instance.js';
 import { exchangeNative, postExchange, postRefresh, refreshNative } from '../support/tokens.js';
 import { remember, rememberToken } from '../support/transcript.js';
@@ -71,21 +71,6 @@ async function thief(world: World, stolen: Secret) {
   };
 }
 
-async function rotateTo(world: World): Promise<{ config: string; added: string; before: string }> {
-  const config = join(world.directory, 'command.json');
-  writeFileSync(config, JSON.stringify(world.config));
-  const { stdout, stderr } = await runCli(['secrets', 'add', '--json', '--config', config]);
-  expect(stderr).toBe('');
-  const { added, secrets } = z.object({ added: z.string(), secrets: z.array(z.string()) }).parse(JSON.parse(stdout));
-  remember(...world.readFile('fleet-secret').trim().replaceAll('pseudonyms=', '').split('\n'));
-  const state = async () => {
-    const list = JSON.parse((await runCli(['secrets', 'list', '--json', '--config', config])).stdout);
-    return list.fleet.find(({ name }: { name: string }) => name === added)?.state;
-  };
-  await expect.poll(state, { timeout: 20_000, interval: 500 }).toBe('writes');
-  return { config, added, before: secrets[1] ?? '' };
-}
-
 const CROOKED = 'the-cookie-secret-of-the-thief-9f31';
 
 /** The same cookie as another secret would have signed it. */
@@ -127,7 +112,7 @@ describe('a fleet secret that has leaked', () => {
     const opened = async (at: Instance) => (await at.call('/me', { cookie: forgedCookie })).status;
     for (const at of [world, other]) await expect.poll(async () => await opened(at), { timeout: 15_000 }).toBe(200);
 
-    const { config, before } = await rotateTo(world);
+    const { config, before } = await rotateFleetSecret(world);
     const laundered = await refreshNative(world, mine.refresh);
     expect(decodeJwt(laundered.access).sub).toBe('u-root');
     const fresh = await exchangeNative(other, await world.login('carol'));
@@ -163,7 +148,7 @@ describe('a fleet secret that has leaked', () => {
     const world = await open();
     const { redis } = world.legacy;
     const stolen = new Secret(world.readFile('fleet-secret').trim());
-    const { config, added, before } = await rotateTo(world);
+    const { config, added, before } = await rotateFleetSecret(world);
     const alice = await exchangeNative(world, await world.login('alice'));
     const newest = world.readFile('fleet-secret').split('\n')[0] ?? '';
     expect(nameOfSecret(new Secret(newest))).toBe(added);
@@ -219,7 +204,7 @@ describe('a fleet secret that has leaked', () => {
     const world = await open();
     const { redis } = world.legacy;
     const fileBefore = world.readFile('fleet-secret');
-    const { config, before } = await rotateTo(world);
+    const { config, before } = await rotateFleetSecret(world);
     const proxy = await startTcpProxy(sharedRedisUrl());
     onTestFinished(() => proxy.close());
     const held = join(world.directory, 'held.json');

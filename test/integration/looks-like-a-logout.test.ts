@@ -107,6 +107,7 @@ describe('Law 6: what only looks like a logout logs nobody out', () => {
       files,
       secrets: new FleetSecrets(config.fleetSecret.current),
       isStranger: () => false,
+      isAlone: () => true,
       random: systemRandom,
       clock: systemClock,
       log: logger,
