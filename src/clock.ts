@@ -33,7 +33,7 @@ export interface FleetClock extends Clock {
   /** Since when, by the steady clock; undefined: it is not in doubt. */
   readonly doubtSince: number | undefined;
   /**
-   * Calls back when the wall clock and the steady clock of the machine disagree by more than the skew from one call to the next. Either may be
+   * Calls back when the wall clock and the steady clock of the machine have come to disagree by more than the skew. Either may be
    * right, because the steady clock stands still while a machine sleeps.
    */
   onStep(listener: () => void): void;
@@ -54,7 +54,7 @@ export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
   const listeners: (() => void)[] = [];
   let aheadMs = 0;
   let base: number | undefined;
-  /** The time of day when the steady clock began, as of the last call. */
+  /** The time of day when the steady clock began, as of the last time that the fleet was asked: steps in between add up. */
   let origin = clock.now() - monotonic();
   /** The same as it was before it jumped, and since when. */
   let doubt: { readonly origin: number; readonly since: number } | undefined;
@@ -72,7 +72,6 @@ export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
       for (const listener of listeners) listener();
       return;
     }
-    origin = next;
     if (doubt && steady() - doubt.since > DOUBT_MS) {
       doubt = undefined;
       isUnchecked = true;
@@ -92,6 +91,8 @@ export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
       base = Math.abs(aheadMs) > skewMs ? clock.now() - aheadMs - monotonic() : undefined;
       doubt = undefined;
       isUnchecked = false;
+      // What it is off by is a part of what it may be off by in all, unless it is not followed.
+      origin = clock.now() - monotonic() - (base === undefined ? aheadMs : 0);
     },
     now() {
       watch();

@@ -63,6 +63,31 @@ describe('the clock of a machine that is set', () => {
     expect(hands.steps).toBe(2);
   });
 
+  it('is in doubt where several steps, each within the skew, add up', () => {
+    const { fleet, hands, passes } = machine();
+    for (let n = 0; n < 2; n++) {
+      hands.wall += SKEW_MS / 2;
+      passes(40);
+      expect(fleet.inDoubt).toBe(false);
+    }
+    hands.wall += SKEW_MS / 2;
+    expect([fleet.inDoubt, hands.steps]).toEqual([true, 1]);
+  });
+
+  it('counts what it was off by already when the fleet was last asked', () => {
+    const { fleet, hands, passes } = machine();
+    hands.wall += SKEW_MS - 100;
+    fleet.setAhead(SKEW_MS - 100);
+    passes(40);
+    expect(fleet.inDoubt).toBe(false);
+    hands.wall += 200;
+    expect(fleet.inDoubt).toBe(true);
+    // Asked again, it is corrected, and does not follow the machine: another step says nothing.
+    fleet.setAhead(SKEW_MS + 100);
+    expect(fleet.inDoubt).toBe(false);
+    expect(fleet.now()).toBe(hands.wall - SKEW_MS - 100);
+  });
+
   it('is no step where it is off by less than the skew', () => {
     const { fleet, hands } = machine();
     hands.wall += SKEW_MS - 1;

@@ -31,11 +31,16 @@ export async function addSecret({ config: path, json = false }: FleetSecretOptio
   print.line('A release 0.1 cannot be started with this file.');
 }
 
+/** A command takes milliseconds: what is older was left by one that was killed. */
+const HALF_WRITTEN_MS = 60_000;
+
 /** In one step, with the mode of the file before: somebody may read it in this moment. */
 function replaceFile(file: string, text: string): void {
   const target = realpathSync(file);
   // One name, so that two commands at once do not both begin from the same file.
   const temporary = `${target}.new`;
+  const leftAt = statSync(temporary, { throwIfNoEntry: false })?.mtimeMs;
+  if (leftAt !== undefined && Date.now() - leftAt > HALF_WRITTEN_MS) rmSync(temporary, { force: true });
   try {
     const { mode } = statSync(target);
     writeFileSync(temporary, text, { mode: 0o600, flag: 'wx' });
@@ -43,7 +48,9 @@ function replaceFile(file: string, text: string): void {
     if (readFileSync(temporary, 'utf8') !== text) throw new Error('the disk is full');
     renameSync(temporary, target);
   } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') rmSync(temporary, { force: true });
+    if (errnoOf(error) === 'EEXIST')
+      throw new Error(`${temporary} is there: the same command is running, or was killed. Nothing was done. Run this again in a minute`);
+    rmSync(temporary, { force: true });
     throw new Error(`${file} cannot be written (${errnoOf(error)}): nothing was done. Run this where the file can be written, and bring it here`);
   }
 }

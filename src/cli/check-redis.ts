@@ -50,11 +50,14 @@ async function checkOneRedis({ at, target, probeKey, records }: CheckedRedis, co
   const connection = connectQuietly(target, { name: at, commandTimeoutMs: 2000, probe, probeKey });
   const only = (message: string): Checked => ({ findings: [{ path: at, message }], notes: [] });
   try {
-    if (!(await connection.ready(3000))) {
+    const isReady = await connection.ready(3000);
+    if (isReady) await connection.probe();
+    // Of a bridge that runs it would say that there was a failover.
+    if (connection.state === 'READONLY') return only(IS_REPLICA);
+    if (!isReady) {
       const problem = connection.problem();
       return only(problem === undefined ? 'Redis does not answer' : `Redis does not answer (${problem})`);
     }
-    await connection.probe();
     const { client } = connection;
     const wrong = connection.problems.map((problem) => ({ path: at, message: problem.replace(`${at}: `, '') }));
     const nodes = client instanceof Cluster ? client.nodes('master') : [client];
@@ -151,15 +154,15 @@ function checkNode(at: string, info: string, isCluster: boolean): Finding[] {
       message: `maxmemory-policy is ${policy}: the bridge's own keys must not be evicted; use noeviction, and sessions[].redis for records elsewhere`,
     });
   }
-  if (at === 'redis' && facts.get('role') === 'slave') {
-    found.push({ path: at, message: "it is a replica, which takes no writes: use the primary's endpoint" });
-  }
+  if (facts.get('role') === 'slave') found.push({ path: at, message: IS_REPLICA });
   if (!isCluster && facts.get('redis_mode') === 'cluster') {
     found.push({ path: at, message: 'it is a node of a Cluster: name it in cluster instead of url' });
   }
   if (facts.get('loading') === '1') found.push({ path: at, message: 'Redis is still loading its data' });
   return found;
 }
+
+const IS_REPLICA = "it is a replica, which takes no writes: use the primary's endpoint";
 
 function unique(findings: readonly Finding[]): Finding[] {
   return findings.filter(({ message }, at) => findings.findIndex((other) => other.message === message) === at);

@@ -7,6 +7,7 @@ import type { Bridge } from '../compose/public.js';
 import type { Config } from '../config/config.js';
 import { differences } from '../config/differences.js';
 import { loadConfig, readSettings } from '../config/load.js';
+import { configSchema } from '../config/schema.js';
 import { createAdminApp } from '../console/admin.js';
 import { errnoOf } from '../errors.js';
 import { createLog, type Log } from '../telemetry/log.js';
@@ -123,10 +124,15 @@ async function reload(path: string, inForce: unknown, bridge: Bridge, log: Log):
 async function settingsThatDiffer(path: string, inForce: unknown): Promise<string[]> {
   try {
     await loadConfig(path);
-    return differences(inForce, readSettings(path));
+    return differences(withDefaults(inForce), withDefaults(readSettings(path)));
   } catch (error) {
     return [`everything: ${error instanceof Error ? error.message : 'it cannot be read'}`];
   }
+}
+
+/** A default that is written out is no difference. */
+function withDefaults(settings: unknown): unknown {
+  return configSchema.safeParse(settings).data ?? settings;
 }
 
 /** Lets requests under way end, for as long as `seconds`. */

@@ -1,4 +1,6 @@
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
+import { devNull } from 'node:os';
+import { isatty } from 'node:tty';
 import { errnoOf } from '../errors.js';
 
 /** Signals to the process. As process 1 of a container it receives only those that it listens for. */
@@ -19,8 +21,8 @@ const IMPATIENT_MS = 1000;
  * SIGHUP asks it to read its files again, or to end where its terminal has hung up.
  */
 export function listenToSignals(): Signals {
-  const hadTerminal = hasTerminal();
-  const ignoresHangup = startedIgnoringHangup();
+  // One that reads from no terminal and writes to none goes on where it hangs up: so do those under `nohup`, whose mask Node.js resets.
+  const onTerminal = [0, 1, 2].filter((descriptor) => isatty(descriptor));
   let reload: () => void = () => undefined;
   let firstAt: number | undefined;
   let received: string | undefined;
@@ -35,8 +37,12 @@ export function listenToSignals(): Signals {
     }
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => end(name));
     process.on('SIGHUP', () => {
-      if (hadTerminal && !ignoresHangup && !hasTerminal()) end('SIGHUP');
-      else reload();
+      if (onTerminal.length === 0 || hasTerminal()) {
+        reload();
+        return;
+      }
+      for (const descriptor of onTerminal.splice(0)) letGo(descriptor);
+      end('SIGHUP');
     });
   });
   return {
@@ -61,12 +67,9 @@ function hasTerminal(): boolean {
   }
 }
 
-/** Whether SIGHUP is ignored, as under `nohup`: bit 0 of Linux' mask of ignored signals. */
-function startedIgnoringHangup(): boolean {
-  try {
-    const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0';
-    return (BigInt(`0x${mask}`) & 1n) === 1n;
-  } catch {
-    return false;
-  }
+/** At its end Node.js would set back the modes of a terminal that is gone, and abort. */
+function letGo(descriptor: number): void {
+  closeSync(descriptor);
+  // Takes the lowest number that is free: that one.
+  openSync(devNull, 'r+');
 }

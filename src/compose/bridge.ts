@@ -66,7 +66,6 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const { audit } = refusals;
   const tools = { clock, random, log, audit, metrics };
   const problems = createProblems();
-
   const files = followFiles(tools);
   const connections = new Connections(config, files, log, metrics);
   await connections.ready(REDIS_START_MS);
@@ -115,6 +114,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
     clamps,
     others: () => fleet.others.map(({ windows, held }) => ({ windows, isHeld: held !== undefined })),
     hearOthers: async () => await fleet.hearOthers(async () => await publisher.tell('clamps')),
+    knowsTime: () => !clock.inDoubt && !clock.isUnchecked,
     isSound: (fault) => (fault === 'own-token-refused' || fault === 'signing' ? signing.report().state === 'healthy' : own.canWrite),
     scopeOf: (cohort) => scopeOfCohort(config, cohort),
     announce: fleet.announce,

@@ -57,7 +57,7 @@ export interface Fleet {
   /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
   /** Waits until every other instance has announced itself anew, for some seconds at most. `ask` has them do so. Never rejects. */
-  hearOthers(ask: () => Promise<void>): Promise<void>;
+  hearOthers(ask: () => Promise<void>): Promise<boolean>;
   /** Says that it ends. Never rejects. */
   close(): Promise<void>;
 }
@@ -190,11 +190,12 @@ export function createFleet(options: FleetOptions): Fleet {
         await ask();
         for (const end = performance.now() + HEAR_MS; performance.now() < end; ) {
           await readOthers(await fleetNowMs());
-          if (others.every(({ at }) => at >= askedAt)) return;
+          if (others.every(({ at }) => at >= askedAt)) break;
           await new Promise((resolve) => setTimeout(resolve, HEAR_AGAIN_MS));
         }
+        return true;
       } catch {
-        // Redis is away: what was last heard counts.
+        return false;
       }
     },
     async close() {

@@ -44,8 +44,13 @@ export interface GuardrailOptions extends Pick<Tools, 'clock' | 'log' | 'audit' 
   readonly clamps: Pick<Clamps, 'ceilingsOf' | 'set'>;
   /** What the other instances have announced. */
   readonly others: () => readonly OtherInstance[];
-  /** Has the others announce what they have counted until now, and waits for it, for some seconds at most. Never rejects. */
-  readonly hearOthers: () => Promise<void>;
+  /**
+   * Has the others announce what they have counted until now, and waits for it, for some seconds at most. False: Redis is away, and
+   * nobody can be heard. Never rejects.
+   */
+  readonly hearOthers: () => Promise<boolean>;
+  /** Whether this instance knows what time it is: else what fails here is no fault of a cohort. */
+  readonly knowsTime: () => boolean;
   /** Whether what this fault comes from is sound now, as far as this instance can tell by itself. */
   readonly isSound: (fault: OwnFault) => boolean;
   /** What of a clamp on this cohort other instances need where they do not know its name. */
@@ -75,7 +80,22 @@ const MIN_FAILING_SUBJECTS = 3;
 const LEAST_RATE: Readonly<Record<GuardedWork, number>> = { exchange: 0, refresh: 0, mapping: 0.5, verify: 0 };
 
 export function createGuardrail(options: GuardrailOptions): Guardrail {
-  const { config, clamps, others: instances, hearOthers, isSound, scopeOf, announce, tell, subjectKey, clock, log, audit, metrics } = options;
+  const {
+    config,
+    clamps,
+    others: instances,
+    hearOthers,
+    knowsTime,
+    isSound,
+    scopeOf,
+    announce,
+    tell,
+    subjectKey,
+    clock,
+    log,
+    audit,
+    metrics,
+  } = options;
   const windows = createFaultWindows({ windowSeconds: config.windowSeconds, subjectKey, clock });
   let held: InstanceHold | undefined;
   let releasedAt = Number.NEGATIVE_INFINITY;
@@ -85,9 +105,9 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
   async function judgeWithOthers(window: FaultWindow): Promise<void> {
     if (asking.has(window)) return;
     asking.add(window);
-    await hearOthers();
+    const wereHeard = await hearOthers();
     asking.delete(window);
-    await judgeOne(window, true);
+    if (wereHeard) await judgeOne(window, true);
   }
 
   /** Only where it fails here as well: so the instance that clamps can say why. */
@@ -195,9 +215,10 @@ export function createGuardrail(options: GuardrailOptions): Guardrail {
     succeeded: (of, cohort, subject) => void windows.note(windows.windowOf(of, cohort), subject),
 
     failed(of, cohort, subject, fault) {
+      metrics.ownFaults.inc({ of, fault });
+      if (!knowsTime()) return;
       const window = windows.windowOf(of, cohort);
       const failures = windows.note(window, subject, fault);
-      metrics.ownFaults.inc({ of, fault });
       // Each of the first, and many at once not one by one.
       if (failures < config.minRequests || window.judgedAt + JUDGE_AGAIN_MS <= clock.now()) judge(window);
       announce();

@@ -270,6 +270,12 @@ describe('crossfade check', () => {
       edit(sharedRedisUrl(), primary.url);
       const noted = await check();
       expect(noted.stdout).toMatch(/note: redis: it replicates, and min-replicas-to-write is 0/);
+      edit(primary.url, replica.url);
+      expect(await check()).toMatchObject({
+        status: 1,
+        stdout: expect.stringContaining("redis: it is a replica, which takes no writes: use the primary's endpoint\n"),
+      });
+      edit(replica.url, primary.url);
       await admin.config('SET', 'min-replicas-to-write', '3');
       const refused = await check();
       expect(refused).toMatchObject({ status: 1, stdout: expect.stringMatching(/redis: .*NOREPLICAS/) });

@@ -140,10 +140,12 @@ describe('crossfade serve', () => {
     const { url, running } = await start();
     const cookie = await login();
     const answers = Promise.all(Array.from({ length: 20 }, async () => (await fetch(`${url}/auth/verify`, { headers: { cookie } })).status));
+    // A default that is written out is no difference.
+    edit('listen: {', 'shutdownSeconds: 20\nlisten: {');
     running.process.kill('SIGHUP');
     expect(await running.logged('reading key files, flags and files with secrets again')).not.toHaveProperty('differs');
     expect(new Set(await answers)).toEqual(new Set([200]));
-    edit('listen: {', 'shutdownSeconds: 7\nlisten: {');
+    edit('shutdownSeconds: 20', 'shutdownSeconds: 7');
     edit(/url: "redis:[^"]*"/, 'url: "redis://127.0.0.1:6"');
     running.process.kill('SIGHUP');
     expect(await running.logged('the configuration on disk differs from the one in force: restart to apply')).toMatchObject({
@@ -238,22 +240,41 @@ describe('what surrounds crossfade serve', () => {
     await servesAndEnds(await startIn((args) => spawn('sh', ['-c', 'exec "$@" > "$0"', path, process.execPath, ...args], { stdio: 'ignore' })));
   });
 
-  it('a terminal that hangs up ends it as SIGTERM does', async () => {
-    const [log, pid] = [join(directory, 'log'), join(directory, 'pid')];
-    const { child, url } = await startIn((args) => {
+  /** Starts it on a terminal of its own, by what a person types before the command. */
+  async function startOnTerminal(typed = '') {
+    const [log, pid, status] = [join(directory, 'log'), join(directory, 'pid'), join(directory, 'status')];
+    const started = await startIn((args) => {
       const command = [process.execPath, ...args].map((word) => `'${word}'`).join(' ');
-      return spawn('script', ['-qec', `echo $$ > '${pid}'; exec ${command} > '${log}' 2>&1`, '/dev/null'], { stdio: ['pipe', 'ignore', 'ignore'] });
+      // The kernel tells the group once the leader of the session has ended; this one outlives it, to say how the bridge ended.
+      writeFileSync(join(directory, 'bridge.sh'), `echo $$ > '${pid}'; exec ${typed} ${command}`);
+      writeFileSync(join(directory, 'group.sh'), `trap '' HUP; sh '${directory}/bridge.sh' > '${log}' 2>&1; echo $? > '${status}'`);
+      return spawn('script', ['-qec', `sh '${directory}/group.sh'; true`, '/dev/null'], { stdio: ['pipe', 'ignore', 'ignore'] });
     });
     const bridge = Number(readFileSync(pid, 'utf8'));
     onTestFinished(() => {
       if (isAlive(bridge)) process.kill(bridge, 'SIGKILL');
     });
+    return { ...started, bridge, logged: () => readFileSync(log, 'utf8'), status: () => (existsSync(status) ? readFileSync(status, 'utf8') : '') };
+  }
+
+  it('a terminal that hangs up ends it as SIGTERM does', async () => {
+    const { child, url, logged, status } = await startOnTerminal();
     child.kill('SIGKILL');
-    await expect.poll(() => isAlive(bridge), { timeout: 15_000 }).toBe(false);
+    await expect.poll(status, { timeout: 15_000 }).toBe('0\n');
     await expect(fetch(`${url}/auth/verify`)).rejects.toThrow();
-    const lines = readFileSync(log, 'utf8');
-    expect(lines).toContain('"signal":"SIGHUP","msg":"draining');
-    expect(lines).toContain('crossfade has ended');
+    expect(logged()).toContain('"signal":"SIGHUP","msg":"draining');
+    expect(logged()).toContain('crossfade has ended');
+    expect(logged()).not.toContain('Assertion');
+  });
+
+  it('under nohup a terminal that hangs up ends nothing', async () => {
+    const { child, url, bridge, logged } = await startOnTerminal('nohup');
+    child.kill('SIGKILL');
+    await expect.poll(logged, { timeout: 15_000 }).toContain('"signal":"SIGHUP","msg":"reading key files');
+    expect((await fetch(`${url}/auth/verify`)).status).toBe(401);
+    expect(logged()).not.toContain('draining');
+    process.kill(bridge, 'SIGTERM');
+    await expect.poll(() => isAlive(bridge)).toBe(false);
   });
 
   it('SIGTERM while it starts ends it with 0', async () => {

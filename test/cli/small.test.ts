@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, utimesSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Keygrip from 'keygrip';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { runCli } from '../support/cli.js';
-import { record, rememberCookie } from '../support/transcript.js';
+import { record, remember, rememberCookie } from '../support/transcript.js';
 import { createWorld, type World } from '../support/world.js';
 
 let world: World;
@@ -109,5 +110,28 @@ describe('crossfade size', () => {
     const sizeOf = async (...args: string[]) =>
       JSON.parse((await runCli(['size', '--sessions', '1000', '--active', '1000', '--json', ...args])).stdout);
     expect((await sizeOf('--record-bytes', '10222')).memoryBytes).toBeGreaterThan((await sizeOf()).memoryBytes + 10_000_000);
+  });
+});
+
+describe('crossfade secrets add', () => {
+  it('names what a run that was killed has left, and sweeps it after a minute', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'crossfade-secrets-'));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    cpSync(world.directory, directory, { recursive: true });
+    const file = join(directory, 'fleet-secret');
+    const before = readFileSync(file, 'utf8');
+    writeFileSync(`${file}.new`, 'half of it');
+    const add = async () => await runCli(['secrets', 'add', '--json', '--config', join(directory, 'crossfade.json')]);
+    const first = await add();
+    expect([first.status, first.stderr]).toEqual([
+      2,
+      expect.stringContaining('fleet-secret.new is there: the same command is running, or was killed'),
+    ]);
+    expect(readFileSync(file, 'utf8')).toBe(before);
+    utimesSync(`${file}.new`, 1_700_000_000, 1_700_000_000);
+    expect((await add()).status).toBe(0);
+    const after = readFileSync(file, 'utf8');
+    remember(...after.trim().replaceAll('pseudonyms=', '').split('\n'));
+    expect([after.includes(before.trim()), existsSync(`${file}.new`)]).toEqual([true, false]);
   });
 });

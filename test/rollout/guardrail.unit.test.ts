@@ -10,7 +10,7 @@ const CONFIG = { windowSeconds: 30, failureRate: 0.02, minRequests: 10, minSubje
 
 /** One instance's guardrail, and what the others of its fleet have announced. */
 function among(...others: OtherInstance[]) {
-  const hands = { now: 1_800_000_000_000, isSound: true, others, hear: async (): Promise<void> => undefined };
+  const hands = { now: 1_800_000_000_000, isSound: true, knowsTime: true, others, hear: async () => true };
   const clamped: string[] = [];
   const clock = { now: () => hands.now };
   const log = createLog({ destination: new LogLines() });
@@ -25,6 +25,7 @@ function among(...others: OtherInstance[]) {
     },
     others: () => hands.others,
     hearOthers: async () => await hands.hear(),
+    knowsTime: () => hands.knowsTime,
     isSound: () => hands.isSound,
     scopeOf: () => undefined,
     announce: () => undefined,
@@ -82,10 +83,35 @@ describe('an instance that fails a cohort', () => {
       asked += 1;
       expect(clamped).toEqual([]);
       hands.others = [sound];
+      return true;
     };
     failMany(guardrail);
     await expect.poll(() => guardrail.held?.cohort).toBe('web');
     expect({ asked, clamped }).toEqual({ asked: 1, clamped: [] });
+  });
+
+  it('clamps nothing while Redis is away and nobody can be heard', async () => {
+    const { guardrail, clamped, hands } = among(idle);
+    let asked = 0;
+    hands.hear = async () => {
+      asked += 1;
+      return asked > 1;
+    };
+    failMany(guardrail);
+    await expect.poll(() => asked).toBe(1);
+    expect(clamped).toEqual([]);
+    hands.others = [sound];
+    guardrail.judge();
+    expect(guardrail.held?.cohort).toBe('web');
+  });
+
+  it('counts nothing that fails while this instance does not know what time it is', () => {
+    const { guardrail, clamped, hands } = among();
+    hands.knowsTime = false;
+    failMany(guardrail);
+    hands.knowsTime = true;
+    guardrail.judge();
+    expect({ held: guardrail.held, clamped, windows: guardrail.windows }).toEqual({ held: undefined, clamped: [], windows: [] });
   });
 
   it('goes on by itself after a window without failures, and within the hour only by an operator', () => {
