@@ -1,6 +1,7 @@
 # The bridge as a service. Nothing is written inside: it runs with a read-only root file system, as a user without rights.
 
-FROM node:22-bookworm-slim AS packages
+# No package has a part for one machine only: what is made on one platform serves all.
+FROM --platform=$BUILDPLATFORM node:22-bookworm-slim AS packages
 WORKDIR /src
 COPY package.json package-lock.json ./
 RUN npm ci --no-audit --no-fund
@@ -16,7 +17,7 @@ FROM build AS legacy
 USER node
 CMD ["node", "--import", "tsx", "scripts/lib/legacy-main.ts"]
 
-FROM node:22-bookworm-slim AS production
+FROM --platform=$BUILDPLATFORM node:22-bookworm-slim AS production
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --omit=dev --no-audit --no-fund

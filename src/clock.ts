@@ -64,7 +64,7 @@ export function createFleetClock(clock: Clock, skewMs: number): FleetClock {
   function watch(): void {
     if (!steady) return;
     const next = clock.now() - steady();
-    if (Math.abs(next - origin) > skewMs) {
+    if (Math.round(Math.abs(next - origin)) > skewMs) {
       // While it is in doubt, what it was before the first jump is what it is compared with.
       doubt = { origin: doubt?.origin ?? origin, since: steady() };
       origin = next;

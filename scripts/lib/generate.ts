@@ -55,7 +55,7 @@ function page(): string {
     'stands in the configuration. All problems are reported at once, each with its path. `crossfade init` writes a commented file, and',
     '`crossfade check` says what is wrong with it.',
     '',
-    'Editors check and complete the file with its JSON Schema, `crossfade/config.schema.json`:',
+    'Editors check and complete the file with its JSON Schema, `crossfade-auth/config.schema.json`:',
     '',
     '```yaml',
     '# yaml-language-server: $schema=./node_modules/crossfade-auth/dist/config.schema.json',

@@ -83,8 +83,7 @@ export async function withRoom<T>(
   const done: string[] = [];
   const secrets = new FleetSecrets(config.fleetSecret.current);
   const control = createControl({ ...tools, config, client: own.client, secrets, fleetNowMs: clock.now });
-  const standing = { isStranger: () => control.mayBeStranger, isAlone: () => control.fleet.isAlone };
-  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, ...standing });
+  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, belonging: control.belonging });
   const fleetAudit = createFleetAudit({ client: own.client, prefix: control.prefix, secrets, feed });
   try {
     clock.measured(systemClock.now() - (await own.nowMs()));
@@ -129,7 +128,7 @@ export async function withRoom<T>(
 /** The same for a command that changes something. @throws {Error} also where the running instances would not open what it writes. */
 export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) => Promise<T>): Promise<T> {
   const changing = async (room: Room) => {
-    if (room.control.mayBeStranger)
+    if (room.control.belonging.isUnheard())
       throw new Error(`${room.control.blocked.join('; ')}: nothing was done. Run this with the fleetSecretFile of the running instances`);
     return await work(room);
   };

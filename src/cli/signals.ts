@@ -22,7 +22,7 @@ const IMPATIENT_MS = 1000;
  */
 export function listenToSignals(): Signals {
   // One that reads from no terminal and writes to none goes on where it hangs up: so do those under `nohup`, whose mask Node.js resets.
-  const onTerminal = [0, 1, 2].filter((descriptor) => isatty(descriptor));
+  const onTerminal = hasTerminal() ? [0, 1, 2].filter((descriptor) => isatty(descriptor)) : [];
   let reload: () => void = () => undefined;
   let firstAt: number | undefined;
   let received: string | undefined;

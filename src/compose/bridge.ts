@@ -77,8 +77,7 @@ export async function createBridge(input: Config | ConfigInput, options: BridgeO
   const control = createControl({ ...tools, config, client: own.client, secrets, instance, isForced, fleetNowMs: redisClock.now });
   await chooseAtStart(control, own);
   const { prefix, clamps } = control;
-  const standing = { isStranger: () => control.mayBeStranger, isAlone: () => control.fleet.isAlone };
-  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, ...standing, principal: options.principal });
+  const lifecycle = createLifecycle({ ...tools, config, connections, files, secrets, belonging: control.belonging, principal: options.principal });
   const { persons, events, publisher, revocations, cookieSecrets } = lifecycle;
   const tell = (about: News) => void publisher.tell(about).catch(() => undefined); // The others hear of it at their next heartbeat.
 

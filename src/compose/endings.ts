@@ -12,6 +12,7 @@ import { createRememberedEnds, type RememberedEnds } from '../endings/remembered
 import { createResume, type ResumeSession } from '../endings/resume.js';
 import type { RevocationIndex } from '../endings/revocation.js';
 import { createVanished } from '../endings/vanished-count.js';
+import type { Belonging } from '../redis/belonging.js';
 import { type Claim, createClaim } from '../redis/claim.js';
 import { BLOCK_MS, type Connections } from '../redis/connections.js';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
@@ -24,9 +25,7 @@ export interface EndingPartsOptions extends Tools {
   readonly config: Config;
   readonly connections: Connections;
   readonly secrets: FleetSecrets;
-  readonly isStranger: () => boolean;
-  /** Whether nobody on this Redis has another secret, as far as is known. */
-  readonly isAlone: () => boolean;
+  readonly belonging: Belonging;
   readonly prefix: string;
   readonly parts: SessionParts;
   readonly endings: Endings;
@@ -58,8 +57,7 @@ const ASK_AGAIN_MS = 2000;
 export const SURPRISING_MS = 3_600_000;
 
 export function createEndingParts(options: EndingPartsOptions): EndingParts {
-  const { config, connections, secrets, isStranger, isAlone, prefix, parts, endings, publisher, revocations, keepMs, keepPersonMs, ...tools } =
-    options;
+  const { config, connections, secrets, belonging, prefix, parts, endings, publisher, revocations, keepMs, keepPersonMs, ...tools } = options;
   const { clock, log, metrics, random } = tools;
   const { entries, sessions, ledger, epochsOf, stores } = parts;
   const { client } = connections.own;
@@ -104,13 +102,13 @@ export function createEndingParts(options: EndingPartsOptions): EndingParts {
     known: places.ofSubject,
     endings,
     secrets,
-    isStranger,
+    isStranger: belonging.isStranger,
     keepMs: keepPersonMs,
     skewMs: clockSkewSeconds * 1000,
   });
   const rewriting = createClaim(client, `${prefix}rewriting`, random.token(9));
   // Nobody would open it.
-  const claim: Claim = { ...rewriting, take: async (what) => !isStranger() && (await rewriting.take(what)) };
+  const claim: Claim = { ...rewriting, take: async (what) => !belonging.isUnheard() && (await rewriting.take(what)) };
   const rememberedEnds = createRememberedEnds({ ...tools, client, prefix, ledger, persons, heard: revocations, claim });
   const events = createEventStream({
     ...tools,
@@ -120,13 +118,17 @@ export function createEndingParts(options: EndingPartsOptions): EndingParts {
     publisher,
     claim,
     secrets,
-    isAlone,
+    belonging,
     keepMs,
     blockMs: BLOCK_MS,
     hear: endings.hear,
     known: revocations.known,
     lasting: {
-      load: async () => (await persons.load()).forEach(endings.hear),
+      async load() {
+        const { ends, isWhole } = await persons.load();
+        ends.forEach(endings.hear);
+        return isWhole;
+      },
       isWhole: async () => revocations.knownPersons().length === 0 || (await persons.areStored()),
       all: revocations.knownPersons,
       store: persons.store,

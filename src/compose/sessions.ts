@@ -6,6 +6,7 @@ import { createFormat, reusesIds } from '../formats/formats.js';
 import { createRedisRecords } from '../formats/record-store.js';
 import { createWhoami, type Whoami } from '../formats/whoami.js';
 import type { KnownEnds } from '../login.js';
+import type { Belonging } from '../redis/belonging.js';
 import type { RedisConnection } from '../redis/connection.js';
 import type { Connections } from '../redis/connections.js';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
@@ -24,8 +25,7 @@ export interface SessionPartsOptions extends Tools {
   /** Where secrets are looked up again when they change. */
   readonly files: LiveFiles;
   readonly secrets: FleetSecrets;
-  /** Whether what no secret here opens may be of this fleet all the same. */
-  readonly isStranger: () => boolean;
+  readonly belonging: Belonging;
   /** Stands in for `sessions[].principal`. */
   readonly principal?: MappingFunction | undefined;
   /** What all of the bridge's keys start with. */
@@ -52,11 +52,19 @@ export interface SessionParts {
 const NO_SECRETS: Pick<CookieSecrets, 'verifying' | 'signing'> = { verifying: [], signing: undefined };
 
 export function createSessionParts(options: SessionPartsOptions): SessionParts {
-  const { config, connections, files, secrets, isStranger, principal, prefix, heard, ...tools } = options;
+  const { config, connections, files, secrets, belonging, principal, prefix, heard, ...tools } = options;
   const { clock, log, metrics } = tools;
   const { client, reads } = connections.own;
   const { refreshAbsoluteSeconds, resurrectionSeconds } = config.tokens;
-  const ledger = createSessionLedger({ ...tools, client, reads, prefix, secrets, isStranger, keepSeconds: refreshAbsoluteSeconds });
+  const ledger = createSessionLedger({
+    ...tools,
+    client,
+    reads,
+    prefix,
+    secrets,
+    isStranger: belonging.isStranger,
+    keepSeconds: refreshAbsoluteSeconds,
+  });
   const asked = new Map<string, Whoami>();
   for (const { name, cookie, http } of config.sessions) if (http) asked.set(name, createWhoami({ ...http, cookie, entry: name, log, metrics }));
   const cookieSecrets = createCookieSecrets({
@@ -67,7 +75,7 @@ export function createSessionParts(options: SessionPartsOptions): SessionParts {
     client,
     prefix,
     secrets,
-    isStranger,
+    isUnheard: belonging.isUnheard,
     nowMs: () => clock.now(),
   });
   const entries = config.sessions.map((session): SessionEntry => {

@@ -3,6 +3,7 @@ import { createDeniedSecrets, type DeniedSecrets, type DeniedSecretsContent, den
 import { createFleetStore, type FleetStore } from '../fleet/store.js';
 import { createDenyList, type DenyList, type DenyListContent, denyListCodec } from '../keys/deny-list.js';
 import { type StoredJwks, storedJwksCodec } from '../keys/jwks.js';
+import type { Belonging } from '../redis/belonging.js';
 import type { RedisClient } from '../redis/client.js';
 import type { FleetSecrets } from '../redis/fleet-keyring.js';
 import { SignedValue, UnreadableValue, unlessUnreadable, whole } from '../redis/signed-value.js';
@@ -48,8 +49,7 @@ export interface Control {
   readonly values: readonly Pick<SignedValue<unknown>, 'name' | 'isOutdated' | 'writeAnew' | 'forget'>[];
   /** Why this instance must not act for the fleet, a sentence each: what decides stands in Redis, and was never understood here since the start. */
   readonly blocked: readonly string[];
-  /** Whether this instance may have another secret than the fleet: then nobody would open what it writes. */
-  readonly mayBeStranger: boolean;
+  readonly belonging: Belonging;
 }
 
 export function createControl({ config, client, secrets, instance, isForced = false, fleetNowMs, audit, metrics }: ControlOptions): Control {
@@ -83,9 +83,20 @@ export function createControl({ config, client, secrets, instance, isForced = fa
   const cannotAct = ({ standing }: Pick<SignedValue<unknown>, 'standing'>) =>
     standing === 'unread' || standing === 'later' || (!isForced && (standing === 'foreign' || (standing === 'passed' && fleet.isOutnumbered)));
   const isAmongStrangers = () => jwks.standing !== 'known' && fleet.strangers > 0 && !fleet.isHere && !isForced;
+  const belonging: Belonging = {
+    isStranger: () => isAmongStrangers() || deciding.some((value) => value.standing !== 'later' && cannotAct(value)),
+    isUnheard() {
+      if (isForced || !deciding.some(({ standing }) => standing === 'foreign' || standing === 'passed')) return false;
+      if (instance !== undefined) return fleet.isOutnumbered;
+      // A command has read all of it now, and is no instance: where one value opens, the rest is junk.
+      return fleet.strangers > 0 && !deciding.some(({ wasOpened }) => wasOpened);
+    },
+    isInTouch: () => fleet.isInTouch,
+  };
   return {
     prefix,
     secrets,
+    belonging,
     jwks,
     denyList: createDenyList(denied),
     clamps: createClamps({ knowsCohort: (name) => cohorts.has(name), stored: clamps, fleetNowMs, audit, metrics }),
@@ -110,9 +121,6 @@ export function createControl({ config, client, secrets, instance, isForced = fa
           ? [`${fleet.strangers} live instances have another fleet secret, and nothing here is of this one`]
           : [];
       return [...unread.map(({ name, standing }) => new UnreadableValue(name, standing).message), ...strangers];
-    },
-    get mayBeStranger() {
-      return isAmongStrangers() || deciding.some((value) => value.standing !== 'later' && cannotAct(value));
     },
   };
 }

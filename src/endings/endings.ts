@@ -7,6 +7,8 @@ import type { RevocableToken, RevocationIndex } from './revocation.js';
 
 /** The one way by which something ends: the stream is told, then this instance. And what this instance knows to have ended. */
 export interface Endings extends KnownEnds {
+  /** Before anything is done for an end that nobody would hear of. @throws {CrossfadeError} `temporarily_unavailable`. */
+  assertHeard(): void;
   /**
    * Tells every instance. Nothing is taken for told before Redis has it: whoever tries again after a failure must be heard.
    * @throws {CrossfadeError} `temporarily_unavailable`.
@@ -20,8 +22,8 @@ export interface Endings extends KnownEnds {
   whatEnded(token: RevocableToken): 'session' | 'family' | 'person' | undefined;
 }
 
-/** `isStranger`: whether nobody may open what this instance publishes. */
-export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revocations: RevocationIndex, isStranger: () => boolean): Endings {
+/** `isUnheard`: whether nobody would open what this instance publishes. */
+export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revocations: RevocationIndex, isUnheard: () => boolean): Endings {
   const listeners: ((event: EndEvent, isNews: boolean) => void)[] = [];
 
   function hear(event: EndEvent): void {
@@ -29,9 +31,14 @@ export function createEndings(publisher: Pick<EventPublisher, 'publish'>, revoca
     for (const listener of listeners) listener(event, isNews);
   }
 
+  function assertHeard(): void {
+    if (isUnheard()) throw unavailable('secret');
+  }
+
   return {
+    assertHeard,
     async announce(event) {
-      if (isStranger()) throw unavailable('secret');
+      assertHeard();
       await asking(publisher.publish(event));
       hear(event);
     },

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.js';
+import type { Belonging } from '../redis/belonging.js';
 import type { Claim } from '../redis/claim.js';
 import type { RedisClient } from '../redis/client.js';
 import type { RedisConnection } from '../redis/connection.js';
@@ -38,8 +39,7 @@ export interface EventStreamOptions extends Pick<Tools, 'log' | 'audit' | 'metri
   /** To write again what Redis has lost. */
   readonly claim: Claim;
   readonly secrets: Pick<FleetSecrets, 'openSigned' | 'isDenied' | 'isUnknown' | 'opens'>;
-  /** Whether nobody on this Redis has another secret, as far as is known: then what is named after one that is not here is junk. */
-  readonly isAlone: () => boolean;
+  readonly belonging: Pick<Belonging, 'isUnheard' | 'isInTouch'>;
   /** How long an event matters: longer than any access token lives. */
   readonly keepMs: number;
   readonly blockMs: number;
@@ -49,7 +49,8 @@ export interface EventStreamOptions extends Pick<Tools, 'log' | 'audit' | 'metri
   readonly known: () => readonly EndEvent[];
   /** What is read before the stream counts as read, and written again with it: ends that outlast the stream. */
   readonly lasting: {
-    load(): Promise<void>;
+    /** False: some of it stands under a secret that is not here. */
+    load(): Promise<boolean>;
     isWhole(): Promise<boolean>;
     all(): readonly PersonEnd[];
     store(some: readonly PersonEnd[]): Promise<void>;
@@ -66,7 +67,7 @@ const timeOf = loadScript('time');
  * Redis keeps the stream, but is not trusted with it (law 10): each event carries a MAC, and one that fails the check counts as absent.
  */
 export function createEventStream(options: EventStreamOptions): EventStream {
-  const { client, follower, key, secrets, isAlone, keepMs, blockMs, hear, lasting, clock, log, audit, metrics } = options;
+  const { client, follower, key, secrets, belonging, keepMs, blockMs, hear, lasting, clock, log, audit, metrics } = options;
   const lost = createLostEvents(options);
   const newsListeners: ((about: News, wasLost: boolean) => void)[] = [];
   const lossListeners: (() => void)[] = [];
@@ -76,8 +77,11 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   let position = '0-0';
   let newest: string | undefined;
   let away = false;
-  /** The last event that stands under a secret which is not here, and the secrets that there were then: it may have ended something. */
-  let unopened: { readonly id: string; readonly opens: string } | undefined;
+  /**
+   * An event that stands under a secret which is not here, and the secrets that there were then: it may have ended something. `inTouch`:
+   * whether it was known since who else is there. Until then this instance may have slept while the fleet went on.
+   */
+  let unopened: { readonly id: string; readonly opens: string; inTouch: boolean } | undefined;
   /** What was skipped is being read once more, with another secret. */
   let isRereading = false;
   const waiting = new Set<() => void>();
@@ -93,7 +97,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     if (event === 'denied') return;
     if (typeof event === 'string') {
-      if (event === 'unknown-secret') unopened = { id, opens: unopened?.opens ?? secrets.opens.join() };
+      if (event === 'unknown-secret') noteUnopened(id);
       metrics.refusedValues.inc({ key: 'events' });
       audit('value.refused', { key: 'events', reason: event === 'unknown-secret' ? 'bad-mac' : event });
       return;
@@ -106,6 +110,15 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
     lost.heard(event);
     hear(event);
+  }
+
+  function noteUnopened(id: string): void {
+    unopened = { id, opens: unopened?.opens ?? secrets.opens.join(), inTouch: belonging.isInTouch() };
+  }
+
+  /** What is read before the stream, and outlasts it. */
+  async function loadLasting(): Promise<void> {
+    if (!(await lasting.load())) noteUnopened(`${clock.now()}-0`);
   }
 
   /** The event, or why it counts as absent. */
@@ -131,11 +144,12 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     }
   }
 
-  /** Whether what the fleet has ended cannot be read here: it has gone on to a secret that is not here, or came a moment ago. */
+  /** Whether the fleet has gone on to a secret that is not here, or came a moment ago: then what it has ended is not known here. */
   function isBehind(): boolean {
     if (isRereading) return true;
     if (!unopened || clock.now() - Number(unopened.id.split('-')[0]) > keepMs) return false;
-    return unopened.opens !== secrets.opens.join() || !isAlone();
+    unopened.inTouch ||= belonging.isInTouch();
+    return unopened.opens !== secrets.opens.join() || !unopened.inTouch || belonging.isUnheard();
   }
 
   /** With another secret what was skipped may open. */
@@ -144,7 +158,7 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     if (!mayOpen && !isRereading) return;
     isRereading = true;
     unopened = undefined;
-    await lasting.load();
+    await loadLasting();
     position = '0-0';
     await readOn();
     isRereading = false;
@@ -186,12 +200,13 @@ export function createEventStream(options: EventStreamOptions): EventStream {
     metrics.refusedValues.inc({ key: 'events' });
     audit('value.refused', { key: 'events', reason: 'id-ahead' });
     await client.del(key);
+    unopened = undefined;
     noteLoss();
   }
 
   async function readOnce(): Promise<void> {
     if (!wasRead) {
-      await lasting.load();
+      await loadLasting();
       await readOn();
       wasRead = true;
       for (const resolve of waiting) resolve();

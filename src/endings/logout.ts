@@ -39,7 +39,7 @@ export interface Logout {
 
 export interface LogoutOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics'> {
   readonly ledger: SessionLedger;
-  readonly endings: Pick<Endings, 'announce'>;
+  readonly endings: Pick<Endings, 'announce' | 'assertHeard'>;
   readonly entries: readonly Pick<SessionEntry, 'name' | 'store' | 'refreshable' | 'reusesIds'>[];
   readonly readKnown: SessionReader['readKnown'];
   /** Where the record of a session is, as far as this instance has seen it. */
@@ -180,6 +180,7 @@ export function createLogout(options: LogoutOptions): Logout {
 
   return {
     async end(sid, reason, known = {}) {
+      endings.assertHeard();
       const { except, ...one } = known;
       const { done, person } = await endOne(sid, reason, one);
       // Of nobody in particular nothing else ends.

@@ -34,7 +34,7 @@ export interface Persons {
   /** Ends the sessions of a person that this instance knows and Redis has lost: who ended the person did not find them. */
   endKnown(ended: PersonEnd): Promise<void>;
   /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
-  load(): Promise<readonly PersonEnd[]>;
+  load(): Promise<{ readonly ends: readonly PersonEnd[] /** Whether all could be opened, but for junk. */; readonly isWhole: boolean }>;
   /** Writes them again, where Redis came back without. */
   store(all: readonly PersonEnd[]): Promise<void>;
   /** Whether Redis has any. Rejects with what ioredis rejects with. */
@@ -48,7 +48,7 @@ export interface PersonsOptions extends Pick<Tools, 'clock' | 'audit' | 'metrics
   readonly ledger: Pick<SessionLedger, 'end' | 'marks'>;
   /** Sessions of this person that are known here, also where Redis has lost them. */
   readonly known: (subject: string) => readonly string[];
-  readonly endings: Pick<Endings, 'announce'>;
+  readonly endings: Pick<Endings, 'announce' | 'assertHeard'>;
   readonly secrets: FleetSecrets;
   /** Whether what does not open may be of this fleet, under a secret that is not here: then it cannot be known (law 1). */
   readonly isStranger: () => boolean;
@@ -130,6 +130,7 @@ export function createPersons(options: PersonsOptions): Persons {
     },
 
     async end(subject, { why, exceptSid }) {
+      endings.assertHeard();
       const key = keyOf(subject);
       const endedAt = Number(await asking(timeOf(client, [key], [])));
       // A login is dated by the app's clock, which may be behind that of Redis: a login right after this must not be taken for older.
@@ -193,6 +194,7 @@ export function createPersons(options: PersonsOptions): Persons {
 
     async load() {
       const found: PersonEnd[] = [];
+      let isWhole = true;
       for (let at = 0; ; at += PAGE) {
         const page = await client.zrange(all, String(at), String(at + PAGE - 1)).catch(async (error: unknown) => {
           if (!isWrongType(error)) throw error;
@@ -200,8 +202,9 @@ export function createPersons(options: PersonsOptions): Persons {
           await client.del(all);
           return [];
         });
+        isWhole &&= !page.some((signed) => secrets.isUnknown(signed));
         found.push(...page.flatMap((signed) => open(signed) ?? []));
-        if (page.length < PAGE) return found.filter(({ endedAt }) => endedAt > clock.now() - keepMs);
+        if (page.length < PAGE) return { ends: found.filter(({ endedAt }) => endedAt > clock.now() - keepMs), isWhole };
       }
     },
 

@@ -137,8 +137,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: Req
     const form: Form = isForm(head) ? await readForm(head, readBody) : new Map();
     const targets = await findTargets(head, form, requests.resolve(head, form));
     refuseConflict(targets);
-    refuseUnreadable(targets);
-    for (const sid of new Set(targets.map((target) => target.sid))) {
+    for (const sid of new Set(targets.filter(({ isUnreadable }) => !isUnreadable).map((target) => target.sid))) {
       const same = targets.filter((target) => target.sid === sid);
       // What the record itself says is the most exact.
       const person = same.find((target) => target.person?.authTimeMs !== undefined)?.person ?? same.find((target) => target.person)?.person;
@@ -154,6 +153,7 @@ export function createLogoutEndpoint(options: LogoutEndpointOptions): (head: Req
       });
       for (const { lost } of same) if (lost) await families.endLost(lost);
     }
+    refuseUnreadable(targets);
     assertInTime(head);
     return emptyReply(204, [...cookies.clearingHeaders(), 'Cache-Control', 'no-store']);
   };

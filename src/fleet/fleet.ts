@@ -56,7 +56,7 @@ export interface Fleet {
   announce(): void;
   /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
-  /** Waits until every other instance has announced itself anew, for some seconds at most. `ask` has them do so. Never rejects. */
+  /** Waits until every other instance has announced itself anew, for some seconds at most. `ask` has them do so. False: Redis is away. Never rejects. */
   hearOthers(ask: () => Promise<void>): Promise<boolean>;
   /** Says that it ends. Never rejects. */
   close(): Promise<void>;

@@ -31,6 +31,8 @@ export interface FleetStore {
   readonly isHere: boolean;
   /** Whether it found no strangers. */
   readonly isAlone: boolean;
+  /** Whether the last reading says something still. */
+  readonly isInTouch: boolean;
   /** Whether it found another instance of this fleet. */
   readonly hasOthers: boolean;
   /** Whether it found more strangers than other instances of this fleet. */
@@ -152,6 +154,9 @@ export function createFleetStore({ client, prefix, secrets, instance: self, audi
     },
     get isAlone() {
       return isFresh() && strangers === 0;
+    },
+    get isInTouch() {
+      return isFresh();
     },
     get hasOthers() {
       return others > 0;

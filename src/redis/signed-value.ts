@@ -99,6 +99,7 @@ export class SignedValue<T> {
   /** The fleet has gone on without this instance. */
   #isOfOthers = false;
   #isNamed = false;
+  #wasOpened = false;
 
   constructor(options: SignedValueOptions<T>) {
     this.#options = options;
@@ -116,6 +117,11 @@ export class SignedValue<T> {
   /** Whether it stood under a secret that releases with one secret do not have, when it was last read. */
   get isNamed(): boolean {
     return this.#isNamed;
+  }
+
+  /** Whether a value that stood there could be opened with a secret of this instance. */
+  get wasOpened(): boolean {
+    return this.#wasOpened;
   }
 
   /** The value, or undefined where there is none that counts. Throws what ioredis throws. */
@@ -221,6 +227,7 @@ export class SignedValue<T> {
     const { version, payload, rest } = checked;
     if (version < this.#floorOf(found)) return this.#refuse(found, 'replayed');
     this.#raiseFloor(found, version);
+    this.#wasOpened = true;
     const value = this.#options.codec.read(payload);
     if (value === undefined) {
       this.#tell(found, 'later');

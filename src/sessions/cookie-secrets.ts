@@ -14,7 +14,7 @@ export interface CookieSecretsOptions extends Pick<Tools, 'log' | 'audit'> {
   readonly prefix: string;
   readonly secrets: FleetSecrets;
   /** Whether nobody may open what is written here. */
-  readonly isStranger: () => boolean;
+  readonly isUnheard: () => boolean;
   /** By Redis' clock, as well as it is known here, in ms. */
   readonly nowMs: () => number;
 }
@@ -49,7 +49,7 @@ const NAME_LENGTH = 10;
 
 /** The secrets with which apps sign their cookies, kept alike on all instances while their files change. */
 export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSecrets {
-  const { client, prefix, secrets, isStranger, nowMs, log, audit } = options;
+  const { client, prefix, secrets, isUnheard, nowMs, log, audit } = options;
   const key = `${prefix}cookie-secrets`;
   const forms = createNoteForms(secrets, nowMs);
   const listeners: (() => void)[] = [];
@@ -153,7 +153,7 @@ export function createCookieSecrets(options: CookieSecretsOptions): AllCookieSec
   }
 
   async function flush(): Promise<void> {
-    if (isStranger()) return;
+    if (isUnheard()) return;
     const fields = [...unwritten];
     const values = Object.fromEntries(fields.flatMap((field) => textOf(field) ?? []));
     if (Object.keys(values).length === 0) return;

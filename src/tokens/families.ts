@@ -31,7 +31,7 @@ import { createRotatingParts, FIRST_COUNTER, isStillGood, lastCounter, MAX_COUNT
 export interface FamiliesOptions extends Pick<Tools, 'clock' | 'random' | 'audit' | 'metrics'> {
   readonly client: RedisClient;
   readonly ledger: Pick<SessionLedger, 'keysOf' | 'now'>;
-  readonly endings: Pick<Endings, 'announce' | 'hasFamilyEnded' | 'whatEnded'>;
+  readonly endings: Pick<Endings, 'announce' | 'assertHeard' | 'hasFamilyEnded' | 'whatEnded'>;
   /** Writes an end again that this instance knows and Redis has lost. */
   readonly writeAgain: (family: FamilyOf) => Promise<void>;
   /** Called where Redis has lost a write: it may have lost others. */
@@ -254,6 +254,7 @@ export function createFamilies(options: FamiliesOptions): Families {
     },
 
     async end(sid, family, reason) {
+      endings.assertHeard();
       await runEnd(sid, family, reason);
       // Also where it had ended before, or Redis has forgotten it: its access tokens may live, and nobody may have been told.
       await announceEnd(sid, family, reason);

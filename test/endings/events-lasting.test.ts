@@ -46,13 +46,13 @@ it('ends that outlast the stream are written again in parts, and the stream is r
     key,
     claim: createClaim(own.client, `${key}-rewriting`, 'one'),
     secrets,
-    isAlone: () => true,
+    belonging: { isUnheard: () => false, isInTouch: () => true },
     keepMs: 60_000,
     blockMs: 50,
     hear: (event) => void heard.push(event.type),
     known: () => [],
     lasting: {
-      load: async () => undefined,
+      load: async () => true,
       isWhole: async () => hands.isWhole,
       all: () => persons,
       async store(some) {

@@ -26,7 +26,7 @@ function personsWith(secrets: FleetSecrets) {
     logout: { end: () => Promise.reject(new Error('nothing is ended here')) },
     ledger: { end: () => Promise.reject(new Error('nothing is ended here')), marks: async () => ({ hasTokens: false }) },
     known: () => [],
-    endings: { announce: async () => undefined },
+    endings: { announce: async () => undefined, assertHeard: () => undefined },
     secrets,
     isStranger: () => false,
     keepMs: DAY_MS,

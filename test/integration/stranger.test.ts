@@ -59,6 +59,19 @@ describe('an instance with a secret that no other one has', () => {
     expect((await postAsBrowser(world, '/auth/logout', cookie)).status).toBe(204);
   });
 
+  it('answers 503 to a logout by the session cookie and to the end of a person, before anything of it is done', async () => {
+    const world = await open();
+    const stranger = await startStranger(world);
+    const cookie = await world.login('alice');
+    const record = world.legacy.keys.at(-1) ?? '';
+    const tokens = await exchangeNative(world, cookie);
+    await expectError(await postAsBrowser(stranger, '/auth/logout', cookie), 503, 'temporarily_unavailable');
+    await expect(stranger.bridge.endSubject('u-alice', { why: 'a test' })).rejects.toMatchObject({ code: 'temporarily_unavailable' });
+    expect(await world.legacy.redis.exists(record)).toBe(1);
+    expect(await world.legacy.redis.exists(`${world.prefix}persons-ended`)).toBe(0);
+    expect([await me(world, tokens.access), (await world.call('/me', { cookie })).status]).toEqual([200, 200]);
+  });
+
   it('writes no note on cookie secrets', async () => {
     const world = await open();
     await expect.poll(async () => await world.legacy.redis.hlen(`${world.prefix}cookie-secrets`)).toBeGreaterThan(0);
@@ -113,4 +126,38 @@ describe('an instance that was away while the fleet went on to another secret', 
     seen.add(await me(late, out.access));
     expect([...seen].sort()).toEqual([401, 503]);
   });
+});
+
+describe('junk that somebody writes beside a fleet', () => {
+  it('one announcement and one event under a name that nobody has keep no bearer and no logout from two instances', async () => {
+    const world = await open();
+    const other = await world.another();
+    const tokens = await exchangeNative(world, await world.login('alice'));
+    const { redis } = world.legacy;
+    await redis.xadd(`${world.prefix}events`, '*', 'event', 'deadbeef:x');
+    const [seconds] = await redis.time();
+    await redis.zadd(`${world.prefix}fleet`, Number(seconds) * 1000 + 14_000, 'stranger');
+    await redis.hset(`${world.prefix}fleet:stranger`, 'announcement', 'deadbeef:x');
+    const met = (at: Instance, key: string) => at.log.audits('value.refused').some((line) => line['key'] === key);
+    for (const at of [world, other]) await expect.poll(() => met(at, 'fleet') && met(at, 'events'), { timeout: 15_000 }).toBe(true);
+    expect([await me(world, tokens.access), await me(other, tokens.access)]).toEqual([200, 200]);
+    expect((await world.post('/auth/logout', {}, { bearer: tokens.access })).status).toBe(204);
+    await expect.poll(async () => await me(other, tokens.access)).toBe(401);
+  }, 60_000);
+
+  it('in the place of clamps it stops what is issued by the only instance that starts, and neither logouts nor commands', async () => {
+    const world = await open();
+    const tokens = await exchangeNative(world, await world.login('alice'));
+    await world.bridge.close();
+    await world.legacy.redis.set(`${world.prefix}clamps`, 'junk');
+    const fresh = await world.another();
+    expect((await fresh.bridge.readiness()).canIssue).toBe(false);
+    expect(await me(fresh, tokens.access)).toBe(200);
+    expect((await fresh.post('/auth/logout', {}, { bearer: tokens.access })).status).toBe(204);
+    expect(await me(fresh, tokens.access)).toBe(401);
+    const config = join(world.directory, 'commands.json');
+    writeFileSync(config, JSON.stringify(world.config));
+    const ended = await runCli(['end', '--subject', 'u-bob', '--why', 'a test', '--yes', '--config', config]);
+    expect([ended.stderr, ended.stdout]).toEqual(['', expect.stringContaining('Ended')]);
+  }, 60_000);
 });

@@ -11,6 +11,7 @@ export default function setup(): void {
   const builtAt = existsSync(built) ? statSync(built).mtimeMs : 0;
   // Folders too: theirs is the time at which a file was taken away.
   const sources = readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' }).map((name) => join(ROOT, 'src', name));
+  sources.push(join(ROOT, 'src'));
   if (!sources.some((path) => statSync(path).mtimeMs > builtAt)) return;
   execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT, stdio: ['ignore', 'ignore', 'inherit'] });
 }
