@@ -106,7 +106,8 @@ export async function withRoom<T>(
       tell: async () => await lifecycle.publisher.tell('clamps'),
     });
   } catch (error) {
-    const why = await whyNot(own, error);
+    const unreadable = describeUnreadable(error);
+    const why = unreadable ?? (await whyNot(own, error));
     if (why === undefined) throw error;
     const outcome = !begun
       ? 'nothing was done.'
@@ -115,7 +116,7 @@ export async function withRoom<T>(
         : changes
           ? 'it may be half done. Run the same again.'
           : 'nothing was done.';
-    throw new Error(`Redis does not answer (${why}): ${outcome}`);
+    throw new Error(unreadable === undefined ? `Redis does not answer (${why}): ${outcome}` : `${unreadable}: ${outcome}`);
   } finally {
     await fleetAudit.flush();
     fleetAudit.close();
@@ -135,6 +136,14 @@ export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) =
   return await withRoom(options, changing, { changes: true });
 }
 
+/** What Redis holds of what the command is about, and this configuration or release does not open. */
+function describeUnreadable(error: unknown): string | undefined {
+  if (!(error instanceof CrossfadeError)) return undefined;
+  if (error.reason === 'secret')
+    return 'Redis holds what a fleet secret wrote that is not in fleetSecretFile. Run this with the file of the running instances';
+  return error.reason === 'release' ? 'Redis holds what a later release wrote. Run this with that release' : undefined;
+}
+
 /** With host and cause, where the connection knows them: one node of a Cluster may be away. */
 async function whyNot(own: RedisConnection, error: unknown): Promise<string | undefined> {
   const ofError = whyOf(error);
@@ -148,7 +157,6 @@ async function whyNot(own: RedisConnection, error: unknown): Promise<string | un
 /** What of a failure is Redis' own; undefined: it is another one, which says for itself what it is. */
 function whyOf(error: unknown): string | undefined {
   if (!(error instanceof Error)) return undefined;
-  if (error instanceof CrossfadeError && (error.reason === 'secret' || error.reason === 'release')) return undefined;
   if (error instanceof CrossfadeError) return error.code === 'temporarily_unavailable' ? (whyOf(error.cause) ?? 'it cannot be known now') : undefined;
   if (error.message === 'Command timed out') return `no answer within ${COMMAND_TIMEOUT_MS / 1000} s`;
   if (/^(Connection is closed|Stream isn't writeable|Redis is connected and cannot be used)/.test(error.message)) return 'the connection was lost';

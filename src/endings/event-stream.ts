@@ -18,8 +18,8 @@ export interface EventStream {
   onLoss(listener: () => void): void;
   /** Reads what is there and follows from then on, for as long as the process lives; an outage of Redis ends nothing. */
   follow(): void;
-  /** Writes all that this instance knows to the stream, as it does where Redis has lost it. */
-  writeAgain(): void;
+  /** Writes all that this instance knows to the stream, as it does where Redis has lost it; resolves when all of it is there. */
+  writeAgain(): Promise<void>;
   /** Whether the stream was read whole since the start: before, nothing is known about revocations. */
   readonly wasRead: boolean;
   /** When it was last heard, by the clock here; undefined: never. */
@@ -244,7 +244,10 @@ export function createEventStream(options: EventStreamOptions): EventStream {
   return {
     onNews: (listener) => void newsListeners.push(listener),
     onLoss: (listener) => void lossListeners.push(listener),
-    writeAgain: lost.begin,
+    async writeAgain() {
+      lost.begin();
+      await lost.done();
+    },
     follow: () => void run(),
     get wasRead() {
       return wasRead && !isBehind();

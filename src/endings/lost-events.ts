@@ -17,6 +17,8 @@ export interface LostEvents {
   heard(event: EndEvent): void;
   /** Writes a part, where one is due. Never rejects. */
   write(): Promise<void>;
+  /** Resolves when nothing is left to be written. */
+  done(): Promise<void>;
 }
 
 export interface LostEventsOptions extends Pick<Tools, 'log' | 'audit' | 'metrics'> {
@@ -45,6 +47,7 @@ export function createLostEvents(options: LostEventsOptions): LostEvents {
   let written: string | undefined;
   /** Of the ends that outlast the stream, those that are still to be written again; undefined: all that are known. */
   let unstored: readonly PersonEnd[] | undefined;
+  const waiting = new Set<() => void>();
   let dueAt = 0;
   let isRefused = false;
 
@@ -72,6 +75,8 @@ export function createLostEvents(options: LostEventsOptions): LostEvents {
     lost = undefined;
     written = undefined;
     isRefused = false;
+    for (const resolve of waiting) resolve();
+    waiting.clear();
   }
 
   return {
@@ -82,6 +87,9 @@ export function createLostEvents(options: LostEventsOptions): LostEvents {
       return Math.max(1, dueAt - clock.now());
     },
     begin,
+    async done() {
+      if (lost) await new Promise<void>((resolve) => waiting.add(resolve));
+    },
     heard: (event) => void lost?.delete(nameOfEnd(event)),
 
     async write() {

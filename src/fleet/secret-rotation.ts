@@ -26,8 +26,8 @@ export interface SecretRotationOptions extends Pick<Tools, 'log' | 'audit'> {
   };
   /** Writes the notes on cookie secrets under the secret that writes now. Rejects with what ioredis rejects with. */
   readonly writeCookieSecrets: () => Promise<void>;
-  /** Publishes the ends of the event stream under the secret that writes now. */
-  readonly writeEvents: () => void;
+  /** Publishes the ends of the event stream under the secret that writes now; resolves when all are there. */
+  readonly writeEvents: () => Promise<void>;
   /** Forgets what was learned from Redis, and may have been written by somebody who has a secret that leaked. */
   readonly forgetLearned: () => void;
   /** Called where another secret writes or opens here: the others should hear of it at once. */
@@ -116,8 +116,10 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
     return 0;
   }
 
-  async function writeEverything(name: string): Promise<boolean> {
+  async function writeEverything(name: string, events: Promise<void>): Promise<boolean> {
     if (!(await writeEnds(name))) return false;
+    // An instance that could open none of it before is to know what has ended once it knows the keys.
+    await events;
     // Each instance: another one may have written under the old secret since.
     await writeCookieSecrets();
     for (const value of values) await value.writeAnew();
@@ -133,12 +135,13 @@ export function createSecretRotation(options: SecretRotationOptions): SecretRota
   }
 
   async function run(): Promise<void> {
-    // Every instance publishes what it knows: the stream itself makes one of it.
-    writeEvents();
+    let events: { readonly under: string; readonly written: Promise<void> } | undefined;
     while (!closed && secrets.writes !== written) {
       const name = secrets.writes;
       written = '';
-      const isDone = await writeEverything(name).catch((error: unknown) => {
+      // Every instance publishes what it knows: the stream itself makes one of it.
+      if (events?.under !== name) events = { under: name, written: writeEvents() };
+      const isDone = await writeEverything(name, events.written).catch((error: unknown) => {
         log.debug({ err: error }, 'what stands in Redis could not be written under the new fleet secret; trying again');
         return false;
       });

@@ -53,7 +53,7 @@ function rotationOf() {
       writeSessions: async () => 0,
     },
     writeCookieSecrets: async () => undefined,
-    writeEvents: () => undefined,
+    writeEvents: async () => undefined,
     forgetLearned: () => undefined,
     onChange: () => undefined,
     random: systemRandom,
