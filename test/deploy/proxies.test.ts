@@ -228,20 +228,15 @@ describe.each<[string, (bridge: string) => Promise<RunningProxy>]>([
 
   it('A3: CR, LF and letters beyond ASCII in an identity value reach the app percent-encoded, in one header', async () => {
     const cookie = await world.login('alice');
-    const key = world.legacy.keys.at(-1) ?? '';
-    const record: { user: { id: string } } = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
-    record.user.id = 'Zoë\r\nX-Auth-Roles: root';
-    await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+    await world.editRecord(({ user }) => Object.assign(user, { id: 'Zoë\r\nX-Auth-Roles: root' }));
     const { seen } = await ask('/api/me', { headers: { cookie } });
     expect(identityIn(seen)).toMatchObject({ 'x-auth-subject': 'Zo%C3%AB%0D%0AX-Auth-Roles%3A%20root', 'x-auth-roles': 'admin billing' });
   });
 
   it('somebody with many roles is nobody to be told to try again for ever', async () => {
     const cookie = await world.login('alice');
-    const key = world.legacy.keys.at(-1) ?? '';
-    const record: { user: { roles: string[] } } = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
-    record.user.roles = Array.from({ length: 90 }, (_, n) => `role-${n}-${'x'.repeat(50)}`);
-    await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+    const roles = Array.from({ length: 90 }, (_, n) => `role-${n}-${'x'.repeat(50)}`);
+    await world.editRecord(({ user }) => Object.assign(user, { roles }));
     const { status, seen } = await ask('/orders/1', { headers: { cookie } });
     expect([status, String(identityIn(seen)['x-auth-roles']).split(' ').length, identityIn(seen)['x-auth-upstream']]).toEqual([200, 90, 'jwt']);
   });

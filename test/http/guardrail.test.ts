@@ -20,11 +20,8 @@ const pilot: WorldOptions = {
 /** Somebody of a tenant, with a record that gives far too large a token where `broken`. */
 async function somebody(world: World, name: string, tenant: string, broken: boolean): Promise<string> {
   const cookie = await world.login(name);
-  const key = world.legacy.keys.at(-1) ?? '';
-  const record = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
-  record.user.tenant = tenant;
-  if (broken) record.user.roles = Array.from({ length: 250 }, (_, n) => `role-${n}-`.padEnd(100, 'x'));
-  await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+  const tooMany = Array.from({ length: 250 }, (_, n) => `role-${n}-`.padEnd(100, 'x'));
+  await world.editRecord(({ user }) => Object.assign(user, { tenant }, broken ? { roles: tooMany } : {}));
   return cookie;
 }
 

@@ -181,10 +181,8 @@ describe('the store', () => {
   it('a token of before a change of tenant opens the session as ever, and ends nothing', async () => {
     const world = await open({});
     const cookie = await world.login('alice');
-    const key = world.legacy.keys.at(-1) ?? '';
     const { access, refresh } = await exchangeNative(world, cookie);
-    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-    await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, tenant: 'globex' } }), 'KEEPTTL');
+    await world.editRecord(({ user }) => Object.assign(user, { tenant: 'globex' }));
     expect(await json(await world.call('/cart?add=book', { bearer: access }))).toEqual({ user: 'u-alice', cart: ['book'] });
     expect((await world.call('/me', { cookie })).status).toBe(200);
     const later = await refreshNative(world, refresh);
@@ -219,8 +217,7 @@ describe('the store', () => {
     const cookie = await world.login('alice');
     const key = world.legacy.keys.at(-1) ?? '';
     const { access, refresh } = await exchangeNative(world, cookie);
-    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-    await world.legacy.redis.set(key, JSON.stringify({ ...record, _expire: Date.now() + 100 }), 'KEEPTTL');
+    await world.editRecord((record) => Object.assign(record, { _expire: Date.now() + 100 }));
     const later = await refreshNative(world, refresh);
     await expect.poll(async () => (await world.call('/auth/verify', { cookie })).status).toBe(401);
     await world.legacy.redis.del(key);
@@ -296,8 +293,7 @@ describe('the store', () => {
       await gone.close();
       const slow = world.call(`/slow?name=in-place-${by}`, by === 'cookie' ? { cookie } : { bearer: access });
       await gate.arrived(`in-place-${by}`);
-      const { user: _, ...record } = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-      await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+      await world.editRecord((record) => Reflect.deleteProperty(record, 'user'), key);
       gate.release(`in-place-${by}`);
       await slow;
       expect(JSON.parse((await world.legacy.redis.get(key)) ?? '{}').user).toBeUndefined();

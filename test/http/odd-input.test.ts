@@ -331,9 +331,7 @@ describe('a session whose token would be too large', () => {
   it('Law 1: is served by session at jwt-only, gets no nudge, and the operator is told how many', async () => {
     const at = await open({ stage: 'jwt-only' });
     const cookie = await at.login('alice');
-    const key = at.legacy.keys.at(-1) ?? '';
-    const record = JSON.parse((await at.legacy.redis.get(key)) ?? '');
-    await at.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, roles } }), 'KEEPTTL');
+    await at.editRecord(({ user }) => Object.assign(user, { roles }));
     const response = await at.call('/me', { cookie, headers: { origin: ORIGIN } });
     expect([response.status, response.headers.get('auth-migration')]).toEqual([200, null]);
     await expectError(await at.exchange(cookie), 400, 'invalid_request');
@@ -346,13 +344,11 @@ describe('a session whose token would be too large', () => {
   it('agrees with the exchange to the byte', async () => {
     const at = await open({ stage: 'jwt-only' });
     const cookie = await at.login('alice');
-    const key = at.legacy.keys.at(-1) ?? '';
-    const record = JSON.parse((await at.legacy.redis.get(key)) ?? '');
     const served = new Set<number>();
     for (let length = 5540; length < 5660; length += 4) {
       const one = 'r'.repeat(1000);
       const list = [...Array.from({ length: 5 }, (_, n) => `${n}${one}`), 's'.repeat(length - 5005)];
-      await at.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, roles: list } }), 'KEEPTTL');
+      await at.editRecord(({ user }) => Object.assign(user, { roles: list }));
       const { status } = await at.call('/me', { cookie, headers: { origin: ORIGIN } });
       expect([length, (await at.exchange(cookie)).status]).toEqual([length, status === 401 ? 200 : 400]);
       served.add(status);

@@ -66,11 +66,7 @@ describe('a refresh', () => {
   it('Law 2: reads roles and scope anew from the record, more or fewer', async () => {
     const cookie = await world.login('alice');
     const { refresh } = await exchangeNative(world, cookie);
-    const key = world.legacy.keys.at(-1) ?? '';
-    const change = async (roles: string[], scope: string[]) => {
-      const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-      await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, roles, scope } }), 'KEEPTTL');
-    };
+    const change = async (roles: string[], scope: string[]) => await world.editRecord(({ user }) => Object.assign(user, { roles, scope }));
     await change(['member'], ['read:orders']);
     const fewer = await refreshNative(world, refresh);
     expect(decodeJwt(fewer.access)).toMatchObject({ roles: ['member'], scope: 'read:orders' });
@@ -88,9 +84,7 @@ describe('a refresh', () => {
     const again = await refreshNative(world, refresh);
     expect(again.scope).toBe('write:orders');
     await expectError(await postRefresh(world, again.refresh, { scope: 'read:orders' }), 400, 'invalid_scope');
-    const key = world.legacy.keys.at(-1) ?? '';
-    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-    await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, scope: ['read:orders'] } }), 'KEEPTTL');
+    await world.editRecord(({ user }) => Object.assign(user, { scope: ['read:orders'] }));
     expect((await refreshNative(world, again.refresh)).scope).toBeUndefined();
   });
 

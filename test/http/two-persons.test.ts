@@ -94,8 +94,7 @@ describe('C1, X17: two persons in one request', () => {
     const key = world.legacy.keys.at(-1) ?? '';
     const pair = refreshCookie(await world.exchange(cookie)) ?? '';
     const bearer = await world.token(cookie);
-    const record = JSON.parse((await world.legacy.redis.get(key)) ?? '');
-    await world.legacy.redis.set(key, JSON.stringify({ ...record, user: { ...record.user, tenant: 'globex' } }), 'KEEPTTL');
+    await world.editRecord(({ user }) => Object.assign(user, { tenant: 'globex' }), key);
     const refreshed = await postAsBrowser(world, '/auth/token', `${cookie}; ${pair}`, { grant_type: 'refresh_token' });
     expect(refreshed.status).toBe(200);
     expect((await postAsBrowser(world, '/auth/session', `${cookie}; ${refreshCookie(refreshed)}`)).status).toBe(204);

@@ -9,7 +9,7 @@ import { writeKey } from '../support/keys.js';
 import { exchangeNative } from '../support/tokens.js';
 import { rememberToken } from '../support/transcript.js';
 import { useWorlds } from '../support/use-worlds.js';
-import { createWorld, ISSUER, type World, type WorldOptions } from '../support/world.js';
+import { createWorld, ISSUER, type LegacyRecord, type World, type WorldOptions } from '../support/world.js';
 
 const ORDERS = 'https://orders.internal';
 const BILLING = 'https://billing.internal';
@@ -294,11 +294,7 @@ describe('service: tokens for the service, and tokens of its own', () => {
     const cookie = await world.login('alice');
     const key = world.legacy.keys.at(-1) ?? '';
     const ask = async () => decodeJwt(upstreamOf(await verify('?service=orders', { cookie })));
-    const write = async (change: (record: { user: { scope: string[] }; _expire: number }) => void) => {
-      const record: { user: { scope: string[] }; _expire: number } = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
-      change(record);
-      await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
-    };
+    const write = async (change: (record: LegacyRecord) => void) => await world.editRecord(change, key);
     expect(await ask()).toMatchObject({ scope: 'read:orders write:orders' });
     await write(({ user }) => user.scope.pop());
     expect(await ask()).toMatchObject({ scope: 'read:orders' });

@@ -119,10 +119,8 @@ async function signsWith({ url }: Member): Promise<string | undefined> {
 /** Somebody of the pilot whose record maps to a token that is too large to be one. */
 async function brokenSession(name: string): Promise<string> {
   const cookie = await world.login(name);
-  const key = world.legacy.keys.at(-1) ?? '';
-  const record = JSON.parse((await world.legacy.redis.get(key)) ?? '{}');
-  record.user = { ...record.user, tenant: 'of-the-pilot', roles: Array.from({ length: 250 }, (_, n) => `role-${n}-`.padEnd(100, 'x')) };
-  await world.legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+  const roles = Array.from({ length: 250 }, (_, n) => `role-${n}-`.padEnd(100, 'x'));
+  await world.editRecord(({ user }) => Object.assign(user, { tenant: 'of-the-pilot', roles }));
   return cookie;
 }
 

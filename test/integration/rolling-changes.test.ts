@@ -97,11 +97,8 @@ describe('an audience that comes with a rolling deployment', () => {
 });
 
 /** Of whoever has logged in last. */
-async function setTenant({ legacy }: World, tenant: string): Promise<void> {
-  const key = legacy.keys.at(-1) ?? '';
-  const record = JSON.parse((await legacy.redis.get(key)) ?? '{}');
-  record.user.tenant = tenant;
-  await legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
+async function setTenant(world: World, tenant: string): Promise<void> {
+  await world.editRecord(({ user }) => Object.assign(user, { tenant }));
 }
 
 async function readTokensOfBody(response: Response): Promise<void> {

@@ -57,6 +57,14 @@ export interface World extends Instance {
   setFlags(flagValues: Record<string, unknown>): Promise<void>;
   /** A file of the world's directory. */
   readFile(name: string): string;
+  /** Changes a record as it stands in Redis, by default that of the last login. It keeps its life. */
+  editRecord(change: (record: LegacyRecord) => void, key?: string): Promise<void>;
+}
+
+/** What koa-session keeps of a login at the legacy app. */
+export interface LegacyRecord {
+  user: { id: string; tenant: string; roles: string[]; scope: string[]; loggedInAt: number };
+  _expire: number;
 }
 
 export function sharedRedisUrl(): string {
@@ -137,6 +145,11 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
       writeFileSync(join(directory, 'flags.json.new'), flagsText({ ...flagValues, 'test-turn': turn }));
       renameSync(join(directory, 'flags.json.new'), join(directory, 'flags.json'));
       await Promise.all(instances.map(async ({ log, from }) => await log.until((line) => line['audit'] === 'flags.changed', from)));
+    },
+    async editRecord(change, key = legacy.keys.at(-1) ?? '') {
+      const record: LegacyRecord = JSON.parse((await legacy.redis.get(key)) ?? '');
+      change(record);
+      await legacy.redis.set(key, JSON.stringify(record), 'KEEPTTL');
     },
     readFile: (name) => readFileSync(join(directory, name), 'utf8'),
     async close() {
