@@ -34,7 +34,7 @@ export async function addSecret({ config: path, json = false }: FleetSecretOptio
 /** A command takes milliseconds: what is older was left by one that was killed. */
 const HALF_WRITTEN_MS = 60_000;
 
-/** In one step, with the mode of the file before: somebody may read it in this moment. */
+/** Replaces the file in one step, because an instance may read it at any time. The file keeps its mode. */
 function replaceFile(file: string, text: string): void {
   const target = realpathSync(file);
   // One name, so that two commands at once do not both begin from the same file.

@@ -140,8 +140,8 @@ export async function changeInRoom<T>(options: RoomOptions, work: (room: Room) =
 function describeUnreadable(error: unknown): string | undefined {
   if (!(error instanceof CrossfadeError)) return undefined;
   if (error.reason === 'secret')
-    return 'Redis holds what a fleet secret wrote that is not in fleetSecretFile. Run this with the file of the running instances';
-  return error.reason === 'release' ? 'Redis holds what a later release wrote. Run this with that release' : undefined;
+    return 'Redis holds what stands under a fleet secret that is not in fleetSecretFile (take the file of the running instances)';
+  return error.reason === 'release' ? 'Redis holds what a later release wrote (take the command of that release)' : undefined;
 }
 
 /** With host and cause, where the connection knows them: one node of a Cluster may be away. */

@@ -5,8 +5,7 @@ import { type Clock, epochSeconds } from '../clock.js';
 import type { Config } from '../config/config.js';
 import type { Secret } from '../config/secret.js';
 import { valuesOfOwnCookie } from '../endpoints/bridge-cookies.js';
-import { refuseMalformed } from '../endpoints/client-request.js';
-import { readCredentials } from '../endpoints/credentials.js';
+import { readOneCredential } from '../endpoints/client-request.js';
 import { CrossfadeError } from '../errors.js';
 
 /** Who may operate the bridge over HTTP: whoever has the token of `admin.tokenFile`, as a bearer or signed in at the console with it. */
@@ -80,8 +79,7 @@ export function createOperatorAccess(config: Config['admin'], token: () => Secre
     },
 
     check(ctx) {
-      refuseMalformed(ctx.req);
-      const { bearer } = readCredentials(ctx.req);
+      const { bearer } = readOneCredential(ctx.req);
       if (bearer !== undefined) {
         if (!isToken(bearer)) throw new CrossfadeError('invalid_token');
         return;

@@ -33,8 +33,11 @@ export interface Persons {
   endAgain(ended: PersonEnd): Promise<void>;
   /** Ends the sessions of a person that this instance knows and Redis has lost: who ended the person did not find them. */
   endKnown(ended: PersonEnd): Promise<void>;
-  /** Reads the ends of persons that may still matter. Rejects with what ioredis rejects with. */
-  load(): Promise<{ readonly ends: readonly PersonEnd[] /** Whether all could be opened, but for junk. */; readonly isWhole: boolean }>;
+  /**
+   * Reads the ends of persons that may still matter. `isWhole`: none stands under a secret that is not here. Rejects with what ioredis
+   * rejects with.
+   */
+  load(): Promise<{ readonly ends: readonly PersonEnd[]; readonly isWhole: boolean }>;
   /** Writes them again, where Redis came back without. */
   store(all: readonly PersonEnd[]): Promise<void>;
   /** Whether Redis has any. Rejects with what ioredis rejects with. */

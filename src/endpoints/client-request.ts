@@ -6,7 +6,7 @@ import type { Audit } from '../telemetry/audit.js';
 import { malformedRefusal } from './authenticator.js';
 import { authenticateClient, type SecretHashes } from './client-authentication.js';
 import { clientTraits } from './client-traits.js';
-import { readCredentials } from './credentials.js';
+import { type PresentedCredentials, readCredentials } from './credentials.js';
 import type { Form } from './form.js';
 import { passesOriginCheck } from './origin.js';
 import type { Peers } from './peer.js';
@@ -37,17 +37,17 @@ export interface ClientRequests {
 }
 
 /** @throws {CrossfadeError} `invalid_request`: two `Authorization` headers, or a token in the query, do not say which credential is meant. */
-export function refuseMalformed(head: RequestHead): void {
-  const { malformed } = readCredentials(head);
-  if (!malformed) return;
-  const { code, description = '' } = malformedRefusal(malformed);
+export function readOneCredential(head: RequestHead): PresentedCredentials {
+  const presented = readCredentials(head);
+  if (!presented.malformed) return presented;
+  const { code, description = '' } = malformedRefusal(presented.malformed);
   throw new CrossfadeError(code, { message: description });
 }
 
 export function createClientRequests(clients: ClientRegistry, secretHashes: SecretHashes, peers: Peers, audit: Audit): ClientRequests {
   return {
     resolve(head, form) {
-      refuseMalformed(head);
+      readOneCredential(head);
       const authenticated = authenticateClient(head, form, clients, secretHashes);
       const client = clients.resolve(clientTraits(head, peers, authenticated?.id));
       if (!authenticated && client.config?.type === 'confidential') throw new CrossfadeError('invalid_client');
@@ -55,7 +55,7 @@ export function createClientRequests(clients: ClientRegistry, secretHashes: Secr
     },
 
     confidential(head, form, permission) {
-      refuseMalformed(head);
+      readOneCredential(head);
       const authenticated = authenticateClient(head, form, clients, secretHashes);
       if (authenticated?.type !== 'confidential') throw new CrossfadeError('invalid_client');
       if (permission && !authenticated[permission])

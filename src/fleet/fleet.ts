@@ -56,7 +56,7 @@ export interface Fleet {
   announce(): void;
   /** The same, at once, where its keys or clamps have changed. */
   announceChanges(): void;
-  /** Waits until every other instance has announced itself anew, for some seconds at most. `ask` has them do so. False: Redis is away. Never rejects. */
+  /** Asks the other instances by `ask` to announce themselves, and waits for that, 3 s at most. False: Redis is away. Never rejects. */
   hearOthers(ask: () => Promise<void>): Promise<boolean>;
   /** Says that it ends. Never rejects. */
   close(): Promise<void>;

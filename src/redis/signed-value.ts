@@ -99,7 +99,6 @@ export class SignedValue<T> {
   /** The fleet has gone on without this instance. */
   #isOfOthers = false;
   #isNamed = false;
-  #wasOpened = false;
 
   constructor(options: SignedValueOptions<T>) {
     this.#options = options;
@@ -121,7 +120,7 @@ export class SignedValue<T> {
 
   /** Whether a value that stood there could be opened with a secret of this instance. */
   get wasOpened(): boolean {
-    return this.#wasOpened;
+    return this.#floors.size > 0;
   }
 
   /** The value, or undefined where there is none that counts. Throws what ioredis throws. */
@@ -227,7 +226,6 @@ export class SignedValue<T> {
     const { version, payload, rest } = checked;
     if (version < this.#floorOf(found)) return this.#refuse(found, 'replayed');
     this.#raiseFloor(found, version);
-    this.#wasOpened = true;
     const value = this.#options.codec.read(payload);
     if (value === undefined) {
       this.#tell(found, 'later');

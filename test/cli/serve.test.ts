@@ -240,7 +240,7 @@ describe('what surrounds crossfade serve', () => {
     await servesAndEnds(await startIn((args) => spawn('sh', ['-c', 'exec "$@" > "$0"', path, process.execPath, ...args], { stdio: 'ignore' })));
   });
 
-  /** Starts it on a terminal of its own, by what a person types before the command. */
+  /** Starts the bridge on a new terminal. `typed`: what stands before the command. */
   async function startOnTerminal(typed = '') {
     const [log, pid, status] = [join(directory, 'log'), join(directory, 'pid'), join(directory, 'status')];
     const started = await startIn((args) => {

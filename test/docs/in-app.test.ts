@@ -13,7 +13,7 @@ import { sharedRedisUrl } from '../support/world.js';
 const PAGE = readFileSync(new URL('../../docs/in-app.md', import.meta.url), 'utf8');
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-/** One of the programs of the page as a process, on a configuration of its own. */
+/** Starts one of the page's programs as a process, with a fresh configuration. */
 async function startProgram(isMeant: (program: string) => boolean) {
   const directory = mkdtempSync(join(tmpdir(), 'crossfade-docs-'));
   await runCli(['init', directory, '--redis', sharedRedisUrl()]);

@@ -28,7 +28,7 @@ const inApp = async (command: string, args: readonly string[], options: ExecFile
 
 beforeAll(async () => {
   app = mkdtempSync(join(tmpdir(), 'crossfade-app-'));
-  // The build is there already, and other tests run it: it must not be made again beside them.
+  // Other tests run the build at the same time, so packing must not make it again.
   const { stdout } = await run('npm', ['pack', '--silent', '--ignore-scripts', '--pack-destination', app], { cwd: ROOT });
   writeFileSync(join(app, 'package.json'), '{ "private": true }');
   const install = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--engine-strict', `./${stdout.trim()}`];

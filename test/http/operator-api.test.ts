@@ -74,7 +74,7 @@ describe('signing in at the console', () => {
       expect((await call('/api/status', { headers: { cookie: `${name}=${changed}` } })).status).toBe(401);
   });
 
-  it.each(['Bearer null', 'Bearer undefined', 'Bearer ', 'Basic dTpw'])('%j beside the cookie counts as no bearer', async (authorization) => {
+  it.each(['Bearer null', 'Bearer undefined', 'Bearer ', 'Basic dTpw'])('ignores %j when it comes with the cookie', async (authorization) => {
     expect((await call('/api/status', { headers: { cookie, authorization } })).status).toBe(200);
     expect((await call('/api/status', { headers: { authorization } })).status).toBe(401);
   });
@@ -83,7 +83,7 @@ describe('signing in at the console', () => {
     ['a wrong bearer', '/api/status', { authorization: `Bearer ${'x'.repeat(40)}` }, 401],
     ['two bearers in one header', '/api/status', { authorization: `Bearer ${ADMIN_TOKEN}, Bearer ${ADMIN_TOKEN}` }, 400],
     ['a token in the query', `/api/status?access_token=${ADMIN_TOKEN}`, {}, 400],
-  ])('%s is refused beside the good cookie', async (_name, path, headers, status) => {
+  ])('refuses %s although the cookie is good', async (_name, path, headers, status) => {
     const answer = await call(path, { headers: { cookie, ...headers } });
     expect([answer.status, answer.body]).toEqual([status, expect.not.stringContaining('clamps')]);
   });

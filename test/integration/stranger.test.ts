@@ -123,7 +123,7 @@ describe('an instance that was away while the fleet went on to another secret', 
   });
 });
 
-describe('junk that somebody writes beside a fleet', () => {
+describe('junk in the Redis of a fleet', () => {
   it('one announcement and one event under a name that nobody has keep no bearer and no logout from two instances', async () => {
     const world = await open();
     const other = await world.another();
